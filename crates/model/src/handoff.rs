@@ -1,0 +1,1 @@
+//! Makes a transcript valid for the next model.

@@ -1,0 +1,55 @@
+//! Speaking to language models.
+//!
+//! This crate knows what is said to a model and what it answers, and nothing of agents, storage or
+//! files. It depends on no other crate of Bowline.
+//!
+//! # Layout
+//!
+//! - [`message`]: the transcript: user, assistant and tool-result messages, tokens, stop reasons.
+//! - [`request`]: one call of a model: transcript, tools, thinking level, position.
+//! - [`event`]: what a model streams back, and [`Partial`], which puts it together again.
+//! - [`error`]: what can go wrong, classified, with what to do next.
+//! - [`retry`]: whether and when to try again. A pure function; the loop is the caller's.
+//! - [`resolve`]: from `anthropic/claude-…` or a name in `bowline.toml` to a provider.
+//! - [`catalog`]: context windows, output limits and prices, as data.
+//! - [`handoff`]: makes any transcript valid for the model it is sent to next.
+//! - [`provider`]: the wire formats: Anthropic Messages, OpenAI Responses, OpenAI Chat
+//!   Completions, and the scripted model, which needs no network.
+//! - [`sse`]: the incremental parser of server-sent events.
+//! - [`secret`]: keys that cannot be printed.
+//!
+//! # One call
+//!
+//! ```
+//! # use std::{collections::BTreeMap, path::Path, sync::Arc};
+//! use bowline_model::{ModelSettings, Models};
+//!
+//! let models = Models::new(ModelSettings::new(|_variable| None, "."));
+//! let unknown = models.resolve("antropic/claude", Path::new("."));
+//! assert_eq!(unknown.unwrap_err().code(), "model_unknown");
+//! ```
+
+pub mod catalog;
+pub mod error;
+pub mod event;
+pub mod handoff;
+pub mod message;
+pub mod provider;
+pub mod request;
+pub mod resolve;
+pub mod retry;
+pub mod secret;
+pub mod sse;
+
+pub use catalog::{Price, format_usd};
+pub use error::{ErrorKind, ModelError};
+pub use event::{Event, EventStream, Partial};
+pub use message::{
+    AssistantMessage, AssistantPart, FilePart, Message, ModelRef, ResultPart, StopReason, ToolCall,
+    ToolResult, Usage, UserMessage, UserPart,
+};
+pub use provider::Provider;
+pub use request::{CallPosition, Request, Thinking, ToolSpec};
+pub use resolve::{Api, ModelSettings, Models, NamedModel, ResolvedModel};
+pub use retry::RetryPolicy;
+pub use secret::Secret;
