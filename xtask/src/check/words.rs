@@ -1,0 +1,67 @@
+//! Nothing unfinished is left behind.
+
+use crate::finding::Finding;
+use crate::source::Source;
+use crate::tree::File;
+
+/// Marks of unfinished work, written in two parts so that this file does not carry them.
+const MARKS: &[&str] = &[
+    concat!("TO", "DO("),
+    concat!("FIX", "ME"),
+    concat!("XX", "X"),
+];
+
+pub(crate) fn check(files: &[File]) -> Vec<Finding> {
+    files
+        .iter()
+        .filter(|file| file.path != "Cargo.lock")
+        .flat_map(in_file)
+        .collect()
+}
+
+fn in_file(file: &File) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, line) in file.text.lines().enumerate() {
+        for mark in MARKS {
+            if line.contains(mark) {
+                findings.push(Finding::new(
+                    format!("{}:{}", file.path, number + 1),
+                    format!("`{mark}` marks unfinished work"),
+                    "finish it, or leave it out and say so where users look",
+                ));
+            }
+        }
+    }
+    if file.rust_stem().is_some() {
+        let source = Source::new(&file.text);
+        for (at, _) in source.code.match_indices("#[ignore]") {
+            findings.push(Finding::new(
+                format!("{}:{}", file.path, source.line(at)),
+                "a test is ignored without a reason",
+                "write #[ignore = \"why\"], or run it",
+            ));
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_of_unfinished_work_are_reported_in_any_text() {
+        let text = format!("one\n// {} later\n", MARKS[1]);
+        let findings = check(&[File::new("docs/guide.md", &text)]);
+        assert_eq!(findings.len(), 1);
+        assert_eq!(findings[0].place, "docs/guide.md:2");
+    }
+
+    #[test]
+    fn an_ignored_test_needs_a_reason() {
+        let bare = File::new("crates/a/src/b.rs", "#[test]\n#[ignore]\nfn x() {}\n");
+        assert_eq!(check(&[bare]).len(), 1);
+        let reason = "// #[ignore]\n#[ignore = \"needs a key\"]\nfn x() {}\n";
+        assert_eq!(check(&[File::new("crates/a/src/b.rs", reason)]), []);
+    }
+}
