@@ -3,10 +3,13 @@
 //! The data is `data/models.toml`. A price or a limit is unknown unless a source states it; an
 //! unknown one is `None`, never a guess. `bowline.toml` overrides it under `[models.NAME]`.
 
+use std::sync::LazyLock;
+
 use serde::Deserialize;
 use serde::de::Error as _;
 
 use crate::message::Usage;
+use crate::request::Thinking;
 
 /// What a model's tokens cost, in micro-dollars (millionths of a US dollar) for a million tokens.
 ///
@@ -89,4 +92,173 @@ fn micros<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
 
 fn optional_micros<'de, D: serde::Deserializer<'de>>(input: D) -> Result<Option<u64>, D::Error> {
     micros(input).map(Some)
+}
+
+/// How a model is told to think.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ThinkingStyle {
+    /// It cannot.
+    None,
+    /// By a budget of tokens.
+    Budget,
+    /// By a level.
+    Effort,
+}
+
+/// What is known of a model.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CatalogModel {
+    /// The provider's name.
+    pub provider: String,
+    /// The provider's id, without a date.
+    pub id: String,
+    /// The context window in tokens, if known.
+    #[serde(default)]
+    pub context: Option<u64>,
+    /// The most output tokens of a call, if known.
+    #[serde(default)]
+    pub max_output: Option<u64>,
+    /// How it is told to think.
+    pub thinking: ThinkingStyle,
+    /// The levels that it takes, in the provider's words.
+    #[serde(default)]
+    pub efforts: Vec<String>,
+    /// What it costs, if known.
+    #[serde(default)]
+    pub price: Option<Price>,
+    /// Where the figures are from.
+    pub source: String,
+}
+
+impl CatalogModel {
+    /// The provider's word for a level; `None` when the model takes no level.
+    pub fn effort(&self, level: Thinking) -> Option<&str> {
+        let efforts: Vec<&str> = self.efforts.iter().map(String::as_str).collect();
+        nearest(&efforts, level)
+    }
+}
+
+/// The level among `efforts` that is nearest to `level`, upward first.
+pub(crate) fn nearest<'a>(efforts: &[&'a str], level: Thinking) -> Option<&'a str> {
+    let rank = |word: &str| match word {
+        "none" => Some(Thinking::Off),
+        word => Thinking::ALL.into_iter().find(|level| level.as_str() == word),
+    };
+    let ranked = || efforts.iter().filter_map(|word| Some((rank(word)?, *word)));
+    let above = ranked().filter(|(rank, _)| *rank >= level).min_by_key(|(rank, _)| *rank);
+    above.or_else(|| ranked().max_by_key(|(rank, _)| *rank)).map(|(_, word)| word)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Data {
+    model: Vec<CatalogModel>,
+}
+
+static CATALOG: LazyLock<Vec<CatalogModel>> = LazyLock::new(|| {
+    // The data is embedded, and a test reads it.
+    toml::from_str::<Data>(include_str!("../data/models.toml"))
+        .map(|data| data.model)
+        .unwrap_or_default()
+});
+
+/// Every model that is known, by provider.
+pub fn models() -> &'static [CatalogModel] {
+    &CATALOG
+}
+
+/// What is known of a provider's model. A date at the end of the id does not matter.
+pub fn find(provider: &str, model: &str) -> Option<&'static CatalogModel> {
+    let known = |id: &str| CATALOG.iter().find(|known| known.provider == provider && known.id == id);
+    known(model).or_else(|| known(undated(model)?))
+}
+
+/// The id before `-20251001`, `-2025-10-01` or `-latest`.
+fn undated(model: &str) -> Option<&str> {
+    if let Some(stem) = model.strip_suffix("-latest") {
+        return Some(stem);
+    }
+    let digits = model.len() - model.trim_end_matches(|ch: char| ch.is_ascii_digit() || ch == '-').len();
+    let (stem, date) = model.split_at_checked(model.len().checked_sub(11.min(digits))?)?;
+    let iso = date.len() == 11 && date.starts_with('-') && date[1..].split('-').map(str::len).eq([4, 2, 2]);
+    if iso {
+        return Some(stem);
+    }
+    let (stem, date) = model.rsplit_once('-')?;
+    (date.len() == 8 && date.bytes().all(|byte| byte.is_ascii_digit())).then_some(stem)
+}
+
+/// The known `provider/model` that is nearest to what was asked for.
+pub(crate) fn closest(wanted: &str, more: impl Iterator<Item = String>) -> Option<String> {
+    let known = CATALOG.iter().map(|model| format!("{}/{}", model.provider, model.id));
+    let mut best: Option<(usize, String)> = None;
+    for name in known.chain(more) {
+        let bare = name.split_once('/').map_or(name.as_str(), |(_, bare)| bare);
+        let distance =
+            strsim::damerau_levenshtein(wanted, &name).min(strsim::damerau_levenshtein(wanted, bare));
+        let near = distance <= wanted.chars().count().max(3) / 3;
+        if near && best.as_ref().is_none_or(|(least, _)| distance < *least) {
+            best = Some((distance, name));
+        }
+    }
+    best.map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_embedded_catalogue_is_valid_and_cites_its_sources() {
+        let data: Data = toml::from_str(include_str!("../data/models.toml")).unwrap();
+        for model in &data.model {
+            assert!(!model.source.is_empty(), "{}", model.id);
+            assert_eq!(
+                model.thinking == ThinkingStyle::Effort,
+                !model.efforts.is_empty(),
+                "{}",
+                model.id
+            );
+            for word in &model.efforts {
+                assert!(nearest(&[word], Thinking::Low).is_some(), "{}: {word}", model.id);
+            }
+        }
+    }
+
+    #[test]
+    fn a_dated_id_is_found_and_an_unknown_one_is_not() {
+        assert_eq!(find("anthropic", "claude-haiku-4-5-20251001").unwrap().id, "claude-haiku-4-5");
+        assert_eq!(find("openai", "gpt-5-2025-08-07").unwrap().id, "gpt-5");
+        assert_eq!(find("openai", "gpt-5-mini").unwrap().id, "gpt-5-mini");
+        assert!(find("openai", "gpt-99").is_none());
+        assert!(find("anthropic", "").is_none());
+    }
+
+    #[test]
+    fn cost_is_exact_in_micro_dollars_and_rounds_up() {
+        let price: Price =
+            toml::from_str("input = '3'\noutput = 15\ncache_read = 0.3\ncache_write = '3.75'").unwrap();
+        let usage = Usage { input: 1000, output: 100, cache_read: 10_000, cache_write: 400 };
+        assert_eq!(price.cost(&usage), 3000 + 1500 + 3000 + 1500);
+        assert_eq!(price.cost(&Usage { cache_read: 1, ..Usage::default() }), 1);
+        assert_eq!(format_usd(9_000), "0.009");
+        assert_eq!(format_usd(12_340_001), "12.340001");
+        assert_eq!(format_usd(2_000_000), "2.00");
+        for bad in ["-1", "1e3", "", ".", "0.0000001", "x"] {
+            assert_eq!(parse_usd(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_missing_level_is_the_next_one_up_and_else_the_highest() {
+        let efforts = ["low", "medium", "high"];
+        assert_eq!(nearest(&efforts, Thinking::Minimal), Some("low"));
+        assert_eq!(nearest(&efforts, Thinking::Max), Some("high"));
+        assert_eq!(nearest(&["none", "low"], Thinking::Off), Some("none"));
+        assert_eq!(nearest(&["low"], Thinking::Off), Some("low"));
+        assert_eq!(nearest(&[], Thinking::Low), None);
+    }
 }

@@ -3,15 +3,21 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Duration;
 
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
-use crate::catalog::Price;
+use crate::catalog::{self, Price, ThinkingStyle};
 use crate::error::{ErrorKind, ModelError};
 use crate::message::ModelRef;
 use crate::provider::Provider;
+use crate::provider::anthropic::Anthropic;
+use crate::provider::http::{self, Server};
+use crate::provider::openai_chat::{Chat, Quirks};
+use crate::provider::openai_responses::Responses;
+use crate::provider::scripted::Scripted;
 use crate::request::Thinking;
 use crate::secret::Secret;
 
@@ -134,33 +140,286 @@ pub struct ResolvedModel {
     pub default_thinking: Thinking,
 }
 
+/// A provider that is known by name, as `data/providers.toml` has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KnownProvider {
+    api: Api,
+    base_url: String,
+    #[serde(default)]
+    key_env: Option<String>,
+    #[serde(default)]
+    families: Vec<String>,
+    #[serde(default)]
+    quirks: Quirks,
+}
+
+static PROVIDERS: LazyLock<BTreeMap<String, KnownProvider>> = LazyLock::new(|| {
+    // The data is embedded, and a test reads it.
+    toml::from_str(include_str!("../data/providers.toml")).unwrap_or_default()
+});
+
 /// The models of a project.
 #[derive(Clone, Debug)]
 pub struct Models {
     settings: ModelSettings,
+    client: Arc<OnceLock<reqwest::Client>>,
+}
+
+/// A model before its provider is built.
+struct Target<'a> {
+    provider: &'a str,
+    api: Api,
+    base_url: &'a str,
+    key_env: Option<&'a str>,
+    quirks: Quirks,
+    model: &'a str,
+    named: Option<&'a NamedModel>,
 }
 
 impl Models {
     /// The models of a project. Nothing is read or connected yet.
     pub fn new(settings: ModelSettings) -> Self {
-        Self { settings }
+        Self { settings, client: Arc::new(OnceLock::new()) }
     }
 
-    /// Finds a model by `provider/model` (split at the first `/`) or by its name under `[models]`.
+    /// Finds a model by its name under `[models]` or by `provider/model` (split at the first `/`).
     ///
     /// `base_dir` is the folder of the agent: `scripted/FILE.yaml` is relative to it. The script
-    /// is read here; nothing is sent.
+    /// is read here; nothing is sent. Whether a provider has a model that the catalogue does not
+    /// know is for the provider to say, when it is first asked.
     ///
     /// # Errors
     ///
     /// `UnknownModel` with the closest name, `MissingKey`, `Config` for an entry that cannot be
     /// used, `Script` for a script that cannot be read or has an error.
     pub fn resolve(&self, name: &str, base_dir: &Path) -> Result<ResolvedModel, ModelError> {
-        let _ = (&self.settings, base_dir);
-        Err(ModelError::new(
-            ErrorKind::UnknownModel { closest: None },
-            "models",
-            format!("there is no model `{name}`"),
-        ))
+        if let Some(entry) = self.settings.named.get(name) {
+            let Some(model) = &entry.model else {
+                let message = format!("[models.{name}] has no `model`: set it, or use {name}/MODEL");
+                return Err(ModelError::new(ErrorKind::Config, name, message));
+            };
+            return self.named(name, entry, model);
+        }
+        let Some((provider, model)) = name.split_once('/').filter(|(_, model)| !model.is_empty())
+        else {
+            return Err(self.unknown(name));
+        };
+        if let Some(entry) = self.settings.named.get(provider) {
+            return self.named(provider, entry, model);
+        }
+        if provider == "scripted" {
+            return self.scripted(provider, model, &base_dir.join(model), None);
+        }
+        let Some(known) = PROVIDERS.get(provider) else {
+            return Err(self.unknown(name));
+        };
+        let own = known.families.is_empty()
+            || known.families.iter().any(|family| model.starts_with(family.as_str()));
+        if !own {
+            return Err(self.unknown(name));
+        }
+        self.remote(&Target {
+            provider,
+            api: known.api,
+            base_url: &known.base_url,
+            key_env: known.key_env.as_deref(),
+            quirks: known.quirks.clone(),
+            model,
+            named: None,
+        })
+    }
+
+    fn named(
+        &self,
+        name: &str,
+        entry: &NamedModel,
+        model: &str,
+    ) -> Result<ResolvedModel, ModelError> {
+        let home = match entry.api {
+            Api::Scripted => {
+                let path = self.settings.project_dir.join(model);
+                return self.scripted(name, model, &path, Some(entry));
+            }
+            Api::Anthropic => "anthropic",
+            Api::OpenaiResponses | Api::OpenaiChat => "openai",
+        };
+        let known = PROVIDERS.get(home);
+        let key_env = match (&entry.key_env, &entry.base_url) {
+            (Some(var), _) => Some(var.as_str()),
+            (None, None) => known.and_then(|known| known.key_env.as_deref()),
+            (None, Some(_)) => None,
+        };
+        let base_url = entry.base_url.as_deref().or(known.map(|known| known.base_url.as_str()));
+        let quirks = match entry.base_url {
+            Some(_) => Quirks::default(),
+            None => Quirks {
+                max_tokens_field: "max_completion_tokens".to_owned(),
+                ..Quirks::default()
+            },
+        };
+        self.remote(&Target {
+            provider: name,
+            api: entry.api,
+            base_url: base_url.unwrap_or_default(),
+            key_env,
+            quirks,
+            model,
+            named: Some(entry),
+        })
+    }
+
+    fn scripted(
+        &self,
+        provider: &str,
+        model: &str,
+        path: &Path,
+        named: Option<&NamedModel>,
+    ) -> Result<ResolvedModel, ModelError> {
+        let scripted = Scripted::read(path, provider, model, self.settings.idle_deadline)?;
+        Ok(ResolvedModel {
+            reference: scripted.model_ref(model),
+            provider: Arc::new(scripted),
+            model: model.to_owned(),
+            context_window: named.and_then(|entry| entry.context),
+            max_output: named.and_then(|entry| entry.max_output),
+            price: named.and_then(|entry| entry.price),
+            default_thinking: Thinking::Off,
+        })
+    }
+
+    fn remote(&self, target: &Target<'_>) -> Result<ResolvedModel, ModelError> {
+        let family = match (target.named, target.api) {
+            (None, _) => target.provider,
+            (Some(_), Api::Anthropic) => "anthropic",
+            (Some(_), _) => "openai",
+        };
+        let known = catalog::find(family, target.model);
+        let named = target.named;
+        let max_output =
+            named.and_then(|entry| entry.max_output).or(known.and_then(|known| known.max_output));
+        let server = self.server(target)?;
+        let provider: Arc<dyn Provider> = match target.api {
+            Api::Anthropic => Arc::new(Anthropic { server, max_output }),
+            Api::OpenaiResponses => Arc::new(Responses { server }),
+            Api::OpenaiChat => Arc::new(Chat { server, quirks: target.quirks.clone() }),
+            Api::Scripted => {
+                let message = "a provider cannot be scripted";
+                return Err(ModelError::new(ErrorKind::Config, target.provider, message));
+            }
+        };
+        let thinks = known.is_some_and(|known| known.thinking != ThinkingStyle::None);
+        Ok(ResolvedModel {
+            reference: provider.model_ref(target.model),
+            provider,
+            model: target.model.to_owned(),
+            context_window: named
+                .and_then(|entry| entry.context)
+                .or(known.and_then(|known| known.context)),
+            max_output,
+            price: named.and_then(|entry| entry.price).or(known.and_then(|known| known.price)),
+            default_thinking: if thinks { Thinking::Medium } else { Thinking::Off },
+        })
+    }
+
+    fn server(&self, target: &Target<'_>) -> Result<Server, ModelError> {
+        let provider = target.provider;
+        let url = endpoint(target).map_err(|why| {
+            let message = format!("the base_url `{}` {why}", target.base_url);
+            ModelError::new(ErrorKind::Config, provider, message)
+        })?;
+        let key = match target.key_env {
+            None => None,
+            Some(var) => match (self.settings.env)(var).filter(|key| !key.is_empty()) {
+                Some(key) => Some(key),
+                None => {
+                    let kind = ErrorKind::MissingKey { var: var.to_owned() };
+                    let message = format!("the key is missing: {var} is not set");
+                    return Err(ModelError::new(kind, provider, message));
+                }
+            },
+        };
+        let mut headers = HeaderMap::new();
+        if target.api == Api::Anthropic {
+            headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
+        }
+        if let Some(key) = &key {
+            let (name, value) = match target.api {
+                Api::Anthropic => (HeaderName::from_static("x-api-key"), key.expose().to_owned()),
+                _ => (AUTHORIZATION, format!("Bearer {}", key.expose())),
+            };
+            headers.insert(name, http::secret_header(provider, &value)?);
+        }
+        Ok(Server {
+            provider: provider.to_owned(),
+            client: self.client()?,
+            url,
+            key,
+            headers,
+            idle: self.settings.idle_deadline,
+        })
+    }
+
+    /// Built once, when the first model that needs a network is resolved.
+    fn client(&self) -> Result<reqwest::Client, ModelError> {
+        if let Some(client) = self.client.get() {
+            return Ok(client.clone());
+        }
+        let client = http::client(self.settings.connect_timeout)?;
+        Ok(self.client.get_or_init(|| client).clone())
+    }
+
+    fn unknown(&self, name: &str) -> ModelError {
+        let mut closest =
+            catalog::closest(name, self.settings.named.keys().cloned());
+        if let (None, Some((provider, model))) = (&closest, name.split_once('/')) {
+            let names = PROVIDERS.keys().map(String::as_str);
+            let names = names.chain(self.settings.named.keys().map(String::as_str));
+            closest = names
+                .chain(["scripted"])
+                .map(|known| (strsim::damerau_levenshtein(provider, known), known))
+                .filter(|(distance, _)| *distance > 0 && *distance <= 2)
+                .min()
+                .map(|(_, known)| format!("{known}/{model}"));
+        }
+        let message = format!("there is no model `{name}`");
+        ModelError::new(ErrorKind::UnknownModel { closest }, "models", message)
+    }
+}
+
+/// The address of the call.
+fn endpoint(target: &Target<'_>) -> Result<String, String> {
+    let url = reqwest::Url::parse(target.base_url).map_err(|error| format!("is bad: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("is not an http or https address".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold a password: use key_env".to_owned());
+    }
+    let base = target.base_url.trim_end_matches('/');
+    Ok(match target.api {
+        Api::Anthropic if base.ends_with("/v1") => format!("{base}/messages"),
+        Api::Anthropic => format!("{base}/v1/messages"),
+        Api::OpenaiResponses => format!("{base}/responses"),
+        Api::OpenaiChat | Api::Scripted => format!("{base}/chat/completions"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_embedded_providers_are_valid_and_can_be_resolved() {
+        let known: BTreeMap<String, KnownProvider> =
+            toml::from_str(include_str!("../data/providers.toml")).unwrap();
+        let models = Models::new(ModelSettings::new(|_| Some(Secret::new("key")), "."));
+        for (name, provider) in &known {
+            let family = provider.families.first().map_or("", String::as_str);
+            let spec = format!("{name}/{family}x");
+            let resolved = models.resolve(&spec, Path::new(".")).unwrap();
+            assert_eq!(resolved.reference.provider, *name);
+        }
     }
 }

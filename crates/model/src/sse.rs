@@ -1,1 +1,146 @@
-//! Incremental parser of server-sent events.
+//! An incremental parser of server-sent events.
+//!
+//! Bytes go in as they arrive, cut anywhere, even inside a character or between a carriage return
+//! and its line feed; whole events come out. What it accepts is the format of the WHATWG HTML
+//! standard: lines end in LF, CR or CRLF, a byte-order mark at the start is skipped, lines that
+//! begin with a colon are comments, fields other than `event`, `data` and `id` are ignored, and an
+//! event that is not ended by a blank line is dropped. Invalid UTF-8 becomes U+FFFD.
+
+use std::collections::VecDeque;
+
+/// The largest event, counted over its lines, that [`SseParser::default`] takes: 16 MiB.
+pub const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// One event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SseEvent {
+    /// The event's name; empty when it has none, which means `message`.
+    pub name: String,
+    /// The data lines, joined by line feeds.
+    pub data: String,
+    /// The event's id, when this event set one.
+    pub id: Option<String>,
+}
+
+/// A line or an event is larger than the limit. The parser must not be fed further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a server-sent event is larger than {limit} bytes")]
+pub struct TooLarge {
+    /// The limit in bytes.
+    pub limit: usize,
+}
+
+/// The state between two pieces of a stream. Memory is bounded by the limit on one event.
+#[derive(Debug)]
+pub struct SseParser {
+    limit: usize,
+    line: Vec<u8>,
+    event: SseEvent,
+    has_data: bool,
+    skip_line_feed: bool,
+    first_line: bool,
+}
+
+impl Default for SseParser {
+    fn default() -> Self {
+        Self::new(MAX_EVENT_BYTES)
+    }
+}
+
+impl SseParser {
+    /// A parser at the start of a stream, for events of at most `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            line: Vec::new(),
+            event: SseEvent::default(),
+            has_data: false,
+            skip_line_feed: false,
+            first_line: true,
+        }
+    }
+
+    /// Takes the next bytes and appends the events that they complete.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] when one event, or one line, exceeds the limit.
+    pub fn feed(&mut self, bytes: &[u8], out: &mut VecDeque<SseEvent>) -> Result<(), TooLarge> {
+        let mut rest = bytes;
+        if self.skip_line_feed && !rest.is_empty() {
+            self.skip_line_feed = false;
+            if rest[0] == b'\n' {
+                rest = &rest[1..];
+            }
+        }
+        while let Some(end) = memchr::memchr2(b'\n', b'\r', rest) {
+            if self.line.is_empty() {
+                self.take_line(&rest[..end], out)?;
+            } else {
+                self.check(self.line.len() + end)?;
+                let mut line = std::mem::take(&mut self.line);
+                line.extend_from_slice(&rest[..end]);
+                self.take_line(&line, out)?;
+                line.clear();
+                self.line = line;
+            }
+            let carriage_return = rest[end] == b'\r';
+            rest = &rest[end + 1..];
+            if carriage_return {
+                match rest.first() {
+                    Some(b'\n') => rest = &rest[1..],
+                    Some(_) => {}
+                    None => self.skip_line_feed = true,
+                }
+            }
+        }
+        self.check(self.line.len() + rest.len())?;
+        self.line.extend_from_slice(rest);
+        Ok(())
+    }
+
+    fn check(&self, more: usize) -> Result<(), TooLarge> {
+        if self.event.data.len() + more > self.limit {
+            return Err(TooLarge { limit: self.limit });
+        }
+        Ok(())
+    }
+
+    fn take_line(&mut self, line: &[u8], out: &mut VecDeque<SseEvent>) -> Result<(), TooLarge> {
+        let mut line = line;
+        if std::mem::take(&mut self.first_line) {
+            line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
+        }
+        if line.is_empty() {
+            let mut event = std::mem::take(&mut self.event);
+            if std::mem::take(&mut self.has_data) {
+                event.data.pop();
+                out.push_back(event);
+            }
+            return Ok(());
+        }
+        let (field, value) = match memchr::memchr(b':', line) {
+            Some(colon) => (&line[..colon], &line[colon + 1..]),
+            None => (line, &[][..]),
+        };
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match field {
+            b"data" => {
+                self.check(value.len())?;
+                self.event.data.push_str(&String::from_utf8_lossy(value));
+                self.event.data.push('\n');
+                self.has_data = true;
+            }
+            b"event" => {
+                self.check(value.len())?;
+                self.event.name = String::from_utf8_lossy(value).into_owned();
+            }
+            b"id" if !value.contains(&0) => {
+                self.check(value.len())?;
+                self.event.id = Some(String::from_utf8_lossy(value).into_owned());
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}

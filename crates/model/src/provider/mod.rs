@@ -1,4 +1,8 @@
 //! The wire formats, one module each, and the trait that hides them.
+//!
+//! They are written here rather than taken from SDKs: what has to be exact (opaque parts, the
+//! split of usage, where cache markers stand, what an error means, when a stream counts as cut) is
+//! what the SDKs differ in, and the formats themselves are small.
 
 use std::fmt::Debug;
 
@@ -6,8 +10,17 @@ use async_trait::async_trait;
 
 use crate::error::ModelError;
 use crate::event::EventStream;
-use crate::message::ModelRef;
+use crate::message::{FilePart, ModelRef};
 use crate::request::Request;
+
+pub(crate) mod anthropic;
+mod assembly;
+pub(crate) mod classify;
+pub(crate) mod http;
+pub(crate) mod openai_chat;
+pub(crate) mod openai_responses;
+mod script;
+pub mod scripted;
 
 /// Something that answers requests: a provider's server, or a script.
 ///
@@ -22,4 +35,26 @@ pub trait Provider: Send + Sync + Debug {
 
     /// What to call a model of this provider in a transcript.
     fn model_ref(&self, model: &str) -> ModelRef;
+}
+
+/// What a model reads in place of a file in a form that it cannot take.
+fn unreadable(file: &FilePart) -> String {
+    let name = file.name.as_deref().unwrap_or("without a name");
+    let size = file.data.len();
+    format!("[A file that cannot be shown here: {name}, {}, {size} bytes]", file.media_type)
+}
+
+/// A text file as text, for the formats that have no text files.
+fn text_file(file: &FilePart) -> String {
+    let name = file.name.as_deref().unwrap_or("file");
+    format!("<file name=\"{name}\">\n{}\n</file>", String::from_utf8_lossy(&file.data))
+}
+
+/// The text of a tool result for the formats that have no flag for failure.
+fn result_text(text: &str, is_error: bool) -> String {
+    match (is_error, text.is_empty()) {
+        (true, _) => format!("Error: {text}"),
+        (false, true) => "(no output)".to_owned(),
+        (false, false) => text.to_owned(),
+    }
 }

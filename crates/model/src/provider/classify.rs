@@ -1,0 +1,325 @@
+//! From a failed response to an [`ErrorKind`].
+//!
+//! The provider's own error code decides first, then the HTTP status, and the wording of the
+//! message last: wording changes, and a message about "too many tokens" may mean a rate limit as
+//! well as an overflow.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use regex::{RegexSet, RegexSetBuilder};
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+use crate::error::{ErrorKind, ModelError};
+
+/// What a provider said about a failure.
+#[derive(Debug, Default)]
+pub(crate) struct Failure<'a> {
+    pub(crate) provider: &'a str,
+    /// The HTTP status, or `None` for an error inside a stream.
+    pub(crate) status: Option<u16>,
+    pub(crate) retry_after: Option<Duration>,
+    /// The body, or the data of the stream's error event.
+    pub(crate) body: &'a str,
+}
+
+/// Classifies a failure. The error's message is the provider's, cut to one line.
+pub(crate) fn classify(failure: &Failure<'_>) -> ModelError {
+    let told = Told::read(failure.body);
+    let kind = told
+        .codes
+        .iter()
+        .find_map(|code| by_code(code, &told.message, failure.retry_after))
+        .or_else(|| by_status(failure.status?, &told.message, failure.retry_after))
+        .unwrap_or_else(|| by_prose(&told.message, failure.retry_after));
+    let kind = match kind {
+        ErrorKind::RateLimit { retry_after: None } => {
+            ErrorKind::RateLimit { retry_after: delay_in_prose(&told.message) }
+        }
+        kind => kind,
+    };
+    let message = match (told.message.is_empty(), failure.status) {
+        (false, _) => told.message,
+        (true, Some(status)) => format!("the server answered {status} without a message"),
+        (true, None) => "the server reported an error without a message".to_owned(),
+    };
+    let error = ModelError::new(kind, failure.provider, message);
+    match failure.status {
+        Some(status) => error.with_status(status),
+        None => error,
+    }
+}
+
+/// Whether a message says that the transcript is larger than the context window.
+pub(crate) fn is_overflow(message: &str) -> bool {
+    !NOT_OVERFLOW.is_match(message) && OVERFLOW.is_match(message)
+}
+
+struct Told {
+    codes: Vec<String>,
+    message: String,
+}
+
+impl Told {
+    /// Reads every form of error body that is known: `{"error": {…}}`, `{"error": "…"}`,
+    /// `{"message": "…"}`, `{"detail": …}`, any of them in a list, or no JSON at all.
+    fn read(body: &str) -> Self {
+        let Ok(value) = serde_json::from_str::<Value>(body.trim()) else {
+            return Self { codes: Vec::new(), message: page_text(body) };
+        };
+        let outer = value.get(0).unwrap_or(&value);
+        let inner = outer.get("error").filter(|error| !error.is_null()).unwrap_or(outer);
+        let mut codes = Vec::new();
+        for object in [inner, outer] {
+            for key in ["code", "type", "status", "__type"] {
+                match object.get(key) {
+                    Some(Value::String(code)) if !codes.contains(code) => codes.push(code.clone()),
+                    Some(Value::Number(code)) => codes.push(code.to_string()),
+                    _ => {}
+                }
+            }
+        }
+        let texts = [
+            inner.as_str(),
+            inner.get("message").and_then(Value::as_str),
+            outer.get("message").and_then(Value::as_str),
+            outer.get("detail").and_then(Value::as_str),
+        ];
+        let mut message = texts.into_iter().flatten().next().map_or_else(
+            || outer.get("detail").map_or_else(|| value.to_string(), Value::to_string),
+            str::to_owned,
+        );
+        // A router passes on what the provider behind it said.
+        if let Some(raw) = inner.pointer("/metadata/raw").and_then(Value::as_str) {
+            message.push(' ');
+            message.push_str(raw);
+        }
+        Self { codes, message }
+    }
+}
+
+/// The text of an error page, without its markup.
+fn page_text(body: &str) -> String {
+    if !body.trim_start().starts_with('<') {
+        return body.trim().to_owned();
+    }
+    let title = body.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
+    let title = title.map_or("", |(title, _)| title.trim());
+    if title.is_empty() {
+        "the server answered with an HTML page".to_owned()
+    } else {
+        format!("the server answered with an HTML page: {title}")
+    }
+}
+
+fn by_code(code: &str, message: &str, retry_after: Option<Duration>) -> Option<ErrorKind> {
+    let kind = match code {
+        "context_length_exceeded"
+        | "model_context_window_exceeded"
+        | "exceed_context_size_error"
+        | "request_too_large" => ErrorKind::ContextOverflow,
+        "insufficient_quota"
+        | "billing_error"
+        | "billing_hard_limit_reached"
+        | "quota_exceeded"
+        | "GoUsageLimitError"
+        | "FreeUsageLimitError"
+        | "1308" => ErrorKind::Quota,
+        "rate_limit_error" | "rate_limit_exceeded" | "RESOURCE_EXHAUSTED"
+        | "ThrottlingException" | "requests" | "tokens" => limit_or_quota(message, retry_after),
+        "overloaded_error" | "server_error" | "api_error" | "timeout_error" | "UNAVAILABLE"
+        | "INTERNAL" | "DEADLINE_EXCEEDED" | "server_overloaded" | "slow_down"
+        | "internal_server_error" | "service_unavailable" => {
+            // Local servers call every failure of theirs a server error.
+            if is_overflow(message) { ErrorKind::ContextOverflow } else { ErrorKind::Overloaded }
+        }
+        "authentication_error" | "permission_error" | "invalid_api_key" | "UNAUTHENTICATED"
+        | "PERMISSION_DENIED" | "unauthorized" => ErrorKind::Auth,
+        "model_not_found" => ErrorKind::UnknownModel { closest: None },
+        "not_found_error" if message.contains("model") => {
+            ErrorKind::UnknownModel { closest: None }
+        }
+        "content_policy_violation" | "content_filter" | "invalid_prompt" => ErrorKind::Refused,
+        _ => return None,
+    };
+    Some(kind)
+}
+
+fn by_status(status: u16, message: &str, retry_after: Option<Duration>) -> Option<ErrorKind> {
+    let kind = match status {
+        401 | 403 => ErrorKind::Auth,
+        402 => ErrorKind::Quota,
+        404 if message.to_lowercase().contains("model") => {
+            ErrorKind::UnknownModel { closest: None }
+        }
+        408 | 409 => ErrorKind::Overloaded,
+        413 => ErrorKind::ContextOverflow,
+        429 => limit_or_quota(message, retry_after),
+        500 if is_overflow(message) => ErrorKind::ContextOverflow,
+        500..=599 => ErrorKind::Overloaded,
+        300..=399 => ErrorKind::Protocol,
+        400..=499 if is_overflow(message) => ErrorKind::ContextOverflow,
+        400..=499 if OUT_OF_MONEY.is_match(message) => ErrorKind::Quota,
+        400..=499 => ErrorKind::InvalidRequest,
+        _ => return None,
+    };
+    Some(kind)
+}
+
+fn by_prose(message: &str, retry_after: Option<Duration>) -> ErrorKind {
+    if is_overflow(message) {
+        ErrorKind::ContextOverflow
+    } else if OUT_OF_MONEY.is_match(message) {
+        ErrorKind::Quota
+    } else if LIMITED.is_match(message) {
+        ErrorKind::RateLimit { retry_after }
+    } else if TRANSIENT.is_match(message) {
+        ErrorKind::Overloaded
+    } else {
+        ErrorKind::InvalidRequest
+    }
+}
+
+fn limit_or_quota(message: &str, retry_after: Option<Duration>) -> ErrorKind {
+    if OUT_OF_MONEY.is_match(message) {
+        ErrorKind::Quota
+    } else {
+        ErrorKind::RateLimit { retry_after }
+    }
+}
+
+fn set(patterns: &[&str]) -> RegexSet {
+    // The patterns are constants and a test compiles them all.
+    RegexSetBuilder::new(patterns)
+        .case_insensitive(true)
+        .build()
+        .unwrap_or_else(|_| RegexSet::empty())
+}
+
+static NOT_OVERFLOW: LazyLock<RegexSet> = LazyLock::new(|| {
+    set(&[
+        "^(throttling error|service unavailable|ThrottlingException):",
+        "rate.?limit",
+        "too many requests",
+    ])
+});
+
+static OVERFLOW: LazyLock<RegexSet> = LazyLock::new(|| {
+    set(&[
+        "prompt is too long",
+        "prompt too long",
+        "prompt exceeds max length",
+        "request_too_large",
+        "input is too long for requested model",
+        "exceeds the context window",
+        "input token count.*exceeds the maximum",
+        r"maximum prompt length is \d+",
+        "reduce the length of the messages",
+        r"maximum context length (is|of) \d+ tokens",
+        r"exceeds the limit of \d+",
+        "exceeds the available context size",
+        "greater than the context length",
+        "context window exceed",
+        "exceeded model token limit",
+        r"too large for model with \d+ maximum context length",
+        "model_context_window_exceeded",
+        "context[_ ]length[_ ]exceeded",
+        "too many tokens",
+        "token limit exceeded",
+        "maximum allowed input length",
+        r"is longer than the model's context length",
+        r"prompt has \d+ tokens, but the configured context size",
+        "range of input length should be",
+    ])
+});
+
+static OUT_OF_MONEY: LazyLock<RegexSet> = LazyLock::new(|| {
+    set(&[
+        "insufficient.?(quota|balance|credit|funds)",
+        "credit balance is too low",
+        "available balance",
+        "out of budget",
+        "quota exceeded",
+        "exceeded your current quota",
+        "billing",
+        "monthly usage limit",
+        "subscription_sharing_.*limit",
+    ])
+});
+
+static LIMITED: LazyLock<RegexSet> =
+    LazyLock::new(|| set(&["rate.?limit", "too many requests", r"\b429\b", "resource.?exhausted"]));
+
+static TRANSIENT: LazyLock<RegexSet> = LazyLock::new(|| {
+    set(&[
+        "overloaded",
+        r"\b(500|502|503|504|520|524|529)\b",
+        "service.?unavailable",
+        "server.?error",
+        "internal.?error",
+        "network.?error",
+        "connection.?(error|reset|refused|lost|closed)",
+        "upstream.?connect",
+        r"timed? ?out",
+        "provider returned error",
+        "terminated",
+    ])
+});
+
+/// How long a response asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
+/// A date counts from the response's own `date`, so that no clock of ours is involved.
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
+    let number = |text: &str| text.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
+    if let Some(millis) = text("retry-after-ms").and_then(number) {
+        return Duration::try_from_secs_f64(millis / 1000.0).ok();
+    }
+    let asked = text("retry-after")?;
+    if let Some(seconds) = number(asked) {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp());
+    let wait = date(asked)?.duration_since(date(text("date")?)?);
+    Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
+}
+
+/// "try again in 1.5s", "retry after 20 seconds", `"retryDelay": "34s"`, "reset after 1h2m3s".
+fn delay_in_prose(message: &str) -> Option<Duration> {
+    static LEAD: LazyLock<Option<regex::Regex>> = LazyLock::new(|| {
+        let words = r#"(?i)(try again in|retry in|retry after|reset after|retryDelay)[":\s]*\d"#;
+        regex::Regex::new(words).ok()
+    });
+    let found = LEAD.as_ref()?.find(message)?;
+    duration_at(&message[found.start()..])
+}
+
+/// The duration after the words at the start of `text`.
+fn duration_at(text: &str) -> Option<Duration> {
+    let from = text.find(|ch: char| ch.is_ascii_digit())?;
+    let mut rest = &text[from..];
+    let mut seconds = 0.0;
+    let mut found = false;
+    loop {
+        let digits = rest
+            .find(|ch: char| !ch.is_ascii_digit() && ch != '.')
+            .unwrap_or(rest.len());
+        let Ok(number) = rest[..digits].parse::<f64>() else { break };
+        let tail = rest[digits..].trim_start();
+        let (unit, length) = if tail.starts_with("ms") {
+            (0.001, 2)
+        } else if tail.starts_with('h') {
+            (3600.0, 1)
+        } else if tail.starts_with('m') {
+            (60.0, 1)
+        } else if tail.starts_with('s') {
+            (1.0, 1)
+        } else {
+            break;
+        };
+        seconds += number * unit;
+        found = true;
+        rest = &tail[length..];
+    }
+    if found { Duration::try_from_secs_f64(seconds).ok() } else { None }
+}
