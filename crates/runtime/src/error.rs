@@ -1,0 +1,76 @@
+//! What a caller of the runtime can be told.
+
+use bowline_store::{CommitError, StoreError};
+
+use crate::{attempt::Halt, submission::Failure};
+
+/// Why the runtime could not do what it was asked.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RuntimeError {
+    /// The same idempotency key was used before with another payload.
+    #[error("this key was used before with another message: use a new key for a new message")]
+    SubmissionConflict,
+    /// The idempotency key is empty or too long.
+    #[error("an idempotency key has 1 to 256 bytes")]
+    InvalidKey,
+    /// Too many submissions wait.
+    #[error("1000 submissions wait already: wait for some to settle, or abort them")]
+    QueueFull,
+    /// There is no such submission.
+    #[error("there is no submission {0} in this conversation")]
+    UnknownSubmission(String),
+    /// No program is registered for this kind of actor.
+    #[error("nothing runs actors of the kind {0}")]
+    UnknownKind(String),
+    /// The actor stopped, or the runtime is shutting down.
+    #[error("the runtime is stopping: try again when it is back")]
+    Stopped,
+    /// The program could not open the actor.
+    #[error(transparent)]
+    Program(#[from] Failure),
+    /// The store refused a commit.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RuntimeError {
+    /// The stable name of this error.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::SubmissionConflict => "submission_conflict",
+            Self::InvalidKey => "invalid_key",
+            Self::QueueFull => "queue_full",
+            Self::UnknownSubmission(_) => "submission_not_found",
+            Self::UnknownKind(_) => "unknown_actor_kind",
+            Self::Stopped => "runtime_unavailable",
+            Self::Program(failure) => &failure.code,
+            Self::Commit(error) => error.code(),
+            Self::Store(error) => error.code(),
+        }
+    }
+
+    /// True when the actor cannot go on after this.
+    pub(crate) fn is_fatal(&self) -> bool {
+        match self {
+            Self::SubmissionConflict
+            | Self::InvalidKey
+            | Self::QueueFull
+            | Self::UnknownSubmission(_)
+            | Self::UnknownKind(_)
+            | Self::Program(_) => false,
+            Self::Stopped | Self::Commit(_) | Self::Store(_) => true,
+        }
+    }
+}
+
+impl From<Halt> for RuntimeError {
+    fn from(halt: Halt) -> Self {
+        match halt {
+            Halt::Commit(error) => Self::Commit(error),
+            Halt::Stopped => Self::Stopped,
+        }
+    }
+}

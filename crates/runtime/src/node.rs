@@ -1,0 +1,247 @@
+//! A process that keeps actors alive: it wakes them, lets them sleep, and drains.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use bowline_store::{ActorId, Store, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    actor::{Actor, Command, Parts},
+    clock::Sources,
+    error::RuntimeError,
+    submission::{NewSubmission, Program, Receipt, Settled},
+};
+
+/// Messages that may wait in one mailbox; a sender waits for room.
+const MAILBOX: usize = 64;
+/// How often a caller knocks again when it met an actor that was just falling asleep.
+const KNOCKS: usize = 8;
+/// How many actors are asked for at once when looking for due ones.
+const DUE_PAGE: usize = 10_000;
+
+/// Settings of a [`Runtime`].
+#[derive(Debug, Clone)]
+pub struct RuntimeOptions {
+    /// How long an actor stays in memory with nothing to do. Default 60 s; zero means not at all.
+    pub idle: Duration,
+}
+
+impl Default for RuntimeOptions {
+    fn default() -> Self {
+        Self { idle: Duration::from_secs(60) }
+    }
+}
+
+/// Runs actors on a store. Cheap to clone.
+#[derive(Clone)]
+pub struct Runtime(Arc<Inner>);
+
+struct Inner {
+    store: Arc<dyn Store>,
+    sources: Sources,
+    options: RuntimeOptions,
+    programs: HashMap<String, Arc<dyn Program>>,
+    /// The awake actors. A std mutex: it is held for lookups only, never across an await.
+    awake: Mutex<Awake>,
+    tasks: TaskTracker,
+}
+
+#[derive(Default)]
+struct Awake {
+    actors: HashMap<ActorId, mpsc::Sender<Command>>,
+    draining: bool,
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runtime").field("store", &self.0.store).finish_non_exhaustive()
+    }
+}
+
+impl Runtime {
+    /// A runtime over a store, with the program of each kind of actor.
+    pub fn new(
+        store: Arc<dyn Store>,
+        sources: Sources,
+        options: RuntimeOptions,
+        programs: impl IntoIterator<Item = (String, Arc<dyn Program>)>,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            store,
+            sources,
+            options,
+            programs: programs.into_iter().collect(),
+            awake: Mutex::default(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.0.store
+    }
+
+    /// Time, randomness and ids.
+    pub fn sources(&self) -> &Sources {
+        &self.0.sources
+    }
+
+    /// Admits a submission. When this returns, it is durable.
+    pub async fn submit(&self, actor: &ActorId, new: NewSubmission) -> Result<Receipt, RuntimeError> {
+        self.ask(actor, |reply| Command::Submit { new: new.clone(), reply }).await
+    }
+
+    /// Asks to abort one submission, or each open one. `false` when there was nothing to abort. The
+    /// settlement follows; completed work wins.
+    pub async fn abort(&self, actor: &ActorId, submission: Option<&str>) -> Result<bool, RuntimeError> {
+        self.ask(actor, |reply| Command::Abort { submission: submission.map(str::to_owned), reply }).await
+    }
+
+    /// Waits until a submission settles.
+    pub async fn settled(&self, actor: &ActorId, submission: &str) -> Result<Settled, RuntimeError> {
+        self.ask(actor, |reply| Command::Wait { submission: submission.to_owned(), reply }).await
+    }
+
+    /// Wakes an actor, so that it goes on with what is open.
+    pub async fn wake(&self, actor: &ActorId) -> Result<(), RuntimeError> {
+        self.mailbox(actor)?.send(Command::Wake).await.map_err(|_| RuntimeError::Stopped)
+    }
+
+    /// Wakes each actor that has something to go on with. Returns how many.
+    pub async fn resume(&self) -> Result<usize, RuntimeError> {
+        let now = self.0.sources.now();
+        self.resume_until(now).await
+    }
+
+    async fn resume_until(&self, now: Timestamp) -> Result<usize, RuntimeError> {
+        let due = self.0.store.due(now, DUE_PAGE).await?;
+        for (actor, _) in &due {
+            self.wake(actor).await?;
+        }
+        Ok(due.len())
+    }
+
+    /// Stops in good order: running attempts stop at their next await, without settling; what is
+    /// open goes on after the next start. Gives up waiting after `bound`; `false` then.
+    pub async fn drain(&self, bound: Duration) -> bool {
+        let actors: Vec<_> = {
+            let mut awake = self.awake();
+            awake.draining = true;
+            awake.actors.values().cloned().collect()
+        };
+        self.0.tasks.close();
+        let stop = async {
+            for actor in actors {
+                let _ = actor.send(Command::Stop).await;
+            }
+            self.0.tasks.wait().await;
+        };
+        tokio::time::timeout(bound, stop).await.is_ok()
+    }
+
+    async fn ask<T>(
+        &self,
+        actor: &ActorId,
+        command: impl Fn(oneshot::Sender<Result<T, RuntimeError>>) -> Command,
+    ) -> Result<T, RuntimeError> {
+        for _ in 0..KNOCKS {
+            let (reply, answer) = oneshot::channel();
+            if self.mailbox(actor)?.send(command(reply)).await.is_err() {
+                continue;
+            }
+            match answer.await {
+                // The actor fell asleep between the lookup and this message.
+                Ok(Err(RuntimeError::Stopped)) if !self.awake().draining => {}
+                Ok(outcome) => return outcome,
+                Err(_) => return Err(RuntimeError::Stopped),
+            }
+        }
+        Err(RuntimeError::Stopped)
+    }
+
+    fn mailbox(&self, id: &ActorId) -> Result<mpsc::Sender<Command>, RuntimeError> {
+        let program = self.0.programs.get(id.kind());
+        let program = program.ok_or_else(|| RuntimeError::UnknownKind(id.kind().to_owned()))?;
+        let mut awake = self.awake();
+        if awake.draining {
+            return Err(RuntimeError::Stopped);
+        }
+        if let Some(sender) = awake.actors.get(id)
+            && !sender.is_closed()
+        {
+            return Ok(sender.clone());
+        }
+        let (sender, receiver) = mpsc::channel(MAILBOX);
+        awake.actors.insert(id.clone(), sender.clone());
+        let parts = Parts {
+            id: id.clone(),
+            store: self.0.store.clone(),
+            sources: self.0.sources.clone(),
+            program: program.clone(),
+            commands: sender.downgrade(),
+            idle: self.0.options.idle,
+        };
+        self.0.tasks.spawn(live(self.clone(), parts, receiver));
+        Ok(sender)
+    }
+
+    fn awake(&self) -> MutexGuard<'_, Awake> {
+        self.0.awake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes an actor off the list, unless a message came in meanwhile.
+    fn sleep(&self, id: &ActorId, commands: &mut mpsc::Receiver<Command>, must: bool) -> bool {
+        let mut awake = self.awake();
+        if !must && !commands.is_empty() {
+            return false;
+        }
+        commands.close();
+        if awake.actors.get(id).is_some_and(mpsc::Sender::is_closed) {
+            awake.actors.remove(id);
+        }
+        true
+    }
+}
+
+async fn live(runtime: Runtime, parts: Parts, mut commands: mpsc::Receiver<Command>) {
+    let id = parts.id.clone();
+    let mut error = RuntimeError::Stopped;
+    match Actor::hydrate(parts).await {
+        Ok(mut actor) => loop {
+            let worked = actor.work(&mut commands).await;
+            let must = worked.is_err() || runtime.awake().draining;
+            if let Err(cause) = worked {
+                tracing::warn!(actor = %id, %cause, "an actor stopped");
+                error = cause;
+            }
+            if runtime.sleep(&id, &mut commands, must) {
+                actor.fail_waiters(&error);
+                break;
+            }
+        },
+        Err(cause) => {
+            error = cause;
+            runtime.sleep(&id, &mut commands, true);
+        }
+    }
+    while let Some(command) = commands.recv().await {
+        refuse(command, &error);
+    }
+}
+
+/// Answers a message that came too late.
+fn refuse(command: Command, error: &RuntimeError) {
+    match command {
+        Command::Submit { reply, .. } => drop(reply.send(Err(error.clone()))),
+        Command::Abort { reply, .. } => drop(reply.send(Err(error.clone()))),
+        Command::Wait { reply, .. } => drop(reply.send(Err(error.clone()))),
+        // The attempt sees its reply dropped, and halts.
+        Command::Wake | Command::Stop | Command::Commit { .. } | Command::Waiting { .. } => {}
+    }
+}
