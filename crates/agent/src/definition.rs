@@ -1,0 +1,148 @@
+//! What an agent is: the directory and the Rust builder make the same value, a [`Definition`].
+//!
+//! - [`load`] reads `agents/<name>/`, [`list`] says which agents there are.
+//! - [`Limits`], [`Approval`], [`SandboxKind`], [`Compaction`] are its parts.
+//! - [`document`] reads settings strictly, with lines and closest names; `bowline.toml` is read
+//!   with it as well.
+//!
+//! Everything that is wrong is a [`DefinitionError`]; a setting of a feature that is not built is
+//! one too.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bowline_model::Thinking;
+use serde_json::Value;
+
+use crate::skill::Skill;
+
+pub mod document;
+mod error;
+mod fault;
+mod feature;
+mod front_matter;
+mod interpolate;
+mod limits;
+mod load;
+mod name;
+
+pub use error::{DefinitionError, DefinitionErrorKind};
+pub use fault::{Fault, FaultKind};
+pub use limits::{LimitSettings, Limits};
+pub use load::{AgentSummary, list, load};
+pub use name::{AgentName, InvalidName, MAX_NAME};
+
+pub(crate) use fault::quoted;
+pub(crate) use front_matter::{FrontMatter, entries, read_text};
+pub(crate) use name::is_name;
+
+/// The most characters of an agent's description.
+pub const MAX_DESCRIPTION: usize = 1_024;
+
+/// What an agent knows and may do.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Definition {
+    /// Its name; with an instance id it is an address.
+    pub name: AgentName,
+    /// What it is for, in one line of at most 1,024 characters.
+    pub description: Option<String>,
+    /// `provider/model`, or a name from `[models]`.
+    pub model: String,
+    /// Models to use instead when that one fails, in order. Default none.
+    pub fallback: Vec<String>,
+    /// How much the model thinks. `None`: `medium` where the model can think.
+    pub thinking: Option<Thinking>,
+    /// What it works in. Default [`SandboxKind::Workspace`].
+    pub sandbox: SandboxKind,
+    /// The instructions, in Markdown.
+    pub instructions: String,
+    /// Its skills, by name.
+    pub skills: Vec<Skill>,
+    /// The names of tools that it is given besides those of its sandbox. Nobody has checked yet
+    /// that there are such tools.
+    pub tools: Vec<String>,
+    /// What needs a person's consent, by tool or `binding.method`; what is not there does not.
+    pub approvals: BTreeMap<String, Approval>,
+    /// What a submission may use at most.
+    pub limits: Limits,
+    /// Whether and how a long conversation is summarised. Default on.
+    pub compaction: Compaction,
+    /// The JSON Schema of the final answer. Default none.
+    pub result: Option<Value>,
+    /// The folder of files with which the workspace starts.
+    pub workspace_seed: Option<PathBuf>,
+    /// The agent's folder, when it has one: scripts of `scripted/FILE.yaml` are relative to it.
+    pub dir: Option<PathBuf>,
+}
+
+impl Definition {
+    /// An agent with instructions and a model, and the default of everything else.
+    pub fn new(name: AgentName, model: impl Into<String>, instructions: impl Into<String>) -> Self {
+        Self {
+            name,
+            description: None,
+            model: model.into(),
+            fallback: Vec::new(),
+            thinking: None,
+            sandbox: SandboxKind::Workspace,
+            instructions: instructions.into(),
+            skills: Vec::new(),
+            tools: Vec::new(),
+            approvals: BTreeMap::new(),
+            limits: Limits::default(),
+            compaction: Compaction::default(),
+            result: None,
+            workspace_seed: None,
+            dir: None,
+        }
+    }
+}
+
+/// What an agent works in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SandboxKind {
+    /// Nothing: no files and no shell.
+    None,
+    /// The durable workspace of the instance, with a virtual shell.
+    #[default]
+    Workspace,
+}
+
+/// Whether a call waits for a person's consent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// It never does.
+    Never,
+    /// It always does.
+    Required,
+    /// It does when this expression over the arguments is true.
+    When(String),
+}
+
+/// Whether and how a long conversation is summarised to fit the model's window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Compaction {
+    /// Never: the submission fails when the window is full.
+    Off,
+    /// When the window is nearly full.
+    On(CompactionSettings),
+}
+
+impl Default for Compaction {
+    fn default() -> Self {
+        Self::On(CompactionSettings::default())
+    }
+}
+
+/// How a conversation is summarised. What is `None` is decided by the model's window.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CompactionSettings {
+    /// Tokens of the window to keep free for the answer.
+    pub reserve: Option<u64>,
+    /// Tokens of the newest messages that are kept word for word.
+    pub keep: Option<u64>,
+    /// The model that writes the summary. `None`: the agent's own.
+    pub model: Option<String>,
+    /// What the summary should pay attention to.
+    pub instructions: Option<String>,
+}

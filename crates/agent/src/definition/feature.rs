@@ -1,0 +1,93 @@
+//! What the format of an agent knows and this version cannot do yet.
+
+use super::fault::{Fault, FaultKind};
+
+/// A part of the format that may not be built yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Feature {
+    Approvals,
+    Bindings,
+    Code,
+    Compaction,
+    ContainerSandbox,
+    Egress,
+    Fallback,
+    LocalSandbox,
+    Result,
+    SchedulesFolder,
+    Subagents,
+    SubagentsFolder,
+    ToolsFolder,
+    WorkflowsFolder,
+}
+
+/// The only place that says so: whoever builds a feature removes its line here. A setting that
+/// would be ignored is an error, never a silence.
+const NOT_BUILT: &[Feature] = &[
+    Feature::Approvals,
+    Feature::Bindings,
+    Feature::Code,
+    Feature::Compaction,
+    Feature::ContainerSandbox,
+    Feature::Egress,
+    Feature::Fallback,
+    Feature::LocalSandbox,
+    Feature::Result,
+    Feature::SchedulesFolder,
+    Feature::Subagents,
+    Feature::SubagentsFolder,
+    Feature::ToolsFolder,
+    Feature::WorkflowsFolder,
+];
+
+impl Feature {
+    /// An error when this is not built; `line` is where it is asked for.
+    pub(super) fn need(self, line: Option<u32>) -> Result<(), Fault> {
+        if !NOT_BUILT.contains(&self) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            FaultKind::NotSupported,
+            line,
+            format!("{}: not supported yet", self.name()),
+            self.instead(),
+        ))
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Approvals => "`approvals` other than `never`",
+            Self::Bindings => "`bindings`",
+            Self::Code => "`code: true`",
+            Self::Compaction => "settings of `compaction`",
+            Self::ContainerSandbox => "`sandbox: {container: …}`",
+            Self::Egress => "`egress`",
+            Self::Fallback => "`fallback`",
+            Self::LocalSandbox => "`sandbox: {local: …}`",
+            Self::Result => "`result`",
+            Self::SchedulesFolder => "the folder `schedules`",
+            Self::Subagents => "`subagents`",
+            Self::SubagentsFolder => "the folder `subagents`",
+            Self::ToolsFolder => "the folder `tools`",
+            Self::WorkflowsFolder => "the folder `workflows`",
+        }
+    }
+
+    fn instead(self) -> &'static str {
+        match self {
+            Self::LocalSandbox | Self::ContainerSandbox => "use `sandbox: workspace`",
+            Self::ToolsFolder => "remove the folder, or give the agent its tools in a Rust program",
+            Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
+                "remove the folder"
+            }
+            Self::Approvals
+            | Self::Bindings
+            | Self::Code
+            | Self::Compaction
+            | Self::Egress
+            | Self::Fallback
+            | Self::Result
+            | Self::Subagents => "remove the key",
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! What a submission may use at most.
+
+use std::time::Duration;
+
+use super::document::Node;
+use super::fault::Fault;
+
+/// What one submission may use at most. When a limit is hit the submission ends with a clear
+/// error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Model spend in micro-dollars (millionths of a US dollar). Default: none.
+    pub spend_usd: Option<u64>,
+    /// Model calls that came to an answer. Default 200.
+    pub turns: u32,
+    /// Tool calls. Default 1,000.
+    pub tool_calls: u32,
+    /// Wall clock from the first input, parked time apart. Default 1 h.
+    pub wall: Duration,
+    /// Attempts, each ended by a crash or a lost lease. Default 10.
+    pub attempts: u32,
+    /// Tokens, input and output together. Default: none.
+    pub tokens: Option<u64>,
+    /// How deep subagents may be nested. Default 4.
+    pub depth: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            spend_usd: None,
+            turns: 200,
+            tool_calls: 1_000,
+            wall: Duration::from_secs(3_600),
+            attempts: 10,
+            tokens: None,
+            depth: 4,
+        }
+    }
+}
+
+/// The limits that a file sets; the others are left to someone else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LimitSettings {
+    /// See [`Limits::spend_usd`]: micro-dollars.
+    pub spend_usd: Option<u64>,
+    /// See [`Limits::turns`]: 1 to 100,000.
+    pub turns: Option<u32>,
+    /// See [`Limits::tool_calls`]: 0 to 1,000,000.
+    pub tool_calls: Option<u32>,
+    /// See [`Limits::wall`]: 1 s to 30 days.
+    pub wall: Option<Duration>,
+    /// See [`Limits::attempts`]: 1 to 1,000.
+    pub attempts: Option<u32>,
+    /// See [`Limits::tokens`]: at least 1.
+    pub tokens: Option<u64>,
+    /// See [`Limits::depth`]: 0 to 16.
+    pub depth: Option<u32>,
+}
+
+impl LimitSettings {
+    const KEYS: [&'static str; 7] = [
+        "spend_usd",
+        "turns",
+        "tool_calls",
+        "wall",
+        "attempts",
+        "tokens",
+        "depth",
+    ];
+
+    /// Reads the value of the key `limits`.
+    ///
+    /// # Errors
+    ///
+    /// A fault with its line for an unknown key, or a value that is not allowed.
+    pub fn read(node: &Node) -> Result<Self, Fault> {
+        let table = node.table("limits", &Self::KEYS)?;
+        let count = |key: &str, min: u64, max: u64| -> Result<Option<u64>, Fault> {
+            table
+                .get(key)
+                .map(|node| node.count(key, min, max))
+                .transpose()
+        };
+        let small = |key: &str, min: u64, max: u32| -> Result<Option<u32>, Fault> {
+            Ok(count(key, min, u64::from(max))?.and_then(|count| u32::try_from(count).ok()))
+        };
+        const DAY: Duration = Duration::from_secs(86_400);
+        Ok(Self {
+            spend_usd: table
+                .get("spend_usd")
+                .map(|node| node.usd("spend_usd"))
+                .transpose()?,
+            turns: small("turns", 1, 100_000)?,
+            tool_calls: small("tool_calls", 0, 1_000_000)?,
+            wall: table
+                .get("wall")
+                .map(|node| node.duration("wall", Duration::from_secs(1), 30 * DAY))
+                .transpose()?,
+            attempts: small("attempts", 1, 1_000)?,
+            tokens: count("tokens", 1, u64::MAX >> 1)?,
+            depth: small("depth", 0, 16)?,
+        })
+    }
+
+    /// `limits` with the values that are set here in place of its own.
+    pub fn apply(&self, limits: Limits) -> Limits {
+        Limits {
+            spend_usd: self.spend_usd.or(limits.spend_usd),
+            turns: self.turns.unwrap_or(limits.turns),
+            tool_calls: self.tool_calls.unwrap_or(limits.tool_calls),
+            wall: self.wall.unwrap_or(limits.wall),
+            attempts: self.attempts.unwrap_or(limits.attempts),
+            tokens: self.tokens.or(limits.tokens),
+            depth: self.depth.unwrap_or(limits.depth),
+        }
+    }
+}
