@@ -1,0 +1,177 @@
+//! The shell's view of files: its filesystem trait directly on an overlay, nothing copied in or out.
+
+use std::{
+    io::{Error as IoError, ErrorKind},
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use bashkit::{
+    DirEntry, Error, FileSystem, FileSystemExt, FileType, FsLimits, FsUsage, Metadata, Result,
+};
+use bowline_store::Timestamp;
+use bytes::Bytes;
+
+use crate::workspace::{EntryKind, Overlay, Stat, WorkspaceError, WriteOptions};
+
+/// A filesystem whose overlay can be exchanged between two commands, so that an interpreter that is
+/// set up already serves the next one.
+#[derive(Debug, Default)]
+pub(crate) struct WorkspaceFs {
+    overlay: Mutex<Option<Overlay>>,
+}
+
+impl WorkspaceFs {
+    pub(crate) fn set(&self, overlay: Option<Overlay>) {
+        *self.overlay.lock().unwrap_or_else(PoisonError::into_inner) = overlay;
+    }
+
+    fn overlay(&self) -> Result<Overlay> {
+        let overlay = self.overlay.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        overlay.ok_or_else(|| IoError::new(ErrorKind::PermissionDenied, "the command is over").into())
+    }
+}
+
+fn text(path: &Path) -> Result<&str> {
+    let text = path.to_str();
+    text.ok_or_else(|| IoError::new(ErrorKind::InvalidInput, "Invalid argument (path is not UTF-8)").into())
+}
+
+fn failed(error: &WorkspaceError) -> Error {
+    let kind = match error {
+        WorkspaceError::NotFound(_) => ErrorKind::NotFound,
+        WorkspaceError::Exists(_) => ErrorKind::AlreadyExists,
+        WorkspaceError::IsDirectory(_) => ErrorKind::IsADirectory,
+        WorkspaceError::NotDirectory(_) => ErrorKind::NotADirectory,
+        WorkspaceError::NotEmpty(_) => ErrorKind::DirectoryNotEmpty,
+        WorkspaceError::Loop(_) | WorkspaceError::Conflict(_) | WorkspaceError::Store(_) => ErrorKind::Other,
+        WorkspaceError::TooLarge { .. } => ErrorKind::FileTooLarge,
+        WorkspaceError::Quota { .. } => ErrorKind::QuotaExceeded,
+        WorkspaceError::Invalid(_) => ErrorKind::InvalidInput,
+        WorkspaceError::NameTooLong(_) => ErrorKind::InvalidFilename,
+    };
+    IoError::new(kind, error.strerror()).into()
+}
+
+fn done<T>(result: std::result::Result<T, WorkspaceError>) -> Result<T> {
+    result.map_err(|error| failed(&error))
+}
+
+fn time(at: Timestamp) -> SystemTime {
+    let distance = Duration::from_millis(at.as_millis().unsigned_abs());
+    let moved = if at.as_millis() < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    moved.unwrap_or(UNIX_EPOCH)
+}
+
+fn timestamp(at: SystemTime) -> Timestamp {
+    let millis = |distance: Duration| i64::try_from(distance.as_millis()).unwrap_or(i64::MAX);
+    match at.duration_since(UNIX_EPOCH) {
+        Ok(distance) => Timestamp::from_millis(millis(distance)),
+        Err(before) => Timestamp::from_millis(-millis(before.duration())),
+    }
+}
+
+fn metadata(stat: &Stat) -> Metadata {
+    Metadata {
+        file_type: match stat.kind {
+            EntryKind::File => FileType::File,
+            EntryKind::Directory => FileType::Directory,
+            EntryKind::Symlink => FileType::Symlink,
+        },
+        size: stat.size,
+        mode: stat.mode,
+        modified: time(stat.modified),
+        created: time(stat.created),
+    }
+}
+
+#[async_trait]
+impl FileSystemExt for WorkspaceFs {
+    fn usage(&self) -> FsUsage {
+        let usage = self.overlay().map(|overlay| overlay.usage());
+        usage.map_or_else(|_| FsUsage::default(), |usage| FsUsage::new(usage.bytes, usage.entries, 0))
+    }
+
+    fn limits(&self) -> FsLimits {
+        let mut limits = FsLimits::unlimited();
+        if let Ok(overlay) = self.overlay() {
+            limits.max_total_bytes = overlay.limits().bytes;
+            limits.max_file_size = overlay.limits().file_bytes;
+        }
+        limits
+    }
+
+    fn backend_kind(&self) -> &'static str {
+        "bowline-workspace"
+    }
+}
+
+#[async_trait]
+impl FileSystem for WorkspaceFs {
+    async fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
+        Ok(done(self.overlay()?.read(text(path)?).await)?.to_vec())
+    }
+
+    async fn write_file(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let content = Bytes::copy_from_slice(content);
+        done(self.overlay()?.write(text(path)?, content, &WriteOptions::default()).await)
+    }
+
+    async fn append_file(&self, path: &Path, content: &[u8]) -> Result<()> {
+        let content = Bytes::copy_from_slice(content);
+        done(self.overlay()?.append(text(path)?, content, &WriteOptions::default()).await)
+    }
+
+    async fn mkdir(&self, path: &Path, recursive: bool) -> Result<()> {
+        done(self.overlay()?.mkdir(text(path)?, recursive).await)
+    }
+
+    async fn remove(&self, path: &Path, recursive: bool) -> Result<()> {
+        done(self.overlay()?.remove(text(path)?, recursive, false).await)
+    }
+
+    // The interpreter follows links itself, above this layer, and asks about the link here.
+    async fn stat(&self, path: &Path) -> Result<Metadata> {
+        Ok(metadata(&done(self.overlay()?.lstat(text(path)?).await)?))
+    }
+
+    async fn read_dir(&self, path: &Path) -> Result<Vec<DirEntry>> {
+        let entries = done(self.overlay()?.list(text(path)?).await)?;
+        let entry = |entry: crate::workspace::DirEntry| DirEntry { metadata: metadata(&entry.stat), name: entry.name };
+        Ok(entries.into_iter().map(entry).collect())
+    }
+
+    async fn exists(&self, path: &Path) -> Result<bool> {
+        match self.overlay()?.lstat(text(path)?).await {
+            Ok(_) => Ok(true),
+            Err(WorkspaceError::Store(error)) => Err(failed(&error.into())),
+            Err(_) => Ok(false),
+        }
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        done(self.overlay()?.rename(text(from)?, text(to)?).await)
+    }
+
+    async fn copy(&self, from: &Path, to: &Path) -> Result<()> {
+        done(self.overlay()?.copy(text(from)?, text(to)?, false).await)
+    }
+
+    async fn symlink(&self, target: &Path, link: &Path) -> Result<()> {
+        done(self.overlay()?.symlink(text(target)?, text(link)?).await)
+    }
+
+    async fn read_link(&self, path: &Path) -> Result<PathBuf> {
+        done(self.overlay()?.read_link(text(path)?).await).map(PathBuf::from)
+    }
+
+    async fn chmod(&self, path: &Path, mode: u32) -> Result<()> {
+        done(self.overlay()?.chmod(text(path)?, mode).await)
+    }
+
+    async fn set_modified_time(&self, path: &Path, at: SystemTime) -> Result<()> {
+        done(self.overlay()?.set_modified(text(path)?, timestamp(at)).await)
+    }
+}

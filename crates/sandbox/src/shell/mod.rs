@@ -1,0 +1,342 @@
+//! A virtual bash over a workspace: no host process, no host file, no network.
+//!
+//! [`Shell::run`] runs one command on an [`Overlay`]; what lasts between commands is a
+//! [`ShellState`]. What is intentionally not there is listed in `docs/limits.md`.
+
+mod commands;
+mod fs;
+mod state;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bashkit::{Bash, ExecOptions, ExecutionLimits, MemoryLimits, SessionLimits};
+use tokio::sync::Notify;
+
+pub use state::ShellState;
+
+use crate::workspace::{Overlay, WORKING_DIRECTORY};
+use fs::WorkspaceFs;
+
+/// How long a command that does not listen may go on after it was told to stop.
+const GRACE: Duration = Duration::from_secs(2);
+/// Longer than any command may run; [`ShellOptions::timeout`] ends it before.
+const NEVER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Bytes that the pipes and buffers of a command may hold together.
+const LIVE_BYTES: u64 = 128 << 20;
+/// What the crate writes to the standard error when a builtin stops early.
+const CUT_SHORT: &str = "; output truncated";
+
+/// Bounds and surroundings of one command.
+#[derive(Debug, Clone)]
+pub struct ShellOptions {
+    /// The command is ended after this; its exit code is then 124. Default 120 s.
+    pub timeout: Duration,
+    /// Standard output and standard error, each, in bytes; more is a failure. Default 8 MiB. The first
+    /// command of a [`Shell`] fixes it.
+    pub output_bytes: usize,
+    /// Variables for this command, exported. They are not kept in the state.
+    pub env: BTreeMap<String, String>,
+    /// Working directory; default that of the state.
+    pub cwd: Option<String>,
+}
+
+impl Default for ShellOptions {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(120), output_bytes: 8 << 20, env: BTreeMap::new(), cwd: None }
+    }
+}
+
+/// What a command did.
+#[derive(Debug, Clone)]
+pub struct ShellOutcome {
+    /// Standard output; invalid UTF-8 is replaced.
+    pub stdout: String,
+    /// Standard error; invalid UTF-8 is replaced.
+    pub stderr: String,
+    /// 0 for success; 124 after a timeout; 2 for a syntax error.
+    pub exit_code: i32,
+    /// The time was up. Writes of such a command should be dropped with their overlay.
+    pub timed_out: bool,
+    /// A limit cut the output short. The exit code is then never 0.
+    pub truncated: bool,
+    /// What the next command starts from.
+    pub state: ShellState,
+    /// Whether `state` is another one than the command was given.
+    pub state_changed: bool,
+}
+
+/// Runs commands. Keeps one interpreter warm for the next command of the same conversation, so use
+/// one `Shell` for each conversation; dropping it loses nothing but that.
+#[derive(Default)]
+pub struct Shell {
+    warm: Mutex<Option<Session>>,
+}
+
+impl std::fmt::Debug for Shell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shell").finish_non_exhaustive()
+    }
+}
+
+/// An interpreter and the state it stands in.
+struct Session {
+    bash: Bash,
+    fs: Arc<WorkspaceFs>,
+    state: Option<Arc<bashkit::ShellState>>,
+    output_bytes: usize,
+}
+
+/// Stops a command whose caller is gone.
+struct Stop {
+    flag: Arc<AtomicBool>,
+    wake: Arc<Notify>,
+}
+
+impl Stop {
+    fn now(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+        self.wake.notify_one();
+    }
+}
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.now();
+    }
+}
+
+impl Shell {
+    /// A shell without anything warm.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Runs a command, on a thread of its own so that a busy loop starves nobody. Dropping the future
+    /// stops it.
+    ///
+    /// The writes go to `overlay`; to be able to drop them, give a child. Whatever happens is an
+    /// outcome: a syntax error, a limit and a timeout have an exit code and a message like any other
+    /// failure.
+    pub async fn run(
+        &self,
+        overlay: &Overlay,
+        state: ShellState,
+        command: &str,
+        options: &ShellOptions,
+    ) -> ShellOutcome {
+        let mut session = self.session(&state, options);
+        session.fs.set(Some(overlay.clone()));
+        let fs = session.fs.clone();
+        let stop = Stop { flag: session.bash.cancellation_token(), wake: Arc::new(Notify::new()) };
+        stop.flag.store(false, Ordering::Relaxed);
+        let notice = enter(&mut session, overlay, &state, options).await;
+        let script = command.to_owned();
+        let wake = stop.wake.clone();
+        let runtime = tokio::runtime::Handle::current();
+        let seen = Arc::new(Mutex::new((String::new(), String::new())));
+        let partial = seen.clone();
+        let mut task = tokio::task::spawn_blocking(move || {
+            let ended = runtime.block_on(async {
+                tokio::select! {
+                    ended = session.bash.exec_with_options(&script, watched(seen)) => Some(ended),
+                    () = wake.notified() => None,
+                }
+            });
+            (ended, session)
+        });
+        let finished = match tokio::time::timeout(options.timeout, &mut task).await {
+            Ok(finished) => Some(finished),
+            Err(_) => {
+                stop.now();
+                // What it still writes must not be seen by anyone.
+                fs.set(None);
+                let _ = tokio::time::timeout(GRACE, task).await;
+                None
+            }
+        };
+        fs.set(None);
+        let (stdout, mut stderr) = std::mem::take(&mut *partial.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut outcome = match finished {
+            None => {
+                push_line(&mut stderr, &format!("Command timed out after {} seconds.", seconds(options.timeout)));
+                ShellOutcome { timed_out: true, ..failure(stdout, stderr, 124, state) }
+            }
+            Some(Ok((Some(Ok(result)), session))) => self.finish(result, session, state, options),
+            Some(Ok((Some(Err(error)), _))) => {
+                let (code, message) = explain(&error, command);
+                push_line(&mut stderr, &message);
+                failure(stdout, stderr, code, state)
+            }
+            Some(Ok((None, _)) | Err(_)) => {
+                push_line(&mut stderr, "bash: the command ended unexpectedly");
+                failure(stdout, stderr, 1, state)
+            }
+        };
+        if let Some(notice) = notice {
+            outcome.stderr.insert_str(0, &notice);
+        }
+        outcome
+    }
+
+    /// The warm interpreter when it stands in this state, else a new one.
+    fn session(&self, state: &ShellState, options: &ShellOptions) -> Session {
+        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let fits = |session: &Session| match (&session.state, &state.0) {
+            (Some(here), Some(asked)) => Arc::ptr_eq(here, asked) && session.output_bytes == options.output_bytes,
+            _ => false,
+        };
+        if let Some(session) = warm.filter(fits) {
+            return session;
+        }
+        let fs = Arc::new(WorkspaceFs::default());
+        let mut bash = build(fs.clone(), options.output_bytes);
+        if let Some(state) = &state.0 {
+            bash.restore_shell_state(state);
+        }
+        Session { bash, fs, state: state.0.clone(), output_bytes: options.output_bytes }
+    }
+
+    fn finish(
+        &self,
+        result: bashkit::ExecResult,
+        mut session: Session,
+        before: ShellState,
+        options: &ShellOptions,
+    ) -> ShellOutcome {
+        let mut after = state::settle(session.bash.shell_state());
+        for (name, value) in &options.env {
+            if after.env.get(name) == Some(value) {
+                after.env.remove(name);
+                after.variables.remove(name);
+            }
+        }
+        let state_changed = !before.0.as_deref().is_some_and(|before| state::same(before, &after));
+        let state = if state_changed { ShellState(Some(Arc::new(after))) } else { before };
+        session.state.clone_from(&state.0);
+        let mut outcome = ShellOutcome {
+            stdout: result.stdout.text_lossy().into_owned(),
+            stderr: result.stderr.text_lossy().into_owned(),
+            exit_code: result.exit_code,
+            timed_out: false,
+            truncated: result.stdout_truncated || result.stderr_truncated,
+            state,
+            state_changed,
+        };
+        if outcome.truncated {
+            let limit = session.output_bytes;
+            push_line(&mut outcome.stderr, &format!("bash: output limit ({limit} bytes) exceeded{CUT_SHORT}"));
+        }
+        outcome.truncated |= outcome.stderr.contains(CUT_SHORT);
+        if outcome.truncated && outcome.exit_code == 0 {
+            outcome.exit_code = 1;
+        }
+        if options.env.is_empty() && options.cwd.is_none() {
+            *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
+        }
+        outcome
+    }
+}
+
+/// Puts the interpreter into its working directory, with its variables; the notice says when that
+/// directory is gone.
+async fn enter(
+    session: &mut Session,
+    overlay: &Overlay,
+    state: &ShellState,
+    options: &ShellOptions,
+) -> Option<String> {
+    let asked = options.cwd.as_deref().unwrap_or(state.cwd());
+    let exists = overlay.directory(asked).await.is_ok();
+    let cwd = if exists { asked } else { WORKING_DIRECTORY };
+    if cwd != state.cwd() {
+        let mut moved = session.bash.shell_state();
+        moved.cwd = PathBuf::from(cwd);
+        moved.variables.insert("PWD".into(), cwd.into());
+        session.bash.restore_shell_state(&moved);
+    }
+    for (name, value) in &options.env {
+        session.bash.set_env(name, value);
+    }
+    (!exists).then(|| format!("bash: {asked}: no such directory; the command runs in {cwd}\n"))
+}
+
+/// Keeps what was printed, for a command that does not come to its end.
+fn watched(seen: Arc<Mutex<(String, String)>>) -> ExecOptions {
+    ExecOptions::new().streaming(Box::new(move |out, err| {
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.0.len() + seen.1.len() < (1 << 20) {
+            seen.0.push_str(out);
+            seen.1.push_str(err);
+        }
+    }))
+}
+
+fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
+    let mut limits = ExecutionLimits::cli()
+        .timeout(NEVER)
+        .max_work_units(u64::MAX)
+        .max_aggregate_input_bytes(u64::MAX)
+        .max_live_intermediate_bytes(LIVE_BYTES)
+        .max_stdout_bytes(output_bytes)
+        .max_stderr_bytes(output_bytes)
+        .max_parser_operations(2_000_000)
+        .max_word_split_fields(1_000_000)
+        .max_word_split_bytes(32 << 20);
+    limits.max_history_output_bytes = 1 << 20;
+    Bash::builder()
+        .fs(fs)
+        .username("agent")
+        .hostname("bowline")
+        .env("HOME", WORKING_DIRECTORY)
+        .cwd(WORKING_DIRECTORY)
+        .limits(limits)
+        .session_limits(SessionLimits::unlimited())
+        .memory_limits(MemoryLimits::default().max_variable_count(100_000).max_total_variable_bytes(64 << 20))
+        .command("seq", commands::Seq)
+        .command("yes", commands::Yes)
+        .build()
+}
+
+fn failure(stdout: String, stderr: String, exit_code: i32, state: ShellState) -> ShellOutcome {
+    ShellOutcome {
+        stdout,
+        stderr,
+        exit_code,
+        timed_out: false,
+        truncated: false,
+        state,
+        state_changed: false,
+    }
+}
+
+/// Exit code and message of a command that the interpreter gave up.
+fn explain(error: &bashkit::Error, command: &str) -> (i32, String) {
+    match error {
+        bashkit::Error::Parse { .. } => {
+            let report = error.syntax_report("bash", command);
+            (2, report.unwrap_or_else(|| error.to_string()).trim_end().to_owned())
+        }
+        bashkit::Error::ResourceLimit(limit) => (1, format!("bash: stopped: {limit}")),
+        other => (1, format!("bash: {other}")),
+    }
+}
+
+fn push_line(text: &mut String, line: &str) {
+    if !text.is_empty() && !text.ends_with('\n') {
+        text.push('\n');
+    }
+    text.push_str(line);
+}
+
+fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds.fract() == 0.0 { format!("{seconds:.0}") } else { format!("{seconds}") }
+}

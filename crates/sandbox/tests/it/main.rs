@@ -1,0 +1,11 @@
+//! Integration tests of the sandbox.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod overlays;
+mod peer_defects;
+mod real_directory;
+mod search;
+mod shell;
+mod support;
+mod tools;
+mod workspace;
