@@ -329,7 +329,7 @@ impl Actor {
         step.blobs.extend(blobs);
         let attempt = self.next_attempt(&mut submission, &mut step);
         let records = self.commit(step, Wake::At(now)).await?;
-        instance.apply(&records);
+        instance.apply(&records)?;
         match self.queue.iter_mut().find(|open| open.id == submission.id) {
             Some(open) => *open = submission.clone(),
             None => self.queue.push_back(submission.clone()),
@@ -369,7 +369,7 @@ impl Actor {
                 let mut step = instance.repair(&submission).await?;
                 let attempt = self.next_attempt(&mut submission, &mut step);
                 let records = self.commit(step, Wake::At(now)).await?;
-                instance.apply(&records);
+                instance.apply(&records)?;
                 if let Some(open) = self.queue.iter_mut().find(|open| open.id == submission.id) {
                     *open = submission.clone();
                 }
@@ -489,7 +489,7 @@ impl Actor {
         let repair = instance.repair(submission).await?;
         if !repair.is_empty() {
             let records = self.commit(repair, Wake::Keep).await?;
-            instance.apply(&records);
+            instance.apply(&records)?;
         }
         let step = instance.close(submission, &closing);
         self.instance = Some(instance);
@@ -530,7 +530,7 @@ impl Actor {
         let last = self.queue.len() == settled.len();
         let records = self.commit(step, if last { Wake::Clear } else { Wake::Keep }).await?;
         if let Some(instance) = &mut self.instance {
-            instance.apply(&records);
+            instance.apply(&records)?;
         }
         self.queue.retain(|open| settled.iter().all(|end| end.submission_id != open.id));
         for end in settled {

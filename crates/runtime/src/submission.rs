@@ -140,7 +140,7 @@ impl Failure {
 }
 
 /// Body of the record that begins an attempt.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttemptStarted {
     /// 1 for the first.
@@ -232,7 +232,11 @@ pub trait Instance: Send + Sync + fmt::Debug {
     fn accept(&mut self, submission: &Submission) -> Step;
 
     /// Takes in records that are now durable, in order. The state changes only here.
-    fn apply(&mut self, records: &[StoredRecord]);
+    ///
+    /// # Errors
+    ///
+    /// When a record cannot be read; the actor stops then.
+    fn apply(&mut self, records: &[StoredRecord]) -> Result<(), StoreError>;
 
     /// How the history of a submission looks.
     fn progress(&self, submission: &Submission) -> Progress;

@@ -1,0 +1,339 @@
+//! The state of a conversation: a pure fold of its records.
+
+use std::collections::HashMap;
+
+use bowline_model::{AssistantMessage, AssistantPart, ModelRef, StopReason, ToolCall, Usage};
+use bowline_store::{Seq, StoreError, StoredRecord, Timestamp};
+
+use crate::record::{
+    AssistantCompleted, AssistantStarted, CallError, Content, Fact, ResourceSnapshot, Signal, ToolOutcome,
+};
+
+/// What was said and done, in order, with what is still open.
+#[derive(Debug, Clone, Default)]
+pub struct Conversation {
+    /// `conv_…`; empty until the first record.
+    pub id: String,
+    /// The incarnation of the instance; empty until the first record.
+    pub uid: String,
+    /// When it began.
+    pub created_at: Option<Timestamp>,
+    /// The last record that is taken into account.
+    pub seq: Seq,
+    /// The entries from the first to the active leaf.
+    pub entries: Vec<Entry>,
+    /// What the model was last told of its instructions, tools and skills.
+    pub resources: Option<ResourceSnapshot>,
+    /// The system prompt; frozen when the conversation began.
+    pub system: String,
+    /// A message that began and did not complete.
+    pub open: Option<OpenMessage>,
+    /// Outcomes of the last tool batch, by call; empty once the batch is complete.
+    pub outcomes: HashMap<String, ToolOutcome>,
+    /// How the submissions ended, in order.
+    pub settlements: Vec<bowline_runtime::Settled>,
+    /// What each submission has used, while it is open.
+    used: HashMap<String, Used>,
+}
+
+/// One entry of a conversation.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// `msg_…`.
+    pub id: String,
+    /// The submission it belongs to.
+    pub submission: Option<String>,
+    /// When it was recorded.
+    pub time: Timestamp,
+    /// What it is.
+    pub body: EntryBody,
+}
+
+/// What an entry is.
+#[derive(Debug, Clone)]
+pub enum EntryBody {
+    /// A person's message.
+    User(Vec<Content>),
+    /// Something the model is told.
+    Signal(Signal),
+    /// The model's message.
+    Assistant {
+        /// What it said.
+        message: AssistantMessage,
+        /// What it cost in micro-dollars, where the price is known.
+        cost_micro_usd: Option<u64>,
+        /// Why the call failed.
+        error: Option<CallError>,
+        /// True when it was cut and kept.
+        interrupted: bool,
+    },
+    /// The results of the tool batch before, in source order.
+    ToolResults(Vec<ToolOutcome>),
+}
+
+/// A message that began and did not complete.
+#[derive(Debug, Clone)]
+pub struct OpenMessage {
+    /// How it began.
+    pub started: AssistantStarted,
+    /// The submission it belongs to.
+    pub submission: Option<String>,
+    parts: Vec<(u32, AssistantPart)>,
+}
+
+/// What a submission has used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Model calls that gave a message.
+    pub calls: u32,
+    /// Tries of the next model call that failed or were cut, since the last good one.
+    pub retries: u32,
+    /// Those of the tries that failed by the provider's fault, since the last good call.
+    pub errors: u32,
+    /// Tool calls made.
+    pub tool_calls: u32,
+    /// Tokens of all calls.
+    pub usage: Usage,
+    /// Micro-dollars of all calls whose price is known.
+    pub cost_micro_usd: u64,
+}
+
+/// What a submission needs next.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Its input is not there.
+    Input,
+    /// A half-streamed message has to be closed.
+    Repair,
+    /// The model has to be called.
+    CallModel,
+    /// The tool batch of the last message has to be run, or finished.
+    RunTools {
+        /// The message that asked for it.
+        message_id: String,
+        /// Its calls, in source order.
+        calls: Vec<ToolCall>,
+        /// True when the message was cut off by the output limit, so that the calls cannot be trusted.
+        truncated: bool,
+    },
+    /// Nothing: the answer is complete.
+    Nothing,
+}
+
+impl Conversation {
+    /// Takes in records, in order.
+    pub fn apply(&mut self, records: &[StoredRecord]) -> Result<(), StoreError> {
+        for stored in records {
+            self.apply_one(stored)?;
+        }
+        Ok(())
+    }
+
+    /// The id of the active leaf.
+    pub fn leaf(&self) -> Option<String> {
+        self.entries.last().map(|entry| entry.id.clone())
+    }
+
+    /// What an open submission has used so far.
+    pub fn used(&self, submission: &str) -> Used {
+        self.used.get(submission).copied().unwrap_or_default()
+    }
+
+    /// What an open submission needs next.
+    pub fn next(&self, submission: &str) -> Next {
+        if self.open.is_some() {
+            return Next::Repair;
+        }
+        // Searched from the end: an open submission is at the end of the conversation.
+        if !self.entries.iter().rev().any(|entry| entry.submission.as_deref() == Some(submission)) {
+            return Next::Input;
+        }
+        let Some(last) = self.entries.last() else { return Next::Input };
+        match &last.body {
+            EntryBody::User(_) | EntryBody::Signal(_) | EntryBody::ToolResults(_) => Next::CallModel,
+            EntryBody::Assistant { interrupted: true, .. } | EntryBody::Assistant { error: Some(_), .. } => {
+                Next::CallModel
+            }
+            EntryBody::Assistant { message, .. } => {
+                let calls: Vec<_> = message.tool_calls().cloned().collect();
+                if calls.is_empty() {
+                    return Next::Nothing;
+                }
+                let truncated = message.stop == StopReason::Length;
+                Next::RunTools { message_id: last.id.clone(), calls, truncated }
+            }
+        }
+    }
+
+    fn apply_one(&mut self, stored: &StoredRecord) -> Result<(), StoreError> {
+        let record = &stored.record;
+        let submission = record.submission.clone();
+        self.seq = stored.seq;
+        match Fact::of(stored)? {
+            Fact::Created(created) => {
+                self.id.clone_from(&record.conversation);
+                self.uid = created.uid;
+                self.created_at = Some(created.created_at);
+            }
+            Fact::UserMessage(message) => {
+                self.push(message.message_id, submission, record.time, EntryBody::User(message.content));
+            }
+            Fact::Signal(signal) => {
+                self.push(signal.message_id.clone(), submission, record.time, EntryBody::Signal(signal));
+            }
+            Fact::AssistantStarted(started) => {
+                self.open = Some(OpenMessage { started, submission, parts: Vec::new() });
+            }
+            Fact::AssistantText(text) => {
+                let part = AssistantPart::Text { text: text.text, signature: text.text_signature };
+                self.part(&text.message_id, text.block_index, part);
+            }
+            Fact::AssistantReasoning(thought) => {
+                let part = AssistantPart::Thinking {
+                    text: thought.text,
+                    signature: thought.encrypted,
+                    redacted: thought.redacted,
+                };
+                self.part(&thought.message_id, thought.block_index, part);
+            }
+            Fact::AssistantToolCall(call) => {
+                self.part(&call.message_id, call.block_index, AssistantPart::ToolCall(call.call));
+            }
+            Fact::AssistantCompleted(completed) => self.complete(completed, record.time),
+            Fact::ToolOutcome(outcome) => {
+                if let Some(submission) = &submission {
+                    self.used.entry(submission.clone()).or_default().tool_calls += 1;
+                }
+                self.outcomes.insert(outcome.tool_call_id.clone(), outcome);
+            }
+            Fact::ToolResultsCommitted(committed) => {
+                let mut outcomes = std::mem::take(&mut self.outcomes);
+                let results = committed.outcome_ids.iter().filter_map(|id| outcomes.remove(id)).collect();
+                self.push(committed.message_id, submission, record.time, EntryBody::ToolResults(results));
+            }
+            Fact::ResourceSnapshot(snapshot) => {
+                if let Some(system) = &snapshot.system {
+                    self.system.clone_from(system);
+                }
+                self.resources = Some(snapshot);
+            }
+            Fact::SubmissionSettled(settled) => {
+                self.used.remove(&settled.submission_id);
+                self.settlements.push(settled);
+            }
+            Fact::AttemptStarted(_) | Fact::Runtime => {}
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, id: String, submission: Option<String>, time: Timestamp, body: EntryBody) {
+        self.entries.push(Entry { id, submission, time, body });
+    }
+
+    fn part(&mut self, message: &str, index: u32, part: AssistantPart) {
+        if let Some(open) = &mut self.open
+            && open.started.message_id == message
+        {
+            open.parts.push((index, part));
+        }
+    }
+
+    fn complete(&mut self, completed: AssistantCompleted, time: Timestamp) {
+        let Some(mut open) = self.open.take() else { return };
+        if let Some(submission) = &open.submission {
+            let used = self.used.entry(submission.clone()).or_default();
+            used.usage += completed.usage;
+            used.cost_micro_usd += completed.cost_micro_usd.unwrap_or(0);
+            if completed.interrupted || completed.error.is_some() {
+                used.retries += 1;
+                used.errors += u32::from(completed.error.is_some());
+            } else {
+                used.calls += 1;
+                used.retries = 0;
+                used.errors = 0;
+            }
+        }
+        open.parts.sort_by_key(|(index, _)| *index);
+        let message = AssistantMessage {
+            model: open.started.model_info,
+            parts: open.parts.into_iter().map(|(_, part)| part).collect(),
+            stop: completed.stop_reason,
+            usage: completed.usage,
+            response_id: completed.response_id,
+        };
+        let body = EntryBody::Assistant {
+            message,
+            cost_micro_usd: completed.cost_micro_usd,
+            error: completed.error,
+            interrupted: completed.interrupted,
+        };
+        self.push(open.started.message_id, open.submission, time, body);
+    }
+}
+
+/// The records that a message makes when it is complete, all in one step.
+#[derive(Debug, Clone)]
+pub struct MessageFacts<'a> {
+    /// `msg_…`.
+    pub message_id: &'a str,
+    /// The entry before it.
+    pub parent_id: Option<String>,
+    /// True when `assistant_message_started` is durable already.
+    pub started: bool,
+    /// What the model said.
+    pub message: &'a AssistantMessage,
+    /// What it cost in micro-dollars, where the price is known.
+    pub cost_micro_usd: Option<u64>,
+    /// Why the call failed.
+    pub error: Option<CallError>,
+    /// True when it was cut and kept.
+    pub interrupted: bool,
+}
+
+impl MessageFacts<'_> {
+    /// The facts, in order.
+    pub fn facts(self) -> Vec<Fact> {
+        let id = || self.message_id.to_owned();
+        let mut facts = Vec::with_capacity(self.message.parts.len() + 2);
+        if !self.started {
+            facts.push(start(self.message_id, self.parent_id.clone(), self.message.model.clone()));
+        }
+        for (block_index, part) in (0u32..).zip(&self.message.parts) {
+            facts.push(match part.clone() {
+                AssistantPart::Text { text, signature } => Fact::AssistantText(crate::record::AssistantText {
+                    message_id: id(),
+                    block_index,
+                    text,
+                    text_signature: signature,
+                }),
+                AssistantPart::Thinking { text, signature, redacted } => {
+                    Fact::AssistantReasoning(crate::record::AssistantReasoning {
+                        message_id: id(),
+                        block_index,
+                        text,
+                        encrypted: signature,
+                        redacted,
+                    })
+                }
+                AssistantPart::ToolCall(call) => {
+                    Fact::AssistantToolCall(crate::record::AssistantToolCall { message_id: id(), block_index, call })
+                }
+            });
+        }
+        facts.push(Fact::AssistantCompleted(AssistantCompleted {
+            message_id: id(),
+            stop_reason: self.message.stop,
+            usage: self.message.usage,
+            cost_micro_usd: self.cost_micro_usd,
+            response_id: self.message.response_id.clone(),
+            error: self.error,
+            interrupted: self.interrupted,
+        }));
+        facts
+    }
+}
+
+/// The fact that a message began.
+pub fn start(message_id: &str, parent_id: Option<String>, model_info: ModelRef) -> Fact {
+    Fact::AssistantStarted(AssistantStarted { message_id: message_id.to_owned(), parent_id, model_info })
+}

@@ -1,0 +1,113 @@
+//! What is sent to an agent.
+
+use std::collections::BTreeMap;
+
+use bowline_runtime::submission::NewSubmission;
+use bowline_store::{Blob, BlobId};
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::record::{Attachment, Content};
+
+/// A message to an agent, as a submission carries it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "camelCase")]
+pub enum Input {
+    /// A person speaks.
+    User {
+        /// What they say.
+        body: String,
+        /// Files they add; their bytes are blobs.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        attachments: Vec<Attachment>,
+    },
+    /// Something happened elsewhere.
+    #[serde(rename_all = "camelCase")]
+    Signal {
+        /// What kind of thing, for example `github.issue`.
+        #[serde(rename = "type")]
+        signal_type: String,
+        /// What the model is told.
+        body: String,
+        /// More about it.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        attributes: BTreeMap<String, String>,
+    },
+}
+
+impl Input {
+    /// The text of the message.
+    pub fn text(&self) -> &str {
+        match self {
+            Self::User { body, .. } | Self::Signal { body, .. } => body,
+        }
+    }
+
+    /// The message as the history keeps it.
+    pub fn content(&self) -> Vec<Content> {
+        let mut content = vec![Content::Text { text: self.text().to_owned() }];
+        if let Self::User { attachments, .. } = self {
+            let attachment = |one: &Attachment| Content::Attachment { attachment: one.clone() };
+            content.extend(attachments.iter().map(attachment));
+        }
+        content
+    }
+}
+
+/// A message that is about to be sent: its input, its files, its key.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    input: Input,
+    key: Option<String>,
+    blobs: Vec<Blob>,
+}
+
+impl Outgoing {
+    /// A person's message.
+    pub fn user(body: impl Into<String>) -> Self {
+        let input = Input::User { body: body.into(), attachments: Vec::new() };
+        Self { input, key: None, blobs: Vec::new() }
+    }
+
+    /// Something that happened elsewhere.
+    pub fn signal(signal_type: impl Into<String>, body: impl Into<String>) -> Self {
+        let input = Input::Signal { signal_type: signal_type.into(), body: body.into(), attributes: BTreeMap::new() };
+        Self { input, key: None, blobs: Vec::new() }
+    }
+
+    /// With a key the message is sent at most once, however often this is repeated.
+    #[must_use]
+    pub fn key(mut self, key: impl Into<String>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds a file. Its id is derived from its content, so that a repeated message is the same one.
+    #[must_use]
+    pub fn attach(mut self, filename: Option<String>, mime_type: impl Into<String>, bytes: Bytes) -> Self {
+        if let Input::User { attachments, .. } = &mut self.input {
+            let digest = BlobId::of(&bytes).to_string();
+            attachments.push(Attachment {
+                id: format!("file_{}", &digest[..26]),
+                mime_type: mime_type.into(),
+                size: bytes.len() as u64,
+                digest,
+                filename,
+            });
+            self.blobs.push(Blob::new(bytes));
+        }
+        self
+    }
+
+    /// The message itself.
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// As a submission.
+    pub fn into_submission(self) -> NewSubmission {
+        // An input holds strings and numbers only, which always have a JSON form.
+        let payload = serde_json::to_value(&self.input).unwrap_or_default();
+        NewSubmission { payload, key: self.key, blobs: self.blobs }
+    }
+}

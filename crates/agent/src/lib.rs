@@ -1,0 +1,34 @@
+//! What an agent is and how it decides.
+//!
+//! A tour:
+//!
+//! - [`definition`]: an agent as a directory describes it; [`render`]: as a Rust function does.
+//! - [`skill`]: instructions that a model reads when it needs them.
+//! - [`input`]: what is sent to an agent.
+//! - [`program`]: [`Agents`], the program that the runtime runs for actors of the kind `agent`.
+//! - `instance`: one live instance; `turn`: its loop, a state machine over records.
+//! - [`record`]: the facts of a conversation; [`conversation`]: their fold.
+//! - [`context`]: what the model sees; [`view`]: what a person sees; [`live`]: as it happens.
+//! - [`tool`]: what a model may do.
+
+pub mod context;
+pub mod conversation;
+pub mod definition;
+pub mod input;
+mod instance;
+pub mod live;
+pub mod program;
+pub mod record;
+pub mod render;
+pub mod skill;
+pub mod tool;
+mod turn;
+pub mod view;
+
+pub use conversation::Conversation;
+pub use definition::Definition;
+pub use input::{Input, Outgoing};
+pub use live::{Chunk, ChunkBody};
+pub use program::{Agents, KIND, actor, load};
+pub use render::{Agent, Render};
+pub use tool::{Effect, OnCrash, Tool, ToolError, ToolOutput};

@@ -1,0 +1,172 @@
+//! What an observer in the same process sees of a conversation, as it happens.
+//!
+//! The chunks are those of the conversation protocol. Text is seen at once; everything else only
+//! after it is durable.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bowline_runtime::submission::{Failure, Outcome};
+use bowline_store::{ActorId, Timestamp};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::broadcast;
+
+use crate::view::UiMessage;
+
+/// Chunks that a slow observer may be behind before it misses some.
+const BUFFER: usize = 4_096;
+
+/// One chunk with its place.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Chunk {
+    /// What happened.
+    #[serde(flatten)]
+    pub body: ChunkBody,
+    /// The conversation.
+    pub conversation_id: String,
+    /// Where it stands; it only grows.
+    pub position: Position,
+}
+
+/// The place of a chunk: the record that was last when it happened, and its number since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Position {
+    /// A sequence of the conversation's records.
+    pub batch: u64,
+    /// 0 for the first.
+    pub index: u32,
+}
+
+/// Which kind of text a delta carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeltaKind {
+    /// What is said.
+    Text,
+    /// What is thought.
+    Reasoning,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+pub enum ChunkBody {
+    /// A whole message joined the conversation.
+    MessageAppended {
+        /// The message.
+        message: UiMessage,
+    },
+    /// The response to a submission began.
+    MessageStarted {
+        /// Id of the response.
+        message_id: String,
+        /// The submission that it answers.
+        submission_id: String,
+        /// When.
+        timestamp: Timestamp,
+    },
+    /// Text arrived.
+    MessageDelta {
+        /// Id of the response.
+        message_id: String,
+        /// Text or reasoning.
+        kind: DeltaKind,
+        /// What was added.
+        delta: String,
+    },
+    /// The model asked for a tool.
+    ToolInput {
+        /// Id of the response.
+        message_id: String,
+        /// The call.
+        tool_call_id: String,
+        /// The tool.
+        tool_name: String,
+        /// Its arguments.
+        input: Value,
+    },
+    /// A tool gave its result, which is durable.
+    ToolOutput {
+        /// The call.
+        tool_call_id: String,
+        /// What it gave.
+        output: Value,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// A tool failed, durably.
+    ToolOutputError {
+        /// The call.
+        tool_call_id: String,
+        /// What went wrong.
+        error_text: String,
+        /// How long it took.
+        duration_ms: u64,
+    },
+    /// A model call failed and is tried again.
+    ModelRetry {
+        /// Stable name of the error.
+        error: String,
+        /// One line.
+        message: String,
+        /// The wait before the next try.
+        delay_ms: u64,
+    },
+    /// The response is complete.
+    MessageCompleted {
+        /// Id of the response.
+        message_id: String,
+    },
+    /// What a model call used.
+    Usage {
+        /// The tokens.
+        usage: bowline_model::Usage,
+        /// In micro-dollars, where the price is known.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cost_micro_usd: Option<u64>,
+    },
+    /// The submission reached its outcome.
+    SubmissionSettled {
+        /// Which.
+        submission_id: String,
+        /// How.
+        outcome: Outcome,
+        /// Why, when it was not completed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        error: Option<Failure>,
+        /// The submission whose response answered it, when it joined another.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        answered_by_submission_id: Option<String>,
+    },
+}
+
+/// The observers of all conversations of a process.
+#[derive(Debug, Default)]
+pub struct Observers {
+    /// A std mutex: it is held for lookups only.
+    channels: Mutex<HashMap<ActorId, broadcast::Sender<Arc<Chunk>>>>,
+}
+
+impl Observers {
+    /// Follows a conversation from now on.
+    pub fn observe(&self, actor: &ActorId) -> broadcast::Receiver<Arc<Chunk>> {
+        let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        channels.retain(|_, sender| sender.receiver_count() > 0);
+        channels.entry(actor.clone()).or_insert_with(|| broadcast::channel(BUFFER).0).subscribe()
+    }
+
+    /// Tells whoever follows the conversation; nobody may.
+    pub fn tell(&self, actor: &ActorId, chunk: impl FnOnce() -> Chunk) {
+        let sender = {
+            let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
+            channels.get(actor).cloned()
+        };
+        if let Some(sender) = sender {
+            let _ = sender.send(Arc::new(chunk()));
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The program that runs actors of the kind `agent`.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use bowline_model::{Models, RetryPolicy};
+use bowline_runtime::{Bounds, Failure, Instance, Program, Sources};
+use bowline_sandbox::workspace::{ChangeSet, Workspace, WorkspaceError, WriteOptions};
+use bowline_store::{ActorId, Store, StoreError};
+use bytes::Bytes;
+
+use crate::{
+    context::WORKING_DIRECTORY,
+    conversation::Conversation,
+    definition::SandboxKind,
+    instance::AgentInstance,
+    live::Observers,
+    render::{Agent, Rendered},
+    tool::{Mounted, framework, sandbox},
+};
+
+/// The kind of an agent's actor.
+pub const KIND: &str = "agent";
+/// Space of what streams and is not complete: message id, block → text.
+pub(crate) const DRAFT: &str = "draft";
+/// Space of the shell's state.
+pub(crate) const SHELL: &str = "shell";
+/// Records read at once when a conversation is opened.
+const PAGE: usize = 1_000;
+/// Largest workspace that an agent's folder may start with, in bytes.
+const MAX_SEED: u64 = 64 * 1024 * 1024;
+
+/// The actor of an agent's instance.
+pub fn actor(agent: &str, instance: &str) -> ActorId {
+    ActorId::new(KIND, agent, instance)
+}
+
+/// Runs agents.
+#[derive(Clone)]
+pub struct Agents(Arc<Shared>);
+
+pub(crate) struct Shared {
+    agents: BTreeMap<String, Agent>,
+    pub(crate) models: Models,
+    pub(crate) sources: Sources,
+    pub(crate) observers: Observers,
+    pub(crate) retry: RetryPolicy,
+    /// Tools by agent, as long as what they were made from stays the same.
+    mounted: Mutex<BTreeMap<String, MountedTools>>,
+}
+
+#[derive(Clone)]
+struct MountedTools {
+    made_from: Rendered,
+    tools: Arc<Vec<Mounted>>,
+}
+
+impl fmt::Debug for Agents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agents").field("agents", &self.0.agents.keys()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Agents {
+    /// The program of these agents.
+    pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models, sources: Sources) -> Self {
+        Self(Arc::new(Shared {
+            agents: agents.into_iter().map(|agent| (agent.name().to_string(), agent)).collect(),
+            models,
+            sources,
+            observers: Observers::default(),
+            retry: RetryPolicy::default(),
+            mounted: Mutex::default(),
+        }))
+    }
+
+    /// Who follows conversations in this process.
+    pub fn observers(&self) -> &Observers {
+        &self.0.observers
+    }
+
+    /// Checks that an agent can run: its model is known and has a key, its tools can be mounted.
+    ///
+    /// # Errors
+    ///
+    /// What a submission to it would fail with.
+    pub fn check(&self, agent: &str) -> Result<(), Failure> {
+        let rendered = self.0.rendered(agent)?;
+        self.0.resolve(&rendered)?;
+        self.0.tools(&rendered)?;
+        Ok(())
+    }
+}
+
+impl Shared {
+    pub(crate) fn rendered(&self, agent: &str) -> Result<Rendered, Failure> {
+        let found = self.agents.get(agent).ok_or_else(|| {
+            let known = self.agents.keys().cloned().collect::<Vec<_>>().join(", ");
+            Failure::new("agent_not_found", format!("there is no agent {agent}"), format!("the agents are: {known}"))
+        })?;
+        Ok(found.rendered())
+    }
+
+    pub(crate) fn resolve(&self, rendered: &Rendered) -> Result<bowline_model::ResolvedModel, Failure> {
+        let base = rendered.definition.dir.as_deref().unwrap_or(Path::new("."));
+        let resolved = self.models.resolve(&rendered.definition.model, base);
+        resolved.map_err(|error| Failure::new(error.code(), error.to_string(), error.hint()))
+    }
+
+    /// The tools of an agent; compiled once for each change of the agent.
+    pub(crate) fn tools(&self, rendered: &Rendered) -> Result<Arc<Vec<Mounted>>, Failure> {
+        let name = rendered.definition.name.as_ref();
+        {
+            let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(known) = mounted.get(name).filter(|known| same(&known.made_from, rendered)) {
+                return Ok(known.tools.clone());
+            }
+        }
+        let tools = Arc::new(mount(rendered)?);
+        let entry = MountedTools { made_from: rendered.clone(), tools: tools.clone() };
+        self.mounted.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), entry);
+        Ok(tools)
+    }
+}
+
+/// True when two renders have the same tools.
+fn same(one: &Rendered, other: &Rendered) -> bool {
+    let (a, b) = (&one.definition, &other.definition);
+    a.sandbox == b.sandbox
+        && a.skills == b.skills
+        && a.tools == b.tools
+        && one.tools.len() == other.tools.len()
+        && one.tools.iter().zip(&other.tools).all(|(left, right)| {
+            Arc::ptr_eq(left, right) || (left.spec() == right.spec() && left.effect() == right.effect())
+        })
+}
+
+fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
+    let failure = |error: crate::tool::schema::SchemaError| Failure::new(error.code(), error.to_string(), error.hint());
+    let definition = &rendered.definition;
+    let mut tools = Vec::new();
+    if definition.sandbox == SandboxKind::Workspace {
+        for tool in sandbox::all().map_err(failure)? {
+            tools.push(Mounted::new(tool).map_err(failure)?);
+        }
+    }
+    if !definition.skills.is_empty() {
+        let skills = definition.skills.clone();
+        tools.push(Mounted::new(Arc::new(framework::ActivateSkill::new(skills.clone()))).map_err(failure)?);
+        if skills.iter().any(|skill| !skill.files.is_empty()) {
+            tools.push(Mounted::new(Arc::new(framework::ReadSkillResource::new(skills))).map_err(failure)?);
+        }
+    }
+    for tool in &rendered.tools {
+        tools.push(Mounted::new(tool.clone()).map_err(failure)?);
+    }
+    for (index, tool) in tools.iter().enumerate() {
+        if tools.iter().take(index).any(|other| other.name() == tool.name()) {
+            return Err(Failure::new(
+                "tool_name_conflict",
+                format!("two tools are named {}", tool.name()),
+                "give one of them another name",
+            ));
+        }
+    }
+    for name in &definition.tools {
+        if !tools.iter().any(|tool| tool.name() == name) {
+            return Err(Failure::new(
+                "tool_not_found",
+                format!("agent {} names a tool {name} that nobody brings", definition.name),
+                "remove it from tools, or add it to the program that serves the agent",
+            ));
+        }
+    }
+    Ok(tools)
+}
+
+#[async_trait]
+impl Program for Agents {
+    async fn open(&self, actor: &ActorId, store: &Arc<dyn Store>) -> Result<Box<dyn Instance>, Failure> {
+        let rendered = self.0.rendered(actor.name())?;
+        let conversation = load(&**store, actor).await.map_err(|error| store_failure(&error))?;
+        let workspace = Workspace::open(store.clone(), actor.clone());
+        let mut seed = None;
+        if conversation.id.is_empty() && rendered.definition.sandbox == SandboxKind::Workspace {
+            let changes = seed_workspace(&workspace, &rendered, self.0.sources.now()).await;
+            seed = Some(changes.map_err(|error| workspace_failure(&error))?);
+        }
+        let instance = AgentInstance::open(self.0.clone(), actor.clone(), store.clone(), conversation, workspace, seed);
+        let instance = instance.await.map_err(|error| store_failure(&error))?;
+        Ok(Box::new(instance))
+    }
+
+    fn bounds(&self, actor: &ActorId) -> Bounds {
+        let Ok(rendered) = self.0.rendered(actor.name()) else { return Bounds::default() };
+        let limits = &rendered.definition.limits;
+        Bounds { attempts: limits.attempts, wall: limits.wall, ..Bounds::default() }
+    }
+}
+
+/// Reads a conversation from its records.
+pub async fn load(store: &dyn Store, actor: &ActorId) -> Result<Conversation, StoreError> {
+    let mut conversation = Conversation::default();
+    loop {
+        let records = store.read(actor, conversation.seq, PAGE).await?;
+        conversation.apply(&records)?;
+        if records.len() < PAGE {
+            return Ok(conversation);
+        }
+    }
+}
+
+pub(crate) fn store_failure(error: &StoreError) -> Failure {
+    Failure::new(error.code(), error.to_string(), "")
+}
+
+pub(crate) fn workspace_failure(error: &WorkspaceError) -> Failure {
+    Failure::new(error.code(), error.to_string(), "")
+}
+
+/// What a workspace starts with: the agent's own files, and the directories that are always there.
+pub(crate) struct Seed {
+    pub(crate) changes: ChangeSet,
+    pub(crate) agents_md: Option<String>,
+}
+
+impl fmt::Debug for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seed").finish_non_exhaustive()
+    }
+}
+
+async fn seed_workspace(
+    workspace: &Workspace,
+    rendered: &Rendered,
+    now: bowline_store::Timestamp,
+) -> Result<Seed, WorkspaceError> {
+    let files = match rendered.definition.workspace_seed.clone() {
+        None => Vec::new(),
+        Some(dir) => {
+            let read = tokio::task::spawn_blocking(move || read_seed(&dir)).await;
+            read.unwrap_or_else(|error| Err(error.to_string())).map_err(WorkspaceError::Invalid)?
+        }
+    };
+    let overlay = workspace.begin(now).await?;
+    overlay.mkdir(WORKING_DIRECTORY, true).await?;
+    let mut agents_md = None;
+    for (path, bytes, executable) in files {
+        if path == "AGENTS.md" {
+            agents_md = Some(String::from_utf8_lossy(&bytes).into_owned());
+        }
+        let path = format!("{WORKING_DIRECTORY}/{path}");
+        overlay.write(&path, bytes, &WriteOptions::with_parents()).await?;
+        if executable {
+            overlay.chmod(&path, 0o755).await?;
+        }
+    }
+    Ok(Seed { changes: overlay.changes()?, agents_md })
+}
+
+/// The files of a folder, in order, with their paths below it. Links are not followed.
+fn read_seed(dir: &Path) -> Result<Vec<(String, Bytes, bool)>, String> {
+    let cannot = |path: &Path, error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let mut files = Vec::new();
+    let mut total = 0;
+    let mut folders = vec![dir.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).map_err(|error| cannot(&folder, error))?;
+        for entry in entries {
+            let entry = entry.map_err(|error| cannot(&folder, error))?;
+            let path = entry.path();
+            let meta = entry.metadata().map_err(|error| cannot(&path, error))?;
+            if meta.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            if !meta.is_file() {
+                return Err(format!("{} is neither a file nor a folder: remove it", path.display()));
+            }
+            total += meta.len();
+            if total > MAX_SEED {
+                return Err(format!("{} holds more than 64 MiB", dir.display()));
+            }
+            let relative = path.strip_prefix(dir).ok().and_then(Path::to_str);
+            let relative = relative.ok_or_else(|| format!("{} has no UTF-8 name", path.display()))?.to_owned();
+            let bytes = std::fs::read(&path).map_err(|error| cannot(&path, error))?;
+            files.push((relative, Bytes::from(bytes), executable(&meta)));
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+#[cfg(unix)]
+fn executable(meta: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    meta.permissions().mode() & 0o111 != 0
+}
+
+#[cfg(not(unix))]
+fn executable(_meta: &std::fs::Metadata) -> bool {
+    false
+}

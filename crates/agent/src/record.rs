@@ -1,0 +1,377 @@
+//! The records of a conversation, and nothing but their form.
+//!
+//! The kinds are those of the conversation protocol. A record with an unknown kind or a newer
+//! version stops the reader with an error; it is never skipped.
+
+use bowline_model::{ModelRef, StopReason, ToolCall, Usage};
+use bowline_runtime::submission::{AttemptStarted, Settled};
+use bowline_store::{BlobId, Record, StoreError, StoredRecord, Timestamp};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// Version of the bodies that this module writes.
+const VERSION: u8 = 1;
+
+/// A fact of a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fact {
+    /// The conversation began.
+    Created(Created),
+    /// A person said something.
+    UserMessage(UserMessage),
+    /// Something happened that the model is told of.
+    Signal(Signal),
+    /// The model began to answer.
+    AssistantStarted(AssistantStarted),
+    /// A block of text is complete.
+    AssistantText(AssistantText),
+    /// A block of thinking is complete.
+    AssistantReasoning(AssistantReasoning),
+    /// The model asked for a tool.
+    AssistantToolCall(AssistantToolCall),
+    /// The model's message is complete, or was cut.
+    AssistantCompleted(AssistantCompleted),
+    /// One tool call came to its end.
+    ToolOutcome(ToolOutcome),
+    /// A tool batch is complete; the model may go on.
+    ToolResultsCommitted(ToolResultsCommitted),
+    /// What the model was told of its instructions, tools and skills.
+    ResourceSnapshot(ResourceSnapshot),
+    /// An attempt began.
+    AttemptStarted(AttemptStarted),
+    /// A submission settled.
+    SubmissionSettled(Settled),
+    /// Facts of the runtime that say nothing about the conversation.
+    Runtime,
+}
+
+/// Body of `conversation_created`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Created {
+    /// The incarnation of the instance, `inst_…`.
+    pub uid: String,
+    /// When it began.
+    pub created_at: Timestamp,
+}
+
+/// Body of `user_message`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserMessage {
+    /// `msg_…`.
+    pub message_id: String,
+    /// The entry before it; none for the first.
+    pub parent_id: Option<String>,
+    /// What was said.
+    pub content: Vec<Content>,
+}
+
+/// A piece of what was said, or of what a tool gave back.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "camelCase")]
+pub enum Content {
+    /// Text.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// A file, kept as a blob.
+    Attachment {
+        /// Where and what.
+        attachment: Attachment,
+    },
+}
+
+/// A file that belongs to a message.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// `file_…`.
+    pub id: String,
+    /// For example `image/png`.
+    pub mime_type: String,
+    /// In bytes.
+    pub size: u64,
+    /// The blob that holds it, 64 hexadecimal digits.
+    pub digest: String,
+    /// Its name, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+}
+
+impl Attachment {
+    /// The blob that holds the bytes.
+    pub fn blob(&self) -> Option<BlobId> {
+        BlobId::parse(&self.digest)
+    }
+}
+
+/// Body of `signal`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Signal {
+    /// `msg_…`.
+    pub message_id: String,
+    /// The entry before it.
+    pub parent_id: Option<String>,
+    /// What kind of thing happened, for example `instructions`.
+    pub signal_type: String,
+    /// What the model is told.
+    pub content: String,
+    /// More about it.
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub attributes: std::collections::BTreeMap<String, String>,
+}
+
+/// Body of `assistant_message_started`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantStarted {
+    /// `msg_…`.
+    pub message_id: String,
+    /// The entry before it.
+    pub parent_id: Option<String>,
+    /// Which model speaks.
+    pub model_info: ModelRef,
+}
+
+/// Body of `assistant_text_completed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantText {
+    /// The message.
+    pub message_id: String,
+    /// Place among the blocks of the message.
+    pub block_index: u32,
+    /// The whole text.
+    pub text: String,
+    /// What the provider wants back with the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text_signature: Option<String>,
+}
+
+/// Body of `assistant_reasoning_completed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantReasoning {
+    /// The message.
+    pub message_id: String,
+    /// Place among the blocks of the message.
+    pub block_index: u32,
+    /// The whole text.
+    pub text: String,
+    /// What the provider wants back with the thinking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<String>,
+    /// True when the provider hid the text.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub redacted: bool,
+}
+
+/// Body of `assistant_tool_call`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantToolCall {
+    /// The message.
+    pub message_id: String,
+    /// Place among the blocks of the message.
+    pub block_index: u32,
+    /// The call, as the model made it.
+    pub call: ToolCall,
+}
+
+/// Body of `assistant_message_completed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AssistantCompleted {
+    /// The message.
+    pub message_id: String,
+    /// Why the model stopped.
+    pub stop_reason: StopReason,
+    /// What it cost in tokens.
+    pub usage: Usage,
+    /// What it cost in micro-dollars, where the price is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost_micro_usd: Option<u64>,
+    /// The provider's id of the response.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub response_id: Option<String>,
+    /// Why the call failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<CallError>,
+    /// True when it was cut by a stop of the process; what had streamed is kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub interrupted: bool,
+}
+
+/// Why a model call failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallError {
+    /// Stable name.
+    #[serde(rename = "type")]
+    pub code: String,
+    /// One line.
+    pub message: String,
+}
+
+/// Body of `tool_outcome`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolOutcome {
+    /// The message that asked for it.
+    pub assistant_message_id: String,
+    /// The call.
+    pub tool_call_id: String,
+    /// The tool.
+    pub tool_name: String,
+    /// True when the content says what went wrong.
+    pub is_error: bool,
+    /// What the model sees.
+    pub content: Vec<Content>,
+    /// What a program sees, where the tool gives a structured result.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Value>,
+    /// How long it took.
+    pub duration_ms: u64,
+}
+
+/// Body of `tool_results_committed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ToolResultsCommitted {
+    /// `msg_…`: the entry that the results make.
+    pub message_id: String,
+    /// The message that asked for them.
+    pub assistant_message_id: String,
+    /// The calls, in source order.
+    pub outcome_ids: Vec<String>,
+}
+
+/// Body of `resource_snapshot`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ResourceSnapshot {
+    /// The system prompt, when this snapshot sets it; it stays what it is until the next that does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<String>,
+    /// Identifies the instructions that the model was last told.
+    pub instructions_digest: String,
+    /// Identifies the catalogue of skills that the model was last told.
+    pub skills_digest: String,
+}
+
+/// Where a fact belongs.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// The conversation.
+    pub conversation: String,
+    /// The submission.
+    pub submission: Option<String>,
+    /// The attempt.
+    pub attempt: Option<String>,
+    /// The turn.
+    pub turn: Option<String>,
+}
+
+impl Fact {
+    /// The fact as a record.
+    pub fn record(&self, time: Timestamp, scope: &Scope) -> Record {
+        let (kind, body) = match self {
+            Self::Created(body) => (100, json(body)),
+            Self::UserMessage(body) => (101, json(body)),
+            Self::Signal(body) => (102, json(body)),
+            Self::AssistantStarted(body) => (103, json(body)),
+            Self::AssistantText(body) => (104, json(body)),
+            Self::AssistantReasoning(body) => (105, json(body)),
+            Self::AssistantToolCall(body) => (106, json(body)),
+            Self::AssistantCompleted(body) => (107, json(body)),
+            Self::ToolOutcome(body) => (108, json(body)),
+            Self::ToolResultsCommitted(body) => (109, json(body)),
+            Self::ResourceSnapshot(body) => (110, json(body)),
+            Self::AttemptStarted(body) => (bowline_runtime::kind::ATTEMPT_STARTED, json(body)),
+            Self::SubmissionSettled(body) => (bowline_runtime::kind::SUBMISSION_SETTLED, json(body)),
+            Self::Runtime => (bowline_runtime::kind::ACTOR_OPENED, json(&serde_json::json!({}))),
+        };
+        Record {
+            kind,
+            version: VERSION,
+            time,
+            conversation: scope.conversation.clone(),
+            submission: scope.submission.clone(),
+            attempt: scope.attempt.clone(),
+            turn: scope.turn.clone(),
+            body: body.into(),
+            blobs: self.blobs(),
+        }
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    ///
+    /// [`StoreError::NewerFormat`] for a kind or version that this program does not know, and
+    /// [`StoreError::Corrupt`] for a body that does not decode.
+    pub fn of(stored: &StoredRecord) -> Result<Self, StoreError> {
+        use bowline_runtime::kind;
+        let record = &stored.record;
+        if record.version > VERSION {
+            return Err(StoreError::NewerFormat { found: u32::from(record.version), supported: u32::from(VERSION) });
+        }
+        Ok(match record.kind {
+            100 => Self::Created(body(stored)?),
+            101 => Self::UserMessage(body(stored)?),
+            102 => Self::Signal(body(stored)?),
+            103 => Self::AssistantStarted(body(stored)?),
+            104 => Self::AssistantText(body(stored)?),
+            105 => Self::AssistantReasoning(body(stored)?),
+            106 => Self::AssistantToolCall(body(stored)?),
+            107 => Self::AssistantCompleted(body(stored)?),
+            108 => Self::ToolOutcome(body(stored)?),
+            109 => Self::ToolResultsCommitted(body(stored)?),
+            110 => Self::ResourceSnapshot(body(stored)?),
+            kind::ATTEMPT_STARTED => Self::AttemptStarted(body(stored)?),
+            kind::SUBMISSION_SETTLED => Self::SubmissionSettled(body(stored)?),
+            kind::ACTOR_OPENED | kind::EFFECT_INTENDED | kind::EFFECT_SETTLED => Self::Runtime,
+            unknown => {
+                return Err(StoreError::NewerFormat { found: u32::from(unknown), supported: 110 });
+            }
+        })
+    }
+
+    /// The blobs that the record must keep alive.
+    fn blobs(&self) -> Vec<BlobId> {
+        let content = match self {
+            Self::UserMessage(body) => &body.content,
+            Self::ToolOutcome(body) => &body.content,
+            Self::Created(_)
+            | Self::Signal(_)
+            | Self::AssistantStarted(_)
+            | Self::AssistantText(_)
+            | Self::AssistantReasoning(_)
+            | Self::AssistantToolCall(_)
+            | Self::AssistantCompleted(_)
+            | Self::ToolResultsCommitted(_)
+            | Self::ResourceSnapshot(_)
+            | Self::AttemptStarted(_)
+            | Self::SubmissionSettled(_)
+            | Self::Runtime => return Vec::new(),
+        };
+        let blob = |piece: &Content| match piece {
+            Content::Attachment { attachment } => attachment.blob(),
+            Content::Text { .. } => None,
+        };
+        content.iter().filter_map(blob).collect()
+    }
+}
+
+fn body<T: DeserializeOwned>(stored: &StoredRecord) -> Result<T, StoreError> {
+    serde_json::from_slice(&stored.record.body).map_err(|error| {
+        StoreError::Corrupt(format!("record {} (kind {}) does not decode: {error}", stored.seq, stored.record.kind))
+    })
+}
+
+/// Our own bodies hold strings, numbers and maps with string keys, which always have a JSON form.
+fn json(body: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(body).unwrap_or_default()
+}

@@ -1,0 +1,132 @@
+//! An agent as a Rust value: a function that is asked before every model call what the agent is.
+
+use std::{fmt, sync::Arc};
+
+use crate::{
+    definition::{AgentName, Definition, InvalidName, Limits, SandboxKind},
+    skill::Skill,
+    tool::Tool,
+};
+
+/// What an agent is at this moment: what its directory says, and the tools of its program.
+#[derive(Clone)]
+pub struct Rendered {
+    /// What the agent knows and may do.
+    pub definition: Definition,
+    /// Tools that the program brings.
+    pub tools: Vec<Arc<dyn Tool>>,
+}
+
+impl fmt::Debug for Rendered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Rendered").field("definition", &self.definition).finish_non_exhaustive()
+    }
+}
+
+/// An agent. Made from a directory by [`Agent::from_definition`], or from a function.
+///
+/// ```
+/// use bowline_agent::{Agent, Render};
+///
+/// let greeter = Agent::new("greeter", |cx: &mut Render| {
+///     cx.model("anthropic/claude-sonnet-4-6");
+///     "Greet whoever writes, in one line."
+/// })?;
+/// # Ok::<(), bowline_agent::definition::InvalidName>(())
+/// ```
+#[derive(Clone)]
+pub struct Agent {
+    name: AgentName,
+    render: Arc<dyn Fn() -> Rendered + Send + Sync>,
+}
+
+impl fmt::Debug for Agent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Agent").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Agent {
+    /// An agent that a function describes. The function is called before every model call and must be
+    /// quick; it returns the instructions.
+    ///
+    /// # Errors
+    ///
+    /// When the name is not one that an agent can have.
+    pub fn new<F, S>(name: &str, render: F) -> Result<Self, InvalidName>
+    where
+        F: Fn(&mut Render) -> S + Send + Sync + 'static,
+        S: Into<String>,
+    {
+        let name = AgentName::new(name)?;
+        let named = name.clone();
+        let render = move || {
+            let mut cx = Render {
+                rendered: Rendered { definition: Definition::new(named.clone(), "", ""), tools: Vec::new() },
+            };
+            let instructions = render(&mut cx).into();
+            cx.rendered.definition.instructions = instructions;
+            cx.rendered
+        };
+        Ok(Self { name, render: Arc::new(render) })
+    }
+
+    /// The agent that a directory describes.
+    pub fn from_definition(definition: Definition) -> Self {
+        let name = definition.name.clone();
+        Self { name, render: Arc::new(move || Rendered { definition: definition.clone(), tools: Vec::new() }) }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &AgentName {
+        &self.name
+    }
+
+    /// What it is at this moment.
+    pub fn rendered(&self) -> Rendered {
+        (self.render)()
+    }
+}
+
+/// What a render function decides.
+#[derive(Debug)]
+pub struct Render {
+    rendered: Rendered,
+}
+
+impl Render {
+    /// The model: `provider/model`, or a name from `[models]`. Required.
+    pub fn model(&mut self, model: impl Into<String>) {
+        self.rendered.definition.model = model.into();
+    }
+
+    /// What the agent works in. Default: a workspace.
+    pub fn sandbox(&mut self, sandbox: SandboxKind) {
+        self.rendered.definition.sandbox = sandbox;
+    }
+
+    /// Adds a tool.
+    pub fn tool(&mut self, tool: impl Tool) {
+        self.rendered.tools.push(Arc::new(tool));
+    }
+
+    /// Adds a tool that is shared.
+    pub fn shared_tool(&mut self, tool: Arc<dyn Tool>) {
+        self.rendered.tools.push(tool);
+    }
+
+    /// Adds a skill.
+    pub fn skill(&mut self, skill: Skill) {
+        self.rendered.definition.skills.push(skill);
+    }
+
+    /// What a submission may use at most.
+    pub fn limits(&mut self, limits: Limits) {
+        self.rendered.definition.limits = limits;
+    }
+
+    /// Everything else that a directory can say.
+    pub fn definition(&mut self) -> &mut Definition {
+        &mut self.rendered.definition
+    }
+}

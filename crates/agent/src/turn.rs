@@ -1,0 +1,172 @@
+//! The loop: call the model, run its tools, until it has answered.
+//!
+//! The state is the conversation, and nothing else: each pass looks at what the records say comes
+//! next, so an attempt that takes over goes on exactly where the last one was cut.
+
+use bowline_model::ModelError;
+use bowline_runtime::{Attempt, Failure, Halt, Step, Submission};
+use bowline_store::StoreError;
+
+use crate::{
+    conversation::{MessageFacts, Next},
+    definition::Limits,
+    instance::AgentInstance,
+    program::store_failure,
+};
+
+mod call;
+mod tools;
+
+/// Why an attempt ends without an answer.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    /// A commit failed.
+    Halted(Halt),
+    /// It was cancelled.
+    Cancelled,
+    /// It cannot be answered.
+    Failed(Failure),
+}
+
+impl From<Halt> for Stop {
+    fn from(halt: Halt) -> Self {
+        Self::Halted(halt)
+    }
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl From<StoreError> for Stop {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(store_failure(&error))
+    }
+}
+
+/// What the model is told of a call whose outcome nobody knows.
+pub(crate) fn interrupted() -> String {
+    r#"{"type":"interrupted","message":"The call was interrupted before it ended. Its outcome is not known."}"#.to_owned()
+}
+
+pub(crate) fn model_failure(error: &ModelError) -> Failure {
+    Failure::new(error.code(), error.to_string(), error.hint())
+}
+
+/// Works on the submission until it is answered. The step that is returned holds the last message;
+/// it is committed together with the settlement.
+pub(crate) async fn run(instance: &mut AgentInstance, attempt: &Attempt) -> Result<Step, Stop> {
+    let submission = attempt.submission().clone();
+    loop {
+        if attempt.cancel().is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
+        match instance.conversation.next(&submission.id) {
+            Next::Input | Next::Repair => {
+                let why = "the conversation is not in a state that an attempt can start from";
+                return Err(Stop::Failed(Failure::new("internal_error", why, "please report it")));
+            }
+            Next::Nothing => {
+                let waiting = attempt.waiting().await?;
+                if waiting.is_empty() {
+                    return Ok(Step::new());
+                }
+                join(instance, attempt, Step::new(), &waiting).await?;
+            }
+            Next::RunTools { message_id, calls, truncated } => {
+                let batch = tools::Batch { message_id, calls, truncated, pending: Vec::new() };
+                tools::run(instance, attempt, batch).await?;
+            }
+            Next::CallModel => {
+                let waiting = attempt.waiting().await?;
+                if !waiting.is_empty() {
+                    join(instance, attempt, Step::new(), &waiting).await?;
+                }
+                if let Some(step) = think(instance, attempt, &submission).await? {
+                    return Ok(step);
+                }
+            }
+        }
+    }
+}
+
+/// One model call and what it asks for. `Some` when the answer is complete.
+async fn think(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    submission: &Submission,
+) -> Result<Option<Step>, Stop> {
+    let rendered = instance.shared.rendered(instance.actor.name())?;
+    within(&rendered.definition.limits, instance.conversation.used(&submission.id))?;
+    let Some(answer) = call::call(instance, attempt, &rendered).await? else { return Ok(None) };
+    let calls: Vec<_> = answer.message.tool_calls().cloned().collect();
+    let truncated = answer.message.stop == bowline_model::StopReason::Length;
+    let facts = MessageFacts {
+        message_id: &answer.message_id,
+        parent_id: instance.conversation.leaf(),
+        started: answer.started,
+        message: &answer.message,
+        cost_micro_usd: answer.cost_micro_usd,
+        error: None,
+        interrupted: false,
+    };
+    let facts = facts.facts();
+    if calls.is_empty() {
+        let mut step = Step::new();
+        instance.add(&mut step, facts, &instance.scope(submission, Some(attempt.id())));
+        step.rows.extend(answer.drafts);
+        let waiting = attempt.waiting().await?;
+        if waiting.is_empty() {
+            return Ok(Some(step));
+        }
+        join(instance, attempt, step, &waiting).await?;
+        return Ok(None);
+    }
+    let batch = tools::Batch {
+        message_id: answer.message_id,
+        calls,
+        truncated,
+        pending: facts.into_iter().map(tools::Pending::Fact).chain(answer.drafts.map(tools::Pending::Row)).collect(),
+    };
+    tools::run(instance, attempt, batch).await?;
+    Ok(None)
+}
+
+/// Commits a step together with the inputs of submissions that waited: they join this response.
+async fn join(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    mut step: Step,
+    waiting: &[Submission],
+) -> Result<(), Stop> {
+    let mut parent = instance.conversation.leaf();
+    for submission in waiting {
+        let facts = instance.input(submission, &mut parent);
+        instance.add(&mut step, facts, &instance.scope(submission, None));
+    }
+    let records = attempt.commit_joining(step, waiting).await?;
+    bowline_runtime::Instance::apply(instance, &records)?;
+    Ok(())
+}
+
+fn within(limits: &Limits, used: crate::conversation::Used) -> Result<(), Failure> {
+    let over = |name: &str, limit: String| {
+        let what = format!("the submission reached its limit of {limit}");
+        Err(Failure::new(&format!("limit_{name}"), what, format!("raise limits.{name} of the agent")))
+    };
+    if used.calls >= limits.turns {
+        return over("turns", format!("{} turns", limits.turns));
+    }
+    if used.tool_calls >= limits.tool_calls {
+        return over("tool_calls", format!("{} tool calls", limits.tool_calls));
+    }
+    if let Some(tokens) = limits.tokens.filter(|tokens| used.usage.total() >= *tokens) {
+        return over("tokens", format!("{tokens} tokens"));
+    }
+    if let Some(spend) = limits.spend_usd.filter(|spend| used.cost_micro_usd >= *spend) {
+        return over("spend_usd", format!("{} US dollars", bowline_model::format_usd(spend)));
+    }
+    Ok(())
+}

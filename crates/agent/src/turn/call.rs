@@ -1,0 +1,288 @@
+//! One call of the model, with what is kept while it streams.
+
+use std::time::Duration;
+
+use bowline_model::{
+    AssistantMessage, CallPosition, Event, ModelError, Partial, Request, ResolvedModel, StopReason, Usage,
+};
+use bowline_runtime::{Attempt, Instance as _, Step, Submission};
+use bowline_store::RowChange;
+use futures::StreamExt as _;
+use tokio::time::Instant;
+
+use super::{Stop, model_failure};
+use crate::{
+    context,
+    conversation::{MessageFacts, start},
+    input::Input,
+    instance::{AgentInstance, Draft, draft_key},
+    live::{ChunkBody, DeltaKind},
+    program::DRAFT,
+    record::CallError,
+    render::Rendered,
+};
+
+/// How often streamed text is made durable when nobody in another process follows it.
+const DRAFT_EVERY: Duration = Duration::from_secs(1);
+
+/// A message that is complete and not committed.
+pub(super) struct Answer {
+    pub(super) message_id: String,
+    pub(super) message: AssistantMessage,
+    pub(super) cost_micro_usd: Option<u64>,
+    /// True when its beginning is durable already.
+    pub(super) started: bool,
+    /// Removes its drafts.
+    pub(super) drafts: Option<RowChange>,
+}
+
+/// What is known of a message while it streams.
+struct Streaming {
+    message_id: String,
+    response_id: String,
+    partial: Partial,
+    started: bool,
+    /// Text that is not durable: block, reasoning or not, text.
+    fresh: Vec<(u32, bool, String)>,
+    pieces: u32,
+    next_draft: Instant,
+}
+
+impl Streaming {
+    fn drafts(&self) -> Option<RowChange> {
+        let prefix = format!("{}/", self.message_id).into_bytes();
+        (self.pieces > 0).then_some(RowChange::DeletePrefix { space: DRAFT, prefix })
+    }
+
+    fn keep(&mut self, block: usize, reasoning: bool, delta: &str) {
+        let block = u32::try_from(block).unwrap_or(u32::MAX);
+        match self.fresh.last_mut() {
+            Some((last, kind, text)) if *last == block && *kind == reasoning => text.push_str(delta),
+            _ => self.fresh.push((block, reasoning, delta.to_owned())),
+        }
+    }
+}
+
+/// Calls the model once. `None` when the call failed and may be tried again; that is recorded.
+pub(super) async fn call(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    rendered: &Rendered,
+) -> Result<Option<Answer>, Stop> {
+    let submission = attempt.submission().clone();
+    let resolved = instance.shared.resolve(rendered)?;
+    let request = request(instance, &submission, rendered, &resolved).await?;
+    let message_id = instance.shared.sources.id("msg_");
+    let response_id = instance.response_id(&submission.id).unwrap_or_else(|| message_id.clone());
+    let mut streaming = Streaming {
+        message_id,
+        response_id,
+        partial: Partial::default(),
+        started: false,
+        fresh: Vec::new(),
+        pieces: 0,
+        next_draft: Instant::now() + DRAFT_EVERY,
+    };
+    match stream(instance, attempt, &resolved, request, &mut streaming).await {
+        Ok(message) => {
+            let cost_micro_usd = resolved.price.as_ref().map(|price| price.cost(&message.usage));
+            let (started, drafts) = (streaming.started, streaming.drafts());
+            Ok(Some(Answer { message_id: streaming.message_id, message, cost_micro_usd, started, drafts }))
+        }
+        Err(Broken::Stop(stop)) => Err(stop),
+        Err(Broken::Cancelled) => {
+            // What was said until now is kept, and marked.
+            record(instance, attempt, &resolved, streaming, None).await?;
+            Err(Stop::Cancelled)
+        }
+        Err(Broken::Model(error)) => {
+            record(instance, attempt, &resolved, streaming, Some(&error)).await?;
+            retry(instance, attempt, &submission, &error).await?;
+            Ok(None)
+        }
+    }
+}
+
+enum Broken {
+    Stop(Stop),
+    Cancelled,
+    Model(ModelError),
+}
+
+async fn request(
+    instance: &AgentInstance,
+    submission: &Submission,
+    rendered: &Rendered,
+    resolved: &ResolvedModel,
+) -> Result<Request, Stop> {
+    let used = instance.conversation.used(&submission.id);
+    let tools = instance.shared.tools(rendered)?;
+    let text = serde_json::from_value::<Input>(submission.payload.clone());
+    Ok(Request {
+        model: resolved.model.clone(),
+        system: instance.conversation.system.clone(),
+        messages: context::transcript(&instance.conversation, &*instance.store).await?,
+        tools: tools.iter().map(|mounted| mounted.tool.spec().clone()).collect(),
+        thinking: rendered.definition.thinking.unwrap_or(resolved.default_thinking),
+        max_output: resolved.max_output,
+        position: CallPosition {
+            call: used.calls + 1,
+            attempt: used.retries,
+            submission_text: text.map(|input| input.text().to_owned()).unwrap_or_default(),
+        },
+    })
+}
+
+async fn stream(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    resolved: &ResolvedModel,
+    request: Request,
+    streaming: &mut Streaming,
+) -> Result<AssistantMessage, Broken> {
+    let cancel = attempt.cancel().clone();
+    let mut events = tokio::select! {
+        biased;
+        () = cancel.cancelled() => return Err(Broken::Cancelled),
+        events = resolved.provider.stream(request) => events.map_err(Broken::Model)?,
+    };
+    if streaming.response_id == streaming.message_id {
+        let (message_id, submission_id) = (streaming.response_id.clone(), attempt.submission().id.clone());
+        let timestamp = attempt.now();
+        instance.tell(|| ChunkBody::MessageStarted { message_id, submission_id, timestamp });
+    }
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(Broken::Cancelled),
+            event = events.next() => event,
+            () = tokio::time::sleep_until(streaming.next_draft), if !streaming.fresh.is_empty() => {
+                draft(instance, attempt, resolved, streaming).await.map_err(Broken::Stop)?;
+                continue;
+            }
+        };
+        let event = match event {
+            Some(event) => event.map_err(Broken::Model)?,
+            // A stream that ends well ends with `Done`, which returns below.
+            None => {
+                let provider = resolved.reference.provider.clone();
+                let cut = ModelError::new(bowline_model::ErrorKind::Cut, provider, "the answer broke off");
+                return Err(Broken::Model(cut));
+            }
+        };
+        streaming.partial.apply(&event);
+        tell(instance, streaming, &event);
+        if let Event::Done(message) = event {
+            return Ok(message);
+        }
+        if Instant::now() >= streaming.next_draft && !streaming.fresh.is_empty() {
+            draft(instance, attempt, resolved, streaming).await.map_err(Broken::Stop)?;
+        }
+    }
+}
+
+/// Passes on what streams, at once.
+fn tell(instance: &mut AgentInstance, streaming: &mut Streaming, event: &Event) {
+    let message_id = streaming.response_id.clone();
+    match event {
+        Event::Text { index, delta } => {
+            streaming.keep(*index, false, delta);
+            instance.tell(|| ChunkBody::MessageDelta { message_id, kind: DeltaKind::Text, delta: delta.clone() });
+        }
+        Event::Thinking { index, delta } => {
+            streaming.keep(*index, true, delta);
+            if !delta.is_empty() {
+                let kind = DeltaKind::Reasoning;
+                instance.tell(|| ChunkBody::MessageDelta { message_id, kind, delta: delta.clone() });
+            }
+        }
+        Event::ToolCallEnd { call, .. } => instance.tell(|| ChunkBody::ToolInput {
+            message_id,
+            tool_call_id: call.id.clone(),
+            tool_name: call.name.clone(),
+            input: call.arguments.clone(),
+        }),
+        Event::Started { .. }
+        | Event::TextEnd { .. }
+        | Event::ThinkingEnd { .. }
+        | Event::ToolCallStart { .. }
+        | Event::ToolCallDelta { .. }
+        | Event::Done(_) => {}
+    }
+}
+
+/// Makes the text that streamed since the last time durable.
+async fn draft(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    resolved: &ResolvedModel,
+    streaming: &mut Streaming,
+) -> Result<(), Stop> {
+    let mut step = Step::new();
+    if !streaming.started {
+        let fact = start(&streaming.message_id, instance.conversation.leaf(), resolved.reference.clone());
+        instance.add(&mut step, [fact], &instance.scope(attempt.submission(), Some(attempt.id())));
+    }
+    for (block, reasoning, text) in std::mem::take(&mut streaming.fresh) {
+        step.put(DRAFT, draft_key(&streaming.message_id, block, streaming.pieces), &Draft { reasoning, text });
+        streaming.pieces += 1;
+    }
+    let records = attempt.commit(step).await?;
+    instance.apply(&records)?;
+    streaming.started = true;
+    streaming.next_draft = Instant::now() + DRAFT_EVERY;
+    Ok(())
+}
+
+/// Records a call that gave no answer: what was said, and why it broke off.
+async fn record(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    resolved: &ResolvedModel,
+    streaming: Streaming,
+    error: Option<&ModelError>,
+) -> Result<(), Stop> {
+    let drafts = streaming.drafts();
+    let stop = if error.is_some() { StopReason::Error } else { StopReason::Aborted };
+    let reference = resolved.reference.clone();
+    let message = streaming.partial.into_interrupted(reference, stop, Usage::default());
+    if error.is_none() && message.parts.is_empty() && !streaming.started {
+        return Ok(());
+    }
+    let facts = MessageFacts {
+        message_id: &streaming.message_id,
+        parent_id: instance.conversation.leaf(),
+        started: streaming.started,
+        message: &message,
+        cost_micro_usd: None,
+        error: error.map(|error| CallError { code: error.code().to_owned(), message: error.to_string() }),
+        interrupted: error.is_none(),
+    };
+    let mut step = Step::new();
+    instance.add(&mut step, facts.facts(), &instance.scope(attempt.submission(), Some(attempt.id())));
+    step.rows.extend(drafts);
+    let records = attempt.commit(step).await?;
+    instance.apply(&records)?;
+    Ok(())
+}
+
+/// Waits before the next try, or gives up. The number of tries is counted from the records.
+async fn retry(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    submission: &Submission,
+    error: &ModelError,
+) -> Result<(), Stop> {
+    let tried = instance.conversation.used(&submission.id).errors.saturating_sub(1);
+    let jitter = attempt.sources().fraction();
+    let Some(delay) = instance.shared.retry.decide(tried, error, jitter) else {
+        return Err(Stop::Failed(model_failure(error)));
+    };
+    let (code, message) = (error.code().to_owned(), error.to_string());
+    let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+    instance.tell(|| ChunkBody::ModelRetry { error: code, message, delay_ms });
+    tokio::select! {
+        () = attempt.cancel().cancelled() => Err(Stop::Cancelled),
+        () = tokio::time::sleep(delay) => Ok(()),
+    }
+}

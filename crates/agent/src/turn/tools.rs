@@ -1,0 +1,425 @@
+//! A tool batch: one step.
+//!
+//! Calls without an outside effect run in source order, each on an overlay above the last, and are
+//! committed once, with their results and the files they wrote. Outside effects are written down
+//! before they are done, run beside them, and are committed one by one as they end.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::Duration,
+};
+
+use bowline_model::ToolCall;
+use bowline_runtime::{
+    Attempt, Instance as _, Step,
+    effect::{self, Intended, OnCrash, Status},
+};
+use bowline_sandbox::workspace::Overlay;
+use bowline_store::{Blob, BlobId, RowChange};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use serde_json::Value;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::Stop;
+use crate::{
+    definition::SandboxKind,
+    instance::AgentInstance,
+    program::{SHELL, workspace_failure},
+    record::{Attachment, Content, Fact, Scope, ToolOutcome, ToolResultsCommitted},
+    tool::{Effect, Mounted, ToolContext, ToolError, ToolOutput, sandbox::ShellCell},
+};
+
+/// How long a call may take; `bash` has its own, shorter limit.
+const CALL_TIMEOUT: Duration = Duration::from_secs(3_700);
+/// Most calls with an outside effect that run at once; the others of a batch wait.
+const AT_ONCE: usize = 16;
+/// A batch that takes longer than this commits the message that asked for it first, so that a crash
+/// does not cost another model call.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+
+/// What the model asked for.
+pub(super) struct Batch {
+    pub(super) message_id: String,
+    pub(super) calls: Vec<ToolCall>,
+    /// The message was cut off by the output limit: the calls cannot be trusted.
+    pub(super) truncated: bool,
+    /// What of the message is not committed yet.
+    pub(super) pending: Vec<Pending>,
+}
+
+/// What a step has to carry besides the results.
+pub(super) enum Pending {
+    Fact(Fact),
+    Row(RowChange),
+}
+
+/// A call that can be run.
+struct Planned {
+    call: ToolCall,
+    tool: Mounted,
+    arguments: Value,
+}
+
+/// A call that ended.
+struct Ended {
+    call: ToolCall,
+    effect_id: Option<String>,
+    result: Result<ToolOutput, ToolError>,
+    took: Duration,
+    /// The overlay of a call that returned; its writes are kept.
+    files: Option<Overlay>,
+}
+
+/// Sorted by what happens to them.
+#[derive(Default)]
+struct Plan {
+    /// Calls that cannot be run, with what the model is told.
+    refused: Vec<(ToolCall, String)>,
+    local: VecDeque<Planned>,
+    outside: VecDeque<(Planned, Intended)>,
+    /// Effects that were intended before and must not be done again.
+    unknown: Vec<(ToolCall, Intended)>,
+    /// Intents that are not written down yet.
+    new: Vec<Intended>,
+}
+
+/// Runs what is left of a batch, and closes it.
+pub(super) async fn run(instance: &mut AgentInstance, attempt: &Attempt, batch: Batch) -> Result<(), Stop> {
+    let rendered = instance.shared.rendered(instance.actor.name())?;
+    let tools = instance.shared.tools(&rendered)?;
+    let plan = plan(instance, &tools, &batch);
+    let files = match rendered.definition.sandbox {
+        SandboxKind::Workspace => {
+            let begun = instance.workspace.begin(attempt.now()).await;
+            Some(begun.map_err(|error| workspace_failure(&error))?)
+        }
+        SandboxKind::None => None,
+    };
+    instance.shell.start(instance.shell_state.clone());
+    let mut running = Running {
+        scope: instance.scope(attempt.submission(), Some(attempt.id())),
+        message_id: batch.message_id.clone(),
+        pending: batch.pending,
+        local: Vec::new(),
+        files,
+    };
+    for (call, text) in plan.refused {
+        running.local.push(Ended::refused(call, text));
+    }
+    running.intend(instance, attempt, &plan.new, plan.unknown).await?;
+    running.work(instance, attempt, plan.local, plan.outside).await?;
+    running.finish(instance, attempt, &batch.calls, true).await
+}
+
+fn plan(instance: &AgentInstance, tools: &[Mounted], batch: &Batch) -> Plan {
+    let mut plan = Plan::default();
+    let now = instance.shared.sources.now();
+    for call in &batch.calls {
+        if instance.conversation.outcomes.contains_key(&call.id) {
+            continue;
+        }
+        let refuse = |text: String| (call.clone(), text);
+        if batch.truncated {
+            let text = format!("Tool call \"{}\" was not executed: the response hit the output token limit.", call.name);
+            plan.refused.push(refuse(text));
+            continue;
+        }
+        let Some(tool) = tools.iter().find(|tool| tool.name() == call.name) else {
+            plan.refused.push(refuse(format!("Tool \"{}\" not found", call.name)));
+            continue;
+        };
+        if let Some(text) = &call.invalid_arguments {
+            let shown: String = text.chars().take(2_000).collect();
+            plan.refused.push(refuse(format!("The arguments of \"{}\" are not a JSON object:\n{shown}", call.name)));
+            continue;
+        }
+        let arguments = match tool.validate(&call.arguments) {
+            Ok(arguments) => arguments,
+            Err(text) => {
+                plan.refused.push(refuse(text));
+                continue;
+            }
+        };
+        let planned = Planned { call: call.clone(), tool: tool.clone(), arguments };
+        match tool.tool.effect() {
+            Effect::None => plan.local.push_back(planned),
+            Effect::Outside(on_crash) => match instance.effects.iter().find(|open| open.cause == call.id) {
+                Some(open) => match open.on_crash {
+                    OnCrash::Retry => plan.outside.push_back((planned, open.clone())),
+                    OnCrash::Unknown => plan.unknown.push((call.clone(), open.clone())),
+                },
+                None => {
+                    let intended = Intended {
+                        effect_id: instance.shared.sources.id("eff_"),
+                        cause: call.id.clone(),
+                        name: call.name.clone(),
+                        on_crash,
+                        time: now,
+                    };
+                    plan.new.push(intended.clone());
+                    plan.outside.push_back((planned, intended));
+                }
+            },
+        }
+    }
+    plan
+}
+
+impl Ended {
+    fn refused(call: ToolCall, text: String) -> Self {
+        Self { call, effect_id: None, result: Err(ToolError::Refused(text)), took: Duration::ZERO, files: None }
+    }
+}
+
+/// A batch while it runs.
+struct Running {
+    scope: Scope,
+    message_id: String,
+    /// What of the message is not committed yet.
+    pending: Vec<Pending>,
+    /// Calls that ended and are committed when the batch closes.
+    local: Vec<Ended>,
+    files: Option<Overlay>,
+}
+
+impl Running {
+    /// Writes the intents down, together with the message that asked for them; settles those effects
+    /// of an earlier attempt of which nobody knows whether they happened.
+    async fn intend(
+        &mut self,
+        instance: &mut AgentInstance,
+        attempt: &Attempt,
+        new: &[Intended],
+        unknown: Vec<(ToolCall, Intended)>,
+    ) -> Result<(), Stop> {
+        if new.is_empty() && unknown.is_empty() {
+            return Ok(());
+        }
+        let mut step = Step::new();
+        self.take_pending(instance, &mut step);
+        for intended in new {
+            effect::intend(&mut step, intended);
+            instance.effects.push(intended.clone());
+        }
+        for (call, intended) in unknown {
+            effect::settle(&mut step, &intended.effect_id, Status::Unknown, attempt.now());
+            instance.effects.retain(|open| open.effect_id != intended.effect_id);
+            let ended = Ended::refused(call, super::interrupted());
+            self.outcome(instance, &mut step, &ended);
+        }
+        let records = attempt.commit(step).await?;
+        instance.apply(&records)?;
+        Ok(())
+    }
+
+    async fn work(
+        &mut self,
+        instance: &mut AgentInstance,
+        attempt: &Attempt,
+        mut local: VecDeque<Planned>,
+        mut outside: VecDeque<(Planned, Intended)>,
+    ) -> Result<(), Stop> {
+        let cancel = attempt.cancel().clone();
+        let save_at = Instant::now() + SAVE_AFTER;
+        let mut beside = FuturesUnordered::new();
+        let mut current: Option<BoxFuture<'static, Ended>> = None;
+        loop {
+            if current.is_none()
+                && let Some(planned) = local.pop_front()
+            {
+                let files = self.files.as_ref().map(Overlay::child);
+                current = Some(call(planned, None, files, Some(instance.shell.clone()), attempt, &cancel));
+            }
+            while beside.len() < AT_ONCE
+                && let Some((planned, intended)) = outside.pop_front()
+            {
+                beside.push(call(planned, Some(intended.effect_id), None, None, attempt, &cancel));
+            }
+            if current.is_none() && beside.is_empty() {
+                return Ok(());
+            }
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => {
+                    // Calls that returned keep their writes; what still runs is dropped here.
+                    drop(current);
+                    self.finish(instance, attempt, &[], false).await?;
+                    return Err(Stop::Cancelled);
+                }
+                ended = async { match &mut current { Some(call) => call.await, None => std::future::pending().await } } => {
+                    current = None;
+                    self.keep(ended)?;
+                }
+                Some(ended) = beside.next(), if !beside.is_empty() => self.settle(instance, attempt, ended).await?,
+                () = tokio::time::sleep_until(save_at), if !self.pending.is_empty() => {
+                    let mut step = Step::new();
+                    self.take_pending(instance, &mut step);
+                    let records = attempt.commit(step).await?;
+                    instance.apply(&records)?;
+                }
+            }
+        }
+    }
+
+    /// A local call returned: what it wrote is seen by the next one.
+    fn keep(&mut self, mut ended: Ended) -> Result<(), Stop> {
+        if let Err(ToolError::Store(error)) = ended.result {
+            return Err(error.into());
+        }
+        if let Some(files) = ended.files.take() {
+            files.merge().map_err(|error| workspace_failure(&error))?;
+        }
+        self.local.push(ended);
+        Ok(())
+    }
+
+    /// An outside effect ended: its settlement and its outcome are one commit.
+    async fn settle(&mut self, instance: &mut AgentInstance, attempt: &Attempt, ended: Ended) -> Result<(), Stop> {
+        let mut step = Step::new();
+        self.take_pending(instance, &mut step);
+        if let Some(effect_id) = &ended.effect_id {
+            let status = if ended.result.is_ok() { Status::Done } else { Status::Failed };
+            effect::settle(&mut step, effect_id, status, attempt.now());
+            instance.effects.retain(|open| open.effect_id != *effect_id);
+        }
+        self.outcome(instance, &mut step, &ended);
+        let records = attempt.commit(step).await?;
+        instance.apply(&records)?;
+        Ok(())
+    }
+
+    /// The last commit of the batch: the results, the files, and that it is complete.
+    async fn finish(
+        &mut self,
+        instance: &mut AgentInstance,
+        attempt: &Attempt,
+        calls: &[ToolCall],
+        complete: bool,
+    ) -> Result<(), Stop> {
+        if !complete && self.local.is_empty() && self.pending.is_empty() {
+            return Ok(());
+        }
+        let mut step = Step::new();
+        self.take_pending(instance, &mut step);
+        let ended = std::mem::take(&mut self.local);
+        let order: HashMap<&str, usize> = calls.iter().enumerate().map(|(at, call)| (call.id.as_str(), at)).collect();
+        let mut ordered: Vec<_> = ended.iter().collect();
+        ordered.sort_by_key(|ended| order.get(ended.call.id.as_str()).copied().unwrap_or(usize::MAX));
+        for ended in ordered {
+            self.outcome(instance, &mut step, ended);
+        }
+        if complete {
+            let committed = Fact::ToolResultsCommitted(ToolResultsCommitted {
+                message_id: instance.shared.sources.id("msg_"),
+                assistant_message_id: self.message_id.clone(),
+                outcome_ids: calls.iter().map(|call| call.id.clone()).collect(),
+            });
+            instance.add(&mut step, [committed], &self.scope);
+        }
+        let changes = match &self.files {
+            Some(files) if !files.is_clean() => {
+                let changes = files.changes().map_err(|error| workspace_failure(&error))?;
+                step.rows.extend(changes.rows.iter().cloned());
+                step.blobs.extend(changes.blobs.iter().cloned());
+                Some(changes)
+            }
+            Some(_) | None => None,
+        };
+        let shell = instance.shell.changed();
+        if let Some(state) = &shell {
+            step.put(SHELL, "state", state);
+        }
+        let records = attempt.commit(step).await?;
+        if let Some(changes) = &changes {
+            instance.workspace.committed(changes);
+        }
+        if let Some(state) = shell {
+            instance.shell_state = state;
+        }
+        instance.apply(&records)?;
+        Ok(())
+    }
+
+    fn take_pending(&mut self, instance: &AgentInstance, step: &mut Step) {
+        for pending in self.pending.drain(..) {
+            match pending {
+                Pending::Fact(fact) => instance.add(step, [fact], &self.scope),
+                Pending::Row(row) => step.rows.push(row),
+            }
+        }
+    }
+
+    fn outcome(&self, instance: &AgentInstance, step: &mut Step, ended: &Ended) {
+        let mut content = Vec::new();
+        let mut output = None;
+        match &ended.result {
+            Ok(result) => {
+                content.push(Content::Text { text: result.text.clone() });
+                output.clone_from(&result.output);
+                if let Some((mime_type, bytes)) = &result.media {
+                    let digest = BlobId::of(bytes).to_string();
+                    content.push(Content::Attachment {
+                        attachment: Attachment {
+                            id: format!("file_{}", &digest[..26]),
+                            mime_type: mime_type.clone(),
+                            size: bytes.len() as u64,
+                            digest,
+                            filename: None,
+                        },
+                    });
+                    step.blobs.push(Blob::new(bytes.clone()));
+                }
+            }
+            Err(error) => content.push(Content::Text { text: error.to_string() }),
+        }
+        let fact = Fact::ToolOutcome(ToolOutcome {
+            assistant_message_id: self.message_id.clone(),
+            tool_call_id: ended.call.id.clone(),
+            tool_name: ended.call.name.clone(),
+            is_error: ended.result.is_err(),
+            content,
+            output,
+            duration_ms: u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),
+        });
+        instance.add(step, [fact], &self.scope);
+    }
+}
+
+/// One call. It never panics and never takes longer than [`CALL_TIMEOUT`].
+fn call(
+    planned: Planned,
+    effect_id: Option<String>,
+    files: Option<Overlay>,
+    shell: Option<ShellCell>,
+    attempt: &Attempt,
+    cancel: &CancellationToken,
+) -> BoxFuture<'static, Ended> {
+    let Planned { call, tool, arguments } = planned;
+    let context = ToolContext {
+        call_id: call.id.clone(),
+        effect_id: effect_id.clone(),
+        files: files.clone(),
+        shell,
+        now: attempt.now(),
+        cancel: cancel.child_token(),
+    };
+    let tool = Arc::clone(&tool.tool);
+    async move {
+        let began = Instant::now();
+        let run = AssertUnwindSafe(tool.call(&context, arguments)).catch_unwind();
+        let (result, returned) = match tokio::time::timeout(CALL_TIMEOUT, run).await {
+            Ok(Ok(result)) => (result, true),
+            Ok(Err(_)) => (Err(ToolError::new(format!("Tool \"{}\" crashed", call.name))), false),
+            Err(_) => {
+                context.cancel.cancel();
+                let seconds = CALL_TIMEOUT.as_secs();
+                (Err(ToolError::new(format!("Tool \"{}\" timed out after {seconds} seconds", call.name))), false)
+            }
+        };
+        Ended { call, effect_id, result, took: began.elapsed(), files: files.filter(|_| returned) }
+    }
+    .boxed()
+}
