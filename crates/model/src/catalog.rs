@@ -46,7 +46,11 @@ impl Price {
 
 /// Micro-dollars as a decimal number of dollars: at least two decimals, at most six.
 pub fn format_usd(micro_dollars: u64) -> String {
-    let mut text = format!("{}.{:06}", micro_dollars / 1_000_000, micro_dollars % 1_000_000);
+    let mut text = format!(
+        "{}.{:06}",
+        micro_dollars / 1_000_000,
+        micro_dollars % 1_000_000
+    );
     for _ in 0..4 {
         if text.ends_with('0') {
             text.pop();
@@ -66,7 +70,11 @@ pub fn parse_usd(text: &str) -> Option<u64> {
     if fraction.len() > 6 {
         return None;
     }
-    let whole: u64 = if whole.is_empty() { 0 } else { whole.parse().ok()? };
+    let whole: u64 = if whole.is_empty() {
+        0
+    } else {
+        whole.parse().ok()?
+    };
     let fraction: u64 = format!("{fraction:0<6}").parse().ok()?;
     whole.checked_mul(1_000_000)?.checked_add(fraction)
 }
@@ -86,7 +94,9 @@ fn micros<'de, D: serde::Deserializer<'de>>(input: D) -> Result<u64, D::Error> {
         Amount::Number(number) => number.to_string(),
     };
     parse_usd(text.trim()).ok_or_else(|| {
-        D::Error::custom(format!("`{text}` is not an amount of dollars such as \"0.30\""))
+        D::Error::custom(format!(
+            "`{text}` is not an amount of dollars such as \"0.30\""
+        ))
     })
 }
 
@@ -144,11 +154,17 @@ impl CatalogModel {
 pub(crate) fn nearest<'a>(efforts: &[&'a str], level: Thinking) -> Option<&'a str> {
     let rank = |word: &str| match word {
         "none" => Some(Thinking::Off),
-        word => Thinking::ALL.into_iter().find(|level| level.as_str() == word),
+        word => Thinking::ALL
+            .into_iter()
+            .find(|level| level.as_str() == word),
     };
     let ranked = || efforts.iter().filter_map(|word| Some((rank(word)?, *word)));
-    let above = ranked().filter(|(rank, _)| *rank >= level).min_by_key(|(rank, _)| *rank);
-    above.or_else(|| ranked().max_by_key(|(rank, _)| *rank)).map(|(_, word)| word)
+    let above = ranked()
+        .filter(|(rank, _)| *rank >= level)
+        .min_by_key(|(rank, _)| *rank);
+    above
+        .or_else(|| ranked().max_by_key(|(rank, _)| *rank))
+        .map(|(_, word)| word)
 }
 
 #[derive(Deserialize)]
@@ -171,7 +187,11 @@ pub fn models() -> &'static [CatalogModel] {
 
 /// What is known of a provider's model. A date at the end of the id does not matter.
 pub fn find(provider: &str, model: &str) -> Option<&'static CatalogModel> {
-    let known = |id: &str| CATALOG.iter().find(|known| known.provider == provider && known.id == id);
+    let known = |id: &str| {
+        CATALOG
+            .iter()
+            .find(|known| known.provider == provider && known.id == id)
+    };
     known(model).or_else(|| known(undated(model)?))
 }
 
@@ -180,9 +200,14 @@ fn undated(model: &str) -> Option<&str> {
     if let Some(stem) = model.strip_suffix("-latest") {
         return Some(stem);
     }
-    let digits = model.len() - model.trim_end_matches(|ch: char| ch.is_ascii_digit() || ch == '-').len();
+    let digits = model.len()
+        - model
+            .trim_end_matches(|ch: char| ch.is_ascii_digit() || ch == '-')
+            .len();
     let (stem, date) = model.split_at_checked(model.len().checked_sub(11.min(digits))?)?;
-    let iso = date.len() == 11 && date.starts_with('-') && date[1..].split('-').map(str::len).eq([4, 2, 2]);
+    let iso = date.len() == 11
+        && date.starts_with('-')
+        && date[1..].split('-').map(str::len).eq([4, 2, 2]);
     if iso {
         return Some(stem);
     }
@@ -192,12 +217,14 @@ fn undated(model: &str) -> Option<&str> {
 
 /// The known `provider/model` that is nearest to what was asked for.
 pub(crate) fn closest(wanted: &str, more: impl Iterator<Item = String>) -> Option<String> {
-    let known = CATALOG.iter().map(|model| format!("{}/{}", model.provider, model.id));
+    let known = CATALOG
+        .iter()
+        .map(|model| format!("{}/{}", model.provider, model.id));
     let mut best: Option<(usize, String)> = None;
     for name in known.chain(more) {
         let bare = name.split_once('/').map_or(name.as_str(), |(_, bare)| bare);
-        let distance =
-            strsim::damerau_levenshtein(wanted, &name).min(strsim::damerau_levenshtein(wanted, bare));
+        let distance = strsim::damerau_levenshtein(wanted, &name)
+            .min(strsim::damerau_levenshtein(wanted, bare));
         let near = distance <= wanted.chars().count().max(3) / 3;
         if near && best.as_ref().is_none_or(|(least, _)| distance < *least) {
             best = Some((distance, name));
@@ -223,14 +250,21 @@ mod tests {
                 model.id
             );
             for word in &model.efforts {
-                assert!(nearest(&[word], Thinking::Low).is_some(), "{}: {word}", model.id);
+                assert!(
+                    nearest(&[word], Thinking::Low).is_some(),
+                    "{}: {word}",
+                    model.id
+                );
             }
         }
     }
 
     #[test]
     fn a_dated_id_is_found_and_an_unknown_one_is_not() {
-        assert_eq!(find("anthropic", "claude-haiku-4-5-20251001").unwrap().id, "claude-haiku-4-5");
+        assert_eq!(
+            find("anthropic", "claude-haiku-4-5-20251001").unwrap().id,
+            "claude-haiku-4-5"
+        );
         assert_eq!(find("openai", "gpt-5-2025-08-07").unwrap().id, "gpt-5");
         assert_eq!(find("openai", "gpt-5-mini").unwrap().id, "gpt-5-mini");
         assert!(find("openai", "gpt-99").is_none());
@@ -240,10 +274,22 @@ mod tests {
     #[test]
     fn cost_is_exact_in_micro_dollars_and_rounds_up() {
         let price: Price =
-            toml::from_str("input = '3'\noutput = 15\ncache_read = 0.3\ncache_write = '3.75'").unwrap();
-        let usage = Usage { input: 1000, output: 100, cache_read: 10_000, cache_write: 400 };
+            toml::from_str("input = '3'\noutput = 15\ncache_read = 0.3\ncache_write = '3.75'")
+                .unwrap();
+        let usage = Usage {
+            input: 1000,
+            output: 100,
+            cache_read: 10_000,
+            cache_write: 400,
+        };
         assert_eq!(price.cost(&usage), 3000 + 1500 + 3000 + 1500);
-        assert_eq!(price.cost(&Usage { cache_read: 1, ..Usage::default() }), 1);
+        assert_eq!(
+            price.cost(&Usage {
+                cache_read: 1,
+                ..Usage::default()
+            }),
+            1
+        );
         assert_eq!(format_usd(9_000), "0.009");
         assert_eq!(format_usd(12_340_001), "12.340001");
         assert_eq!(format_usd(2_000_000), "2.00");

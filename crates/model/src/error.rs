@@ -116,7 +116,9 @@ impl ModelError {
             ErrorKind::MissingKey { var } => {
                 format!("set {var}, or use another model with --model")
             }
-            ErrorKind::UnknownModel { closest: Some(name) } => format!("did you mean `{name}`?"),
+            ErrorKind::UnknownModel {
+                closest: Some(name),
+            } => format!("did you mean `{name}`?"),
             ErrorKind::UnknownModel { closest: None } => {
                 "use provider/model, or add the name under [models] in bowline.toml".to_owned()
             }

@@ -5,9 +5,7 @@ use std::pin::Pin;
 use serde::{Deserialize, Serialize};
 
 use crate::error::ModelError;
-use crate::message::{
-    AssistantMessage, AssistantPart, ModelRef, StopReason, ToolCall, Usage,
-};
+use crate::message::{AssistantMessage, AssistantPart, ModelRef, StopReason, ToolCall, Usage};
 
 /// The events of one call. Dropping the stream ends the call: the connection is closed and the
 /// provider stops. After an `Err` nothing follows; a stream that ends well ends with
@@ -108,7 +106,10 @@ impl Partial {
                 }
             }
             Event::TextEnd { index, signature } => {
-                if let Some(AssistantPart::Text { signature: slot, .. }) = self.text_at(*index) {
+                if let Some(AssistantPart::Text {
+                    signature: slot, ..
+                }) = self.text_at(*index)
+                {
                     slot.clone_from(signature);
                 }
             }
@@ -117,9 +118,16 @@ impl Partial {
                     text.push_str(delta);
                 }
             }
-            Event::ThinkingEnd { index, signature, redacted } => {
-                if let Some(AssistantPart::Thinking { signature: slot, redacted: flag, .. }) =
-                    self.thinking_at(*index)
+            Event::ThinkingEnd {
+                index,
+                signature,
+                redacted,
+            } => {
+                if let Some(AssistantPart::Thinking {
+                    signature: slot,
+                    redacted: flag,
+                    ..
+                }) = self.thinking_at(*index)
                 {
                     slot.clone_from(signature);
                     *flag = *redacted;
@@ -142,7 +150,9 @@ impl Partial {
 
     /// The parts so far. A tool call whose arguments had not all arrived has none.
     pub fn parts(&self) -> &[AssistantPart] {
-        self.done.as_ref().map_or(&self.parts, |message| &message.parts)
+        self.done
+            .as_ref()
+            .map_or(&self.parts, |message| &message.parts)
     }
 
     /// The whole message once [`Event::Done`] was applied.
@@ -167,17 +177,26 @@ impl Partial {
             .into_iter()
             .filter(|part| match part {
                 AssistantPart::Text { text, .. } => !text.is_empty(),
-                AssistantPart::Thinking { text, signature, .. } => {
-                    !text.is_empty() || signature.is_some()
-                }
+                AssistantPart::Thinking {
+                    text, signature, ..
+                } => !text.is_empty() || signature.is_some(),
                 AssistantPart::ToolCall(_) => false,
             })
             .collect();
-        AssistantMessage { model, parts, stop, usage, response_id: self.response_id }
+        AssistantMessage {
+            model,
+            parts,
+            stop,
+            usage,
+            response_id: self.response_id,
+        }
     }
 
     fn text_at(&mut self, index: usize) -> Option<&mut AssistantPart> {
-        self.part_at(index, || AssistantPart::Text { text: String::new(), signature: None })
+        self.part_at(index, || AssistantPart::Text {
+            text: String::new(),
+            signature: None,
+        })
     }
 
     fn thinking_at(&mut self, index: usize) -> Option<&mut AssistantPart> {

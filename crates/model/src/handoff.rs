@@ -31,10 +31,17 @@ pub struct IdRule {
 
 impl IdRule {
     /// Ids of at most 64 characters, as Anthropic and OpenAI take them.
-    pub const COMMON: IdRule = IdRule { max: 64, plain: false };
+    pub const COMMON: IdRule = IdRule {
+        max: 64,
+        plain: false,
+    };
 
     fn allows(self, id: &str) -> bool {
-        let fits = if self.plain { id.len() == self.max } else { id.len() <= self.max };
+        let fits = if self.plain {
+            id.len() == self.max
+        } else {
+            id.len() <= self.max
+        };
         fits && !id.is_empty() && id.chars().all(|ch| self.takes(ch))
     }
 
@@ -55,7 +62,10 @@ impl IdRule {
 ///   them unless they have results.
 /// - It does not end with an assistant message: [`CONTINUE`] is said instead.
 pub fn prepare(messages: &[Message], target: &ModelRef, ids: IdRule) -> Vec<Message> {
-    let mut names = Names { rule: ids, used: HashSet::new() };
+    let mut names = Names {
+        rule: ids,
+        used: HashSet::new(),
+    };
     let mut out: Vec<Message> = Vec::with_capacity(messages.len());
     let mut rest = messages;
     while let Some((first, tail)) = rest.split_first() {
@@ -104,10 +114,15 @@ fn push_turn(
             AssistantPart::Text { text, signature } => {
                 if !text.trim().is_empty() {
                     let signature = signature.clone().filter(|_| same);
-                    parts.push(AssistantPart::Text { text: text.clone(), signature });
+                    parts.push(AssistantPart::Text {
+                        text: text.clone(),
+                        signature,
+                    });
                 }
             }
-            AssistantPart::Thinking { text, signature, .. } => {
+            AssistantPart::Thinking {
+                text, signature, ..
+            } => {
                 let empty = text.trim().is_empty() && signature.is_none();
                 // A thought that was cut off is not signed, and cannot be given back.
                 if same && !empty && !(broken && signature.is_none()) {
@@ -122,26 +137,39 @@ fn push_turn(
                 let id = names.assign(&call.id);
                 answers.push(answer(call, result, id.clone()));
                 let signature = call.signature.clone().filter(|_| same);
-                parts.push(AssistantPart::ToolCall(ToolCall { id, signature, ..call.clone() }));
+                parts.push(AssistantPart::ToolCall(ToolCall {
+                    id,
+                    signature,
+                    ..call.clone()
+                }));
             }
         }
     }
-    let says_something =
-        parts.iter().any(|part| !matches!(part, AssistantPart::Thinking { .. }));
+    let says_something = parts
+        .iter()
+        .any(|part| !matches!(part, AssistantPart::Thinking { .. }));
     if !says_something {
         return;
     }
-    out.push(Message::Assistant(AssistantMessage { parts, ..message.clone() }));
+    out.push(Message::Assistant(AssistantMessage {
+        parts,
+        ..message.clone()
+    }));
     out.extend(answers.into_iter().map(Message::ToolResult));
 }
 
 fn answer(call: &ToolCall, result: Option<&ToolResult>, id: String) -> ToolResult {
     match result {
-        Some(result) => ToolResult { call_id: id, ..result.clone() },
+        Some(result) => ToolResult {
+            call_id: id,
+            ..result.clone()
+        },
         None => ToolResult {
             call_id: id,
             name: call.name.clone(),
-            parts: vec![ResultPart::Text { text: NO_RESULT.to_owned() }],
+            parts: vec![ResultPart::Text {
+                text: NO_RESULT.to_owned(),
+            }],
             is_error: true,
         },
     }
@@ -171,7 +199,11 @@ impl Names {
             .map(|ch| if self.rule.takes(ch) { ch } else { '_' })
             .take(self.rule.max)
             .collect();
-        if name.is_empty() { "call".to_owned() } else { name }
+        if name.is_empty() {
+            "call".to_owned()
+        } else {
+            name
+        }
     }
 }
 
@@ -187,7 +219,11 @@ fn plain(id: &str, rule: IdRule, taken: impl Fn(&str) -> bool) -> String {
         for byte in id.bytes().chain(seed.to_le_bytes()) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        let name: String = format!("{hash:016x}").chars().cycle().take(rule.max).collect();
+        let name: String = format!("{hash:016x}")
+            .chars()
+            .cycle()
+            .take(rule.max)
+            .collect();
         if !taken(&name) {
             return name;
         }

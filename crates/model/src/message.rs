@@ -30,7 +30,9 @@ pub struct UserMessage {
 impl UserMessage {
     /// A message of one text.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { parts: vec![UserPart::Text { text: text.into() }] }
+        Self {
+            parts: vec![UserPart::Text { text: text.into() }],
+        }
     }
 }
 
@@ -183,7 +185,9 @@ impl ToolCall {
         let parsed = if text.is_empty() {
             Some(serde_json::Value::Object(serde_json::Map::new()))
         } else {
-            serde_json::from_str(text).ok().filter(serde_json::Value::is_object)
+            serde_json::from_str(text)
+                .ok()
+                .filter(serde_json::Value::is_object)
         };
         let invalid_arguments = parsed.is_none().then(|| arguments.to_owned());
         Self {
@@ -280,7 +284,9 @@ impl Usage {
 
     /// All input tokens, cached or not: the size of what was sent.
     pub fn context(&self) -> u64 {
-        self.input.saturating_add(self.cache_read).saturating_add(self.cache_write)
+        self.input
+            .saturating_add(self.cache_read)
+            .saturating_add(self.cache_write)
     }
 }
 
@@ -305,7 +311,10 @@ mod base64_bytes {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(input: D) -> Result<Bytes, D::Error> {
         let text = std::borrow::Cow::<str>::deserialize(input)?;
-        STANDARD.decode(text.as_bytes()).map(Bytes::from).map_err(D::Error::custom)
+        STANDARD
+            .decode(text.as_bytes())
+            .map(Bytes::from)
+            .map_err(D::Error::custom)
     }
 }
 
@@ -319,7 +328,9 @@ mod tests {
         let messages = vec![
             Message::User(UserMessage {
                 parts: vec![
-                    UserPart::Text { text: "look".into() },
+                    UserPart::Text {
+                        text: "look".into(),
+                    },
                     UserPart::File(FilePart {
                         media_type: "image/png".into(),
                         name: None,
@@ -328,7 +339,11 @@ mod tests {
                 ],
             }),
             Message::Assistant(AssistantMessage {
-                model: ModelRef { api: "a".into(), provider: "p".into(), model: "m".into() },
+                model: ModelRef {
+                    api: "a".into(),
+                    provider: "p".into(),
+                    model: "m".into(),
+                },
                 parts: vec![
                     AssistantPart::Thinking {
                         text: String::new(),
@@ -338,7 +353,12 @@ mod tests {
                     AssistantPart::ToolCall(ToolCall::from_text("1".into(), "t".into(), "[1]")),
                 ],
                 stop: StopReason::ToolUse,
-                usage: Usage { input: 1, output: 2, cache_read: 3, cache_write: 4 },
+                usage: Usage {
+                    input: 1,
+                    output: 2,
+                    cache_read: 3,
+                    cache_write: 4,
+                },
                 response_id: None,
             }),
             Message::ToolResult(ToolResult {
@@ -353,6 +373,9 @@ mod tests {
         assert_eq!(json[1]["role"], "assistant");
         assert_eq!(json[1]["parts"][1]["invalidArguments"], "[1]");
         assert_eq!(json[2]["callId"], "1");
-        assert_eq!(serde_json::from_value::<Vec<Message>>(json).unwrap(), messages);
+        assert_eq!(
+            serde_json::from_value::<Vec<Message>>(json).unwrap(),
+            messages
+        );
     }
 }

@@ -180,7 +180,10 @@ struct Target<'a> {
 impl Models {
     /// The models of a project. Nothing is read or connected yet.
     pub fn new(settings: ModelSettings) -> Self {
-        Self { settings, client: Arc::new(OnceLock::new()) }
+        Self {
+            settings,
+            client: Arc::new(OnceLock::new()),
+        }
     }
 
     /// Finds a model by its name under `[models]` or by `provider/model` (split at the first `/`).
@@ -196,7 +199,8 @@ impl Models {
     pub fn resolve(&self, name: &str, base_dir: &Path) -> Result<ResolvedModel, ModelError> {
         if let Some(entry) = self.settings.named.get(name) {
             let Some(model) = &entry.model else {
-                let message = format!("[models.{name}] has no `model`: set it, or use {name}/MODEL");
+                let message =
+                    format!("[models.{name}] has no `model`: set it, or use {name}/MODEL");
                 return Err(ModelError::new(ErrorKind::Config, name, message));
             };
             return self.named(name, entry, model);
@@ -215,7 +219,10 @@ impl Models {
             return Err(self.unknown(name));
         };
         let own = known.families.is_empty()
-            || known.families.iter().any(|family| model.starts_with(family.as_str()));
+            || known
+                .families
+                .iter()
+                .any(|family| model.starts_with(family.as_str()));
         if !own {
             return Err(self.unknown(name));
         }
@@ -250,7 +257,10 @@ impl Models {
             (None, None) => known.and_then(|known| known.key_env.as_deref()),
             (None, Some(_)) => None,
         };
-        let base_url = entry.base_url.as_deref().or(known.map(|known| known.base_url.as_str()));
+        let base_url = entry
+            .base_url
+            .as_deref()
+            .or(known.map(|known| known.base_url.as_str()));
         let quirks = match entry.base_url {
             Some(_) => Quirks::default(),
             None => Quirks {
@@ -296,13 +306,17 @@ impl Models {
         };
         let known = catalog::find(family, target.model);
         let named = target.named;
-        let max_output =
-            named.and_then(|entry| entry.max_output).or(known.and_then(|known| known.max_output));
+        let max_output = named
+            .and_then(|entry| entry.max_output)
+            .or(known.and_then(|known| known.max_output));
         let server = self.server(target)?;
         let provider: Arc<dyn Provider> = match target.api {
             Api::Anthropic => Arc::new(Anthropic { server, max_output }),
             Api::OpenaiResponses => Arc::new(Responses { server }),
-            Api::OpenaiChat => Arc::new(Chat { server, quirks: target.quirks.clone() }),
+            Api::OpenaiChat => Arc::new(Chat {
+                server,
+                quirks: target.quirks.clone(),
+            }),
             Api::Scripted => {
                 let message = "a provider cannot be scripted";
                 return Err(ModelError::new(ErrorKind::Config, target.provider, message));
@@ -317,15 +331,21 @@ impl Models {
                 .and_then(|entry| entry.context)
                 .or(known.and_then(|known| known.context)),
             max_output,
-            price: named.and_then(|entry| entry.price).or(known.and_then(|known| known.price)),
-            default_thinking: if thinks { Thinking::Medium } else { Thinking::Off },
+            price: named
+                .and_then(|entry| entry.price)
+                .or(known.and_then(|known| known.price)),
+            default_thinking: if thinks {
+                Thinking::Medium
+            } else {
+                Thinking::Off
+            },
         })
     }
 
     fn server(&self, target: &Target<'_>) -> Result<Server, ModelError> {
         let provider = target.provider;
         let url = endpoint(target).map_err(|why| {
-            let message = format!("the base_url `{}` {why}", target.base_url);
+            let message = format!("the base_url {why}");
             ModelError::new(ErrorKind::Config, provider, message)
         })?;
         let key = match target.key_env {
@@ -333,7 +353,9 @@ impl Models {
             Some(var) => match (self.settings.env)(var).filter(|key| !key.is_empty()) {
                 Some(key) => Some(key),
                 None => {
-                    let kind = ErrorKind::MissingKey { var: var.to_owned() };
+                    let kind = ErrorKind::MissingKey {
+                        var: var.to_owned(),
+                    };
                     let message = format!("the key is missing: {var} is not set");
                     return Err(ModelError::new(kind, provider, message));
                 }
@@ -345,7 +367,10 @@ impl Models {
         }
         if let Some(key) = &key {
             let (name, value) = match target.api {
-                Api::Anthropic => (HeaderName::from_static("x-api-key"), key.expose().to_owned()),
+                Api::Anthropic => (
+                    HeaderName::from_static("x-api-key"),
+                    key.expose().to_owned(),
+                ),
                 _ => (AUTHORIZATION, format!("Bearer {}", key.expose())),
             };
             headers.insert(name, http::secret_header(provider, &value)?);
@@ -370,8 +395,7 @@ impl Models {
     }
 
     fn unknown(&self, name: &str) -> ModelError {
-        let mut closest =
-            catalog::closest(name, self.settings.named.keys().cloned());
+        let mut closest = catalog::closest(name, self.settings.named.keys().cloned());
         if let (None, Some((provider, model))) = (&closest, name.split_once('/')) {
             let names = PROVIDERS.keys().map(String::as_str);
             let names = names.chain(self.settings.named.keys().map(String::as_str));
@@ -389,12 +413,16 @@ impl Models {
 
 /// The address of the call.
 fn endpoint(target: &Target<'_>) -> Result<String, String> {
-    let url = reqwest::Url::parse(target.base_url).map_err(|error| format!("is bad: {error}"))?;
-    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err("is not an http or https address".to_owned());
-    }
+    let url = reqwest::Url::parse(target.base_url)
+        .map_err(|error| format!("`{}` is not an address: {error}", target.base_url))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not hold a password: use key_env".to_owned());
+    }
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(format!(
+            "`{}` is not an http or https address",
+            target.base_url
+        ));
     }
     let base = target.base_url.trim_end_matches('/');
     Ok(match target.api {

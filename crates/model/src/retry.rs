@@ -22,7 +22,11 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { max_retries: 3, base: Duration::from_secs(2), cap: Duration::from_secs(60) }
+        Self {
+            max_retries: 3,
+            base: Duration::from_secs(2),
+            cap: Duration::from_secs(60),
+        }
     }
 }
 
@@ -37,7 +41,11 @@ impl RetryPolicy {
         if attempt >= self.max_retries || !error.is_transient() {
             return None;
         }
-        let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 1.0 };
+        let jitter = if jitter.is_finite() {
+            jitter.clamp(0.0, 1.0)
+        } else {
+            1.0
+        };
         if let Some(asked) = error.retry_after() {
             return (asked <= self.cap).then(|| asked + Duration::from_millis(250).mul_f64(jitter));
         }

@@ -27,7 +27,11 @@ impl Secret {
     /// `text` with every occurrence of this key replaced, for text that a provider sent back and
     /// might have echoed it in.
     pub fn redact(&self, text: &str) -> String {
-        if self.0.len() < 4 { text.to_owned() } else { text.replace(&self.0, "[redacted]") }
+        if self.0.len() < 4 {
+            text.to_owned()
+        } else {
+            text.replace(&self.0, "[redacted]")
+        }
     }
 }
 

@@ -47,7 +47,9 @@ impl Provider for Anthropic {
         }
         let assembly = Assembly::new(reference, &request);
         let body = body.to_string().into_bytes();
-        self.server.stream(headers, body, Box::new(Messages::default()), assembly).await
+        self.server
+            .stream(headers, body, Box::new(Messages::default()), assembly)
+            .await
     }
 
     fn model_ref(&self, model: &str) -> ModelRef {
@@ -78,7 +80,9 @@ fn body(request: &Request, reference: &ModelRef, max_output: Option<u64>) -> (Va
         body["tools"] = wire_tools(&request.tools);
     }
     let style = known.map_or(ThinkingStyle::Effort, |model| model.thinking);
-    let mut max_tokens = request.max_output.or(limit.map(|limit| limit.min(DEFAULT_OUTPUT)));
+    let mut max_tokens = request
+        .max_output
+        .or(limit.map(|limit| limit.min(DEFAULT_OUTPUT)));
     let mut budgeted = false;
     match (style, request.thinking) {
         (ThinkingStyle::None, _) | (_, Thinking::Off) => {}
@@ -135,7 +139,13 @@ fn continues_without_thought(messages: &[Message]) -> bool {
     });
     last_results
         && last_answer.is_some_and(|answer| {
-            !matches!(answer.parts.first(), Some(AssistantPart::Thinking { signature: Some(_), .. }))
+            !matches!(
+                answer.parts.first(),
+                Some(AssistantPart::Thinking {
+                    signature: Some(_),
+                    ..
+                })
+            )
         })
 }
 
@@ -184,7 +194,9 @@ fn wire_messages(messages: &[Message]) -> Value {
     if let Some((_, blocks)) = wire.last_mut() {
         mark(blocks.last_mut());
     }
-    wire.into_iter().map(|(role, content)| json!({"role": role, "content": content})).collect()
+    wire.into_iter()
+        .map(|(role, content)| json!({"role": role, "content": content}))
+        .collect()
 }
 
 fn user_block(part: &UserPart) -> Option<Value> {
@@ -249,13 +261,19 @@ fn result_blocks(result: &ToolResult) -> Vec<Value> {
 fn assistant_blocks(answer: &AssistantMessage) -> Vec<Value> {
     let blocks = answer.parts.iter().filter_map(|part| match part {
         AssistantPart::Text { text, .. } => text_block(text),
-        AssistantPart::Thinking { signature: Some(data), redacted: true, .. } => {
-            Some(json!({"type": "redacted_thinking", "data": data}))
-        }
-        AssistantPart::Thinking { text, signature: Some(signature), redacted: false } => {
-            Some(json!({"type": "thinking", "thinking": text, "signature": signature}))
-        }
-        AssistantPart::Thinking { signature: None, .. } => None,
+        AssistantPart::Thinking {
+            signature: Some(data),
+            redacted: true,
+            ..
+        } => Some(json!({"type": "redacted_thinking", "data": data})),
+        AssistantPart::Thinking {
+            text,
+            signature: Some(signature),
+            redacted: false,
+        } => Some(json!({"type": "thinking", "thinking": text, "signature": signature})),
+        AssistantPart::Thinking {
+            signature: None, ..
+        } => None,
         AssistantPart::ToolCall(call) => Some(json!({
             "type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments,
         })),
@@ -273,8 +291,15 @@ struct Messages {
 #[derive(Debug)]
 enum Block {
     Text(Option<usize>),
-    Thinking { slot: Option<usize>, signature: String, redacted: bool },
-    Call { index: usize, input: Value },
+    Thinking {
+        slot: Option<usize>,
+        signature: String,
+        redacted: bool,
+    },
+    Call {
+        index: usize,
+        input: Value,
+    },
     Other,
 }
 
@@ -329,15 +354,26 @@ impl Messages {
                 let mut slot = None;
                 out.thinking(&mut slot, text("thinking"));
                 let signature = text("signature").to_owned();
-                Block::Thinking { slot, signature, redacted: false }
+                Block::Thinking {
+                    slot,
+                    signature,
+                    redacted: false,
+                }
             }
             "redacted_thinking" => {
                 let signature = text("data").to_owned();
-                Block::Thinking { slot: None, signature, redacted: true }
+                Block::Thinking {
+                    slot: None,
+                    signature,
+                    redacted: true,
+                }
             }
             "tool_use" => {
                 let index = out.start_call(text("id"), text("name"));
-                Block::Call { index, input: block["input"].clone() }
+                Block::Call {
+                    index,
+                    input: block["input"].clone(),
+                }
             }
             _ => Block::Other,
         };
@@ -369,10 +405,16 @@ impl Messages {
     }
 
     fn close(&mut self, data: &Value, out: &mut Assembly) {
-        let block = index_of(data).ok().and_then(|index| self.blocks.remove(&index));
+        let block = index_of(data)
+            .ok()
+            .and_then(|index| self.blocks.remove(&index));
         match block {
             Some(Block::Text(slot)) => out.end_text(slot, None),
-            Some(Block::Thinking { mut slot, signature, redacted }) => {
+            Some(Block::Thinking {
+                mut slot,
+                signature,
+                redacted,
+            }) => {
                 let signature = (!signature.is_empty()).then_some(signature);
                 out.end_thinking(&mut slot, signature, redacted);
             }
@@ -405,7 +447,9 @@ fn usage(data: &Value, out: &mut Assembly) {
     take("input_tokens", |usage| &mut usage.input);
     take("output_tokens", |usage| &mut usage.output);
     take("cache_read_input_tokens", |usage| &mut usage.cache_read);
-    take("cache_creation_input_tokens", |usage| &mut usage.cache_write);
+    take("cache_creation_input_tokens", |usage| {
+        &mut usage.cache_write
+    });
 }
 
 fn stop(reason: &str) -> StopReason {

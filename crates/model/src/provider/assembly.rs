@@ -67,7 +67,9 @@ impl Assembly {
         if !self.started {
             self.started = true;
             self.response_id = response_id.map(str::to_owned);
-            self.events.push_back(Event::Started { response_id: self.response_id.clone() });
+            self.events.push_back(Event::Started {
+                response_id: self.response_id.clone(),
+            });
         }
     }
 
@@ -76,10 +78,16 @@ impl Assembly {
         if delta.is_empty() {
             return;
         }
-        let index = self.slot(slot, || AssistantPart::Text { text: String::new(), signature: None });
+        let index = self.slot(slot, || AssistantPart::Text {
+            text: String::new(),
+            signature: None,
+        });
         if let Some(Part::Open(AssistantPart::Text { text, .. }, _)) = self.parts.get_mut(index) {
             text.push_str(delta);
-            self.events.push_back(Event::Text { index, delta: delta.to_owned() });
+            self.events.push_back(Event::Text {
+                index,
+                delta: delta.to_owned(),
+            });
         }
     }
 
@@ -92,7 +100,10 @@ impl Assembly {
         if let Some(Part::Open(AssistantPart::Thinking { text, .. }, _)) = self.parts.get_mut(index)
         {
             text.push_str(delta);
-            self.events.push_back(Event::Thinking { index, delta: delta.to_owned() });
+            self.events.push_back(Event::Thinking {
+                index,
+                delta: delta.to_owned(),
+            });
         }
     }
 
@@ -107,7 +118,9 @@ impl Assembly {
             return;
         }
         let index = self.open_thinking(slot);
-        let Some(part @ Part::Open(..)) = self.parts.get_mut(index) else { return };
+        let Some(part @ Part::Open(..)) = self.parts.get_mut(index) else {
+            return;
+        };
         if let Part::Open(AssistantPart::Thinking { text, .. }, _) = part {
             *part = Part::Closed(AssistantPart::Thinking {
                 text: std::mem::take(text),
@@ -115,20 +128,29 @@ impl Assembly {
                 redacted: is_redacted,
             });
             let (signature, redacted) = (new_signature, is_redacted);
-            self.events.push_back(Event::ThinkingEnd { index, signature, redacted });
+            self.events.push_back(Event::ThinkingEnd {
+                index,
+                signature,
+                redacted,
+            });
         }
     }
 
     /// Ends the text at `slot`, if it was opened.
     pub(crate) fn end_text(&mut self, slot: Option<usize>, new_signature: Option<String>) {
         let Some(index) = slot else { return };
-        let Some(part @ Part::Open(..)) = self.parts.get_mut(index) else { return };
+        let Some(part @ Part::Open(..)) = self.parts.get_mut(index) else {
+            return;
+        };
         if let Part::Open(AssistantPart::Text { text, .. }, _) = part {
             *part = Part::Closed(AssistantPart::Text {
                 text: std::mem::take(text),
                 signature: new_signature.clone(),
             });
-            self.events.push_back(Event::TextEnd { index, signature: new_signature });
+            self.events.push_back(Event::TextEnd {
+                index,
+                signature: new_signature,
+            });
         }
     }
 
@@ -145,8 +167,13 @@ impl Assembly {
         let id = distinct(&wanted, MAX_ID, |candidate| self.ids.contains(candidate));
         self.ids.insert(id.clone());
         let call = ToolCall::from_text(id.clone(), name.to_owned(), "");
-        self.parts.push(Part::Open(AssistantPart::ToolCall(call), String::new()));
-        self.events.push_back(Event::ToolCallStart { index, id, name: name.to_owned() });
+        self.parts
+            .push(Part::Open(AssistantPart::ToolCall(call), String::new()));
+        self.events.push_back(Event::ToolCallStart {
+            index,
+            id,
+            name: name.to_owned(),
+        });
         index
     }
 
@@ -156,7 +183,10 @@ impl Assembly {
         }
         if let Some(Part::Open(AssistantPart::ToolCall(_), arguments)) = self.parts.get_mut(index) {
             arguments.push_str(delta);
-            self.events.push_back(Event::ToolCallDelta { index, delta: delta.to_owned() });
+            self.events.push_back(Event::ToolCallDelta {
+                index,
+                delta: delta.to_owned(),
+            });
         }
     }
 
@@ -167,7 +197,9 @@ impl Assembly {
 
     /// Ends a tool call.
     pub(crate) fn end_call(&mut self, index: usize, signature: Option<String>) {
-        let Some(part) = self.parts.get_mut(index) else { return };
+        let Some(part) = self.parts.get_mut(index) else {
+            return;
+        };
         if let Part::Open(AssistantPart::ToolCall(open), arguments) = part {
             let id = std::mem::take(&mut open.id);
             let name = std::mem::take(&mut open.name);

@@ -27,16 +27,19 @@ pub(crate) struct Failure<'a> {
 /// Classifies a failure. The error's message is the provider's, cut to one line.
 pub(crate) fn classify(failure: &Failure<'_>) -> ModelError {
     let told = Told::read(failure.body);
+    // Inside a stream, and from routers, the code may be the HTTP status.
+    let coded = || told.codes.iter().find_map(|code| code.parse::<u16>().ok());
+    let status = failure.status.or_else(coded);
     let kind = told
         .codes
         .iter()
         .find_map(|code| by_code(code, &told.message, failure.retry_after))
-        .or_else(|| by_status(failure.status?, &told.message, failure.retry_after))
+        .or_else(|| by_status(status?, &told.message, failure.retry_after))
         .unwrap_or_else(|| by_prose(&told.message, failure.retry_after));
     let kind = match kind {
-        ErrorKind::RateLimit { retry_after: None } => {
-            ErrorKind::RateLimit { retry_after: delay_in_prose(&told.message) }
-        }
+        ErrorKind::RateLimit { retry_after: None } => ErrorKind::RateLimit {
+            retry_after: delay_in_prose(&told.message),
+        },
         kind => kind,
     };
     let message = match (told.message.is_empty(), failure.status) {
@@ -66,10 +69,16 @@ impl Told {
     /// `{"message": "…"}`, `{"detail": …}`, any of them in a list, or no JSON at all.
     fn read(body: &str) -> Self {
         let Ok(value) = serde_json::from_str::<Value>(body.trim()) else {
-            return Self { codes: Vec::new(), message: page_text(body) };
+            return Self {
+                codes: Vec::new(),
+                message: page_text(body),
+            };
         };
         let outer = value.get(0).unwrap_or(&value);
-        let inner = outer.get("error").filter(|error| !error.is_null()).unwrap_or(outer);
+        let inner = outer
+            .get("error")
+            .filter(|error| !error.is_null())
+            .unwrap_or(outer);
         let mut codes = Vec::new();
         for object in [inner, outer] {
             for key in ["code", "type", "status", "__type"] {
@@ -87,7 +96,11 @@ impl Told {
             outer.get("detail").and_then(Value::as_str),
         ];
         let mut message = texts.into_iter().flatten().next().map_or_else(
-            || outer.get("detail").map_or_else(|| value.to_string(), Value::to_string),
+            || {
+                outer
+                    .get("detail")
+                    .map_or_else(|| value.to_string(), Value::to_string)
+            },
             str::to_owned,
         );
         // A router passes on what the provider behind it said.
@@ -104,7 +117,9 @@ fn page_text(body: &str) -> String {
     if !body.trim_start().starts_with('<') {
         return body.trim().to_owned();
     }
-    let title = body.split_once("<title>").and_then(|(_, rest)| rest.split_once("</title>"));
+    let title = body
+        .split_once("<title>")
+        .and_then(|(_, rest)| rest.split_once("</title>"));
     let title = title.map_or("", |(title, _)| title.trim());
     if title.is_empty() {
         "the server answered with an HTML page".to_owned()
@@ -126,20 +141,38 @@ fn by_code(code: &str, message: &str, retry_after: Option<Duration>) -> Option<E
         | "GoUsageLimitError"
         | "FreeUsageLimitError"
         | "1308" => ErrorKind::Quota,
-        "rate_limit_error" | "rate_limit_exceeded" | "RESOURCE_EXHAUSTED"
-        | "ThrottlingException" | "requests" | "tokens" => limit_or_quota(message, retry_after),
-        "overloaded_error" | "server_error" | "api_error" | "timeout_error" | "UNAVAILABLE"
-        | "INTERNAL" | "DEADLINE_EXCEEDED" | "server_overloaded" | "slow_down"
-        | "internal_server_error" | "service_unavailable" => {
+        "rate_limit_error"
+        | "rate_limit_exceeded"
+        | "RESOURCE_EXHAUSTED"
+        | "ThrottlingException"
+        | "requests"
+        | "tokens" => limit_or_quota(message, retry_after),
+        "overloaded_error"
+        | "server_error"
+        | "api_error"
+        | "timeout_error"
+        | "UNAVAILABLE"
+        | "INTERNAL"
+        | "DEADLINE_EXCEEDED"
+        | "server_overloaded"
+        | "slow_down"
+        | "internal_server_error"
+        | "service_unavailable" => {
             // Local servers call every failure of theirs a server error.
-            if is_overflow(message) { ErrorKind::ContextOverflow } else { ErrorKind::Overloaded }
+            if is_overflow(message) {
+                ErrorKind::ContextOverflow
+            } else {
+                ErrorKind::Overloaded
+            }
         }
-        "authentication_error" | "permission_error" | "invalid_api_key" | "UNAUTHENTICATED"
-        | "PERMISSION_DENIED" | "unauthorized" => ErrorKind::Auth,
+        "authentication_error"
+        | "permission_error"
+        | "invalid_api_key"
+        | "UNAUTHENTICATED"
+        | "PERMISSION_DENIED"
+        | "unauthorized" => ErrorKind::Auth,
         "model_not_found" => ErrorKind::UnknownModel { closest: None },
-        "not_found_error" if message.contains("model") => {
-            ErrorKind::UnknownModel { closest: None }
-        }
+        "not_found_error" if message.contains("model") => ErrorKind::UnknownModel { closest: None },
         "content_policy_violation" | "content_filter" | "invalid_prompt" => ErrorKind::Refused,
         _ => return None,
     };
@@ -248,8 +281,14 @@ static OUT_OF_MONEY: LazyLock<RegexSet> = LazyLock::new(|| {
     ])
 });
 
-static LIMITED: LazyLock<RegexSet> =
-    LazyLock::new(|| set(&["rate.?limit", "too many requests", r"\b429\b", "resource.?exhausted"]));
+static LIMITED: LazyLock<RegexSet> = LazyLock::new(|| {
+    set(&[
+        "rate.?limit",
+        "too many requests",
+        r"\b429\b",
+        "resource.?exhausted",
+    ])
+});
 
 static TRANSIENT: LazyLock<RegexSet> = LazyLock::new(|| {
     set(&[
@@ -271,7 +310,11 @@ static TRANSIENT: LazyLock<RegexSet> = LazyLock::new(|| {
 /// A date counts from the response's own `date`, so that no clock of ours is involved.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let number = |text: &str| text.parse::<f64>().ok().filter(|n| n.is_finite() && *n >= 0.0);
+    let number = |text: &str| {
+        text.parse::<f64>()
+            .ok()
+            .filter(|n| n.is_finite() && *n >= 0.0)
+    };
     if let Some(millis) = text("retry-after-ms").and_then(number) {
         return Duration::try_from_secs_f64(millis / 1000.0).ok();
     }
@@ -279,7 +322,11 @@ pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     if let Some(seconds) = number(asked) {
         return Duration::try_from_secs_f64(seconds).ok();
     }
-    let date = |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|date| date.timestamp());
+    let date = |text: &str| {
+        jiff::fmt::rfc2822::parse(text)
+            .ok()
+            .map(|date| date.timestamp())
+    };
     let wait = date(asked)?.duration_since(date(text("date")?)?);
     Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
 }
@@ -304,7 +351,9 @@ fn duration_at(text: &str) -> Option<Duration> {
         let digits = rest
             .find(|ch: char| !ch.is_ascii_digit() && ch != '.')
             .unwrap_or(rest.len());
-        let Ok(number) = rest[..digits].parse::<f64>() else { break };
+        let Ok(number) = rest[..digits].parse::<f64>() else {
+            break;
+        };
         let tail = rest[digits..].trim_start();
         let (unit, length) = if tail.starts_with("ms") {
             (0.001, 2)
@@ -321,5 +370,188 @@ fn duration_at(text: &str) -> Option<Duration> {
         found = true;
         rest = &tail[length..];
     }
-    if found { Duration::try_from_secs_f64(seconds).ok() } else { None }
+    if found {
+        Duration::try_from_secs_f64(seconds).ok()
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn code(status: Option<u16>, body: &str) -> &'static str {
+        classify(&Failure {
+            provider: "p",
+            status,
+            retry_after: None,
+            body,
+        })
+        .code()
+    }
+
+    #[test]
+    fn the_patterns_compile() {
+        for set in [
+            &NOT_OVERFLOW,
+            &OVERFLOW,
+            &OUT_OF_MONEY,
+            &LIMITED,
+            &TRANSIENT,
+        ] {
+            assert!(!set.is_empty());
+        }
+        assert!(delay_in_prose("try again in 1s").is_some());
+    }
+
+    #[test]
+    fn each_providers_words_for_an_overflow_are_known() {
+        let overflows = [
+            "prompt is too long: 213462 tokens > 200000 maximum",
+            "Input is too long for requested model.",
+            "Your input exceeds the context window of this model",
+            "The input token count (1196265) exceeds the maximum number of tokens allowed",
+            "This model's maximum prompt length is 131072 but the request contains 537812 tokens",
+            "Please reduce the length of the messages or completion",
+            "This endpoint's maximum context length is 16385 tokens. However, you requested 20000",
+            "maximum context length of 4096 tokens",
+            "prompt token count of 200000 exceeds the limit of 128000",
+            "the request exceeds the available context size, try increasing it",
+            "tokens to keep from the initial prompt is greater than the context length",
+            "invalid params, context window exceeds limit",
+            "Your request exceeded model token limit: 262144",
+            "Prompt contains 40000 tokens, too large for model with 32768 maximum context length",
+            "model_context_window_exceeded",
+            "context_length_exceeded",
+            "context length exceeded",
+            "Too many tokens",
+            "Token limit exceeded",
+            "prompt exceeds max length",
+            "request_too_large",
+            "Context window exceeded",
+            "maximum allowed input length is 10",
+            "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
+            "prompt has 9000 tokens, but the configured context size is 8192",
+            "prompt too long; exceeded max context length by 5 tokens",
+            "Range of input length should be [1, 30720]",
+        ];
+        for message in overflows {
+            assert!(is_overflow(message), "{message}");
+            let body = serde_json::json!({"error": {"message": message}}).to_string();
+            for status in [Some(400), Some(422), Some(500), None] {
+                assert_eq!(
+                    code(status, &body),
+                    "model_context_overflow",
+                    "{status:?} {message}"
+                );
+            }
+            // The status has the last word where it is clear.
+            assert_eq!(code(Some(429), &body), "model_rate_limit", "{message}");
+            assert_eq!(code(Some(503), &body), "model_overloaded", "{message}");
+        }
+    }
+
+    #[test]
+    fn what_only_sounds_like_an_overflow_is_none() {
+        for message in [
+            "ThrottlingException: Too many tokens, please wait before trying again.",
+            "Throttling error: Too many tokens",
+            "Service unavailable: too many tokens",
+            "Rate limit reached: too many tokens per minute",
+            "Too many requests",
+            "400 (no body)",
+            "invalid api key",
+        ] {
+            assert!(!is_overflow(message), "{message}");
+        }
+    }
+
+    #[test]
+    fn the_code_decides_before_the_status_and_the_status_before_the_prose() {
+        let body = |code: &str, message: &str| {
+            serde_json::json!({"error": {"code": code, "message": message}}).to_string()
+        };
+        let cases = [
+            (
+                Some(400),
+                body("rate_limit_exceeded", "too many tokens"),
+                "model_rate_limit",
+            ),
+            (
+                Some(500),
+                body("context_length_exceeded", "oops"),
+                "model_context_overflow",
+            ),
+            (
+                Some(400),
+                body("insufficient_quota", "rate limit"),
+                "model_quota",
+            ),
+            (
+                Some(429),
+                body("", "You exceeded your current quota"),
+                "model_quota",
+            ),
+            (
+                Some(429),
+                body("", "monthly usage limit reached"),
+                "model_quota",
+            ),
+            (Some(401), body("", "overloaded"), "model_auth"),
+            (Some(413), body("", "rate limit"), "model_context_overflow"),
+            (
+                Some(404),
+                body("", "The model `x` does not exist"),
+                "model_unknown",
+            ),
+            (
+                Some(404),
+                body("", "no such route"),
+                "model_invalid_request",
+            ),
+            (Some(402), body("", ""), "model_quota"),
+            (Some(408), body("", ""), "model_overloaded"),
+            (Some(520), body("", ""), "model_overloaded"),
+            (None, body("", "Overloaded"), "model_overloaded"),
+            (None, body("", "upstream connect error"), "model_overloaded"),
+            (
+                None,
+                body("", "request id 5002911 failed"),
+                "model_invalid_request",
+            ),
+            (None, body("429", "slow down"), "model_rate_limit"),
+            (None, body("", "error 429"), "model_rate_limit"),
+        ];
+        for (status, body, wanted) in cases {
+            assert_eq!(code(status, &body), wanted, "{status:?} {body}");
+        }
+    }
+
+    #[test]
+    fn every_form_of_error_body_is_read() {
+        let message = |body: &str| {
+            classify(&Failure {
+                provider: "p",
+                status: Some(400),
+                body,
+                ..Failure::default()
+            })
+            .message
+        };
+        assert_eq!(message(r#"{"error":{"message":"a"}}"#), "a");
+        assert_eq!(message(r#"{"error":"b"}"#), "b");
+        assert_eq!(message(r#"{"message":"c"}"#), "c");
+        assert_eq!(message(r#"{"detail":"d"}"#), "d");
+        assert_eq!(message(r#"{"detail":[{"loc":1}]}"#), r#"[{"loc":1}]"#);
+        assert_eq!(
+            message(r#"[{"error":{"message":"e","status":"INVALID"}}]"#),
+            "e"
+        );
+        assert_eq!(message("plain\n text"), "plain text");
+        assert_eq!(message(""), "the server answered 400 without a message");
+        let routed = r#"{"error":{"message":"f","metadata":{"raw":"g"}}}"#;
+        assert_eq!(message(routed), "f g");
+    }
 }

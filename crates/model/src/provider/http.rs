@@ -76,15 +76,24 @@ impl Server {
             .headers(self.headers.clone())
             .headers(extra)
             .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(reqwest::header::ACCEPT, HeaderValue::from_static("text/event-stream"))
+            .header(
+                reqwest::header::ACCEPT,
+                HeaderValue::from_static("text/event-stream"),
+            )
             .body(body);
         let response = match tokio::time::timeout(self.idle, request.send()).await {
             Ok(response) => response.map_err(|error| self.unreachable(&error))?,
             Err(_elapsed) => return Err(self.stalled("the server did not answer")),
         };
         let status = response.status();
-        let media = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        let media = media.unwrap_or("text/event-stream").trim().to_ascii_lowercase();
+        let media = response
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok());
+        let media = media
+            .unwrap_or("text/event-stream")
+            .trim()
+            .to_ascii_lowercase();
         if status.is_success() && media.starts_with("text/event-stream") {
             let state = Answer {
                 server: self.clone(),
@@ -133,7 +142,10 @@ impl Server {
 
     fn unreachable(&self, error: &reqwest::Error) -> ModelError {
         let host = reqwest::Url::parse(&self.url).ok();
-        let host = host.as_ref().and_then(reqwest::Url::host_str).unwrap_or("the server");
+        let host = host
+            .as_ref()
+            .and_then(reqwest::Url::host_str)
+            .unwrap_or("the server");
         let why = root_cause(error);
         let message = if error.is_timeout() {
             format!("connecting to {host} took too long")
@@ -142,7 +154,11 @@ impl Server {
         } else {
             format!("the connection to {host} broke before an answer: {why}")
         };
-        let kind = if error.is_builder() { ErrorKind::Config } else { ErrorKind::Network };
+        let kind = if error.is_builder() {
+            ErrorKind::Config
+        } else {
+            ErrorKind::Network
+        };
         self.redacted(ModelError::new(kind, &self.provider, message))
     }
 
@@ -152,7 +168,11 @@ impl Server {
     }
 
     fn protocol(&self, message: impl AsRef<str>) -> ModelError {
-        self.redacted(ModelError::new(ErrorKind::Protocol, &self.provider, message))
+        self.redacted(ModelError::new(
+            ErrorKind::Protocol,
+            &self.provider,
+            message,
+        ))
     }
 
     /// A provider may echo the key that it was sent.
@@ -260,7 +280,11 @@ impl Answer {
 /// `Network` when TLS cannot be set up.
 pub(crate) fn client(connect_timeout: Duration) -> Result<reqwest::Client, ModelError> {
     let fail = |why: String| {
-        ModelError::new(ErrorKind::Network, "models", format!("cannot set up TLS: {why}"))
+        ModelError::new(
+            ErrorKind::Network,
+            "models",
+            format!("cannot set up TLS: {why}"),
+        )
     };
     let ring = Arc::new(rustls::crypto::ring::default_provider());
     // Slim containers have no certificates: those of Mozilla serve then.

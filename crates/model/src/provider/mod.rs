@@ -41,13 +41,19 @@ pub trait Provider: Send + Sync + Debug {
 fn unreadable(file: &FilePart) -> String {
     let name = file.name.as_deref().unwrap_or("without a name");
     let size = file.data.len();
-    format!("[A file that cannot be shown here: {name}, {}, {size} bytes]", file.media_type)
+    format!(
+        "[A file that cannot be shown here: {name}, {}, {size} bytes]",
+        file.media_type
+    )
 }
 
 /// A text file as text, for the formats that have no text files.
 fn text_file(file: &FilePart) -> String {
     let name = file.name.as_deref().unwrap_or("file");
-    format!("<file name=\"{name}\">\n{}\n</file>", String::from_utf8_lossy(&file.data))
+    format!(
+        "<file name=\"{name}\">\n{}\n</file>",
+        String::from_utf8_lossy(&file.data)
+    )
 }
 
 /// The text of a tool result for the formats that have no flag for failure.

@@ -71,9 +71,18 @@ pub(crate) struct Chat {
 impl Provider for Chat {
     async fn stream(&self, request: Request) -> Result<EventStream, ModelError> {
         let reference = self.model_ref(&request.model);
-        let body = body(&request, &reference, &self.quirks).to_string().into_bytes();
+        let body = body(&request, &reference, &self.quirks)
+            .to_string()
+            .into_bytes();
         let assembly = Assembly::new(reference, &request);
-        self.server.stream(HeaderMap::new(), body, Box::new(Chunks::default()), assembly).await
+        self.server
+            .stream(
+                HeaderMap::new(),
+                body,
+                Box::new(Chunks::default()),
+                assembly,
+            )
+            .await
     }
 
     fn model_ref(&self, model: &str) -> ModelRef {
@@ -86,7 +95,10 @@ impl Provider for Chat {
 }
 
 fn body(request: &Request, reference: &ModelRef, quirks: &Quirks) -> Value {
-    let ids = IdRule { max: quirks.max_id, plain: quirks.plain_ids };
+    let ids = IdRule {
+        max: quirks.max_id,
+        plain: quirks.plain_ids,
+    };
     let messages = handoff::prepare(&request.messages, reference, ids);
     let mut wire = Vec::new();
     if !request.system.is_empty() {
@@ -157,7 +169,10 @@ fn flush_images(images: &mut Vec<Value>, wire: &mut Vec<Value>) {
 /// Plain text where there is nothing else: not every server takes a list.
 fn simple(parts: Vec<Value>) -> Value {
     if parts.iter().all(|part| part["type"] == "text") {
-        let texts: Vec<&str> = parts.iter().filter_map(|part| part["text"].as_str()).collect();
+        let texts: Vec<&str> = parts
+            .iter()
+            .filter_map(|part| part["text"].as_str())
+            .collect();
         Value::String(texts.join("\n"))
     } else {
         Value::Array(parts)
@@ -200,13 +215,21 @@ fn tool_message(result: &ToolResult, images: &mut Vec<Value>) -> Value {
 fn assistant(answer: &AssistantMessage, quirks: &Quirks) -> Value {
     let mut message = json!({"role": "assistant"});
     let text = answer.text();
-    message["content"] = if text.is_empty() { Value::Null } else { Value::String(text) };
+    message["content"] = if text.is_empty() {
+        Value::Null
+    } else {
+        Value::String(text)
+    };
     let mut calls = Vec::new();
     for part in &answer.parts {
         match part {
             AssistantPart::Text { .. } => {}
-            AssistantPart::Thinking { text, signature, .. } => {
-                let field = signature.as_deref().filter(|field| THOUGHT_FIELDS.contains(field));
+            AssistantPart::Thinking {
+                text, signature, ..
+            } => {
+                let field = signature
+                    .as_deref()
+                    .filter(|field| THOUGHT_FIELDS.contains(field));
                 if let (true, Some(field)) = (quirks.replay_thoughts, field) {
                     let earlier = message[field].as_str().map(|text| format!("{text}\n"));
                     message[field] = json!(earlier.unwrap_or_default() + text);
@@ -303,7 +326,10 @@ impl Chunks {
             // Thoughts after text begin a new part.
             self.close_text(out);
             self.thought_field = Some(field);
-            out.thinking(&mut self.thinking, delta[field].as_str().unwrap_or_default());
+            out.thinking(
+                &mut self.thinking,
+                delta[field].as_str().unwrap_or_default(),
+            );
         }
         for field in ["content", "refusal"] {
             if let Some(text) = delta[field].as_str().filter(|text| !text.is_empty()) {
@@ -311,7 +337,10 @@ impl Chunks {
                 out.text(&mut self.text, text);
             }
         }
-        if let Some(calls) = delta["tool_calls"].as_array().filter(|calls| !calls.is_empty()) {
+        if let Some(calls) = delta["tool_calls"]
+            .as_array()
+            .filter(|calls| !calls.is_empty())
+        {
             self.close_thinking(out);
             self.close_text(out);
             for call in calls {
@@ -328,7 +357,10 @@ impl Chunks {
         let known = match key {
             Some(_) => self.calls.iter().rposition(|call| call.key == key),
             None if id.is_empty() && name.is_empty() => self.calls.len().checked_sub(1),
-            None => self.calls.iter().position(|call| !id.is_empty() && call.id == id),
+            None => self
+                .calls
+                .iter()
+                .position(|call| !id.is_empty() && call.id == id),
         };
         // Some servers number every call 0 and tell them apart by id.
         let known = known.filter(|&at| {
@@ -336,7 +368,14 @@ impl Chunks {
             id.is_empty() || earlier.is_empty() || earlier == id
         });
         let at = known.unwrap_or_else(|| {
-            self.calls.push(Call { key, ..Call::default() });
+            // A call without arguments keeps its place before the next one.
+            for earlier in self.calls.iter_mut().filter(|call| !call.name.is_empty()) {
+                earlier.open(out);
+            }
+            self.calls.push(Call {
+                key,
+                ..Call::default()
+            });
             self.calls.len() - 1
         });
         let call = &mut self.calls[at];
@@ -372,13 +411,17 @@ impl Chunks {
 
 impl Call {
     fn open(&mut self, out: &mut Assembly) {
-        let index = *self.index.get_or_insert_with(|| out.start_call(&self.id, &self.name));
+        let index = *self
+            .index
+            .get_or_insert_with(|| out.start_call(&self.id, &self.name));
         out.call_delta(index, &std::mem::take(&mut self.waiting));
     }
 }
 
 fn usage(data: &Value, out: &mut Assembly) {
-    let Some(prompt) = data["prompt_tokens"].as_u64() else { return };
+    let Some(prompt) = data["prompt_tokens"].as_u64() else {
+        return;
+    };
     let details = &data["prompt_tokens_details"];
     let cache_read = details["cached_tokens"]
         .as_u64()

@@ -35,7 +35,9 @@ impl Provider for Responses {
         let reference = self.model_ref(&request.model);
         let body = body(&request, &reference).to_string().into_bytes();
         let assembly = Assembly::new(reference, &request);
-        self.server.stream(HeaderMap::new(), body, Box::new(Items::default()), assembly).await
+        self.server
+            .stream(HeaderMap::new(), body, Box::new(Items::default()), assembly)
+            .await
     }
 
     fn model_ref(&self, model: &str) -> ModelRef {
@@ -139,7 +141,9 @@ fn answer_items(answer: &AssistantMessage, items: &mut Vec<Value>) {
                     "status": "completed",
                     "content": [{"type": "output_text", "text": text, "annotations": []}],
                 });
-                let kept = signature.as_deref().and_then(|kept| serde_json::from_str(kept).ok());
+                let kept = signature
+                    .as_deref()
+                    .and_then(|kept| serde_json::from_str(kept).ok());
                 if let Some(Value::Object(kept)) = kept {
                     for (key, value) in kept {
                         item[key] = value;
@@ -148,10 +152,19 @@ fn answer_items(answer: &AssistantMessage, items: &mut Vec<Value>) {
                 items.push(item);
             }
             // The whole item, as it came.
-            AssistantPart::Thinking { signature: Some(item), .. } => {
-                items.extend(serde_json::from_str::<Value>(item).ok().filter(Value::is_object));
+            AssistantPart::Thinking {
+                signature: Some(item),
+                ..
+            } => {
+                items.extend(
+                    serde_json::from_str::<Value>(item)
+                        .ok()
+                        .filter(Value::is_object),
+                );
             }
-            AssistantPart::Thinking { signature: None, .. } => {}
+            AssistantPart::Thinking {
+                signature: None, ..
+            } => {}
             AssistantPart::ToolCall(call) => {
                 let arguments = match &call.invalid_arguments {
                     Some(text) => text.clone(),
@@ -174,7 +187,10 @@ fn answer_items(answer: &AssistantMessage, items: &mut Vec<Value>) {
 
 fn result_item(result: &ToolResult) -> Value {
     let text = result.text();
-    let has_files = result.parts.iter().any(|part| matches!(part, ResultPart::File(_)));
+    let has_files = result
+        .parts
+        .iter()
+        .any(|part| matches!(part, ResultPart::File(_)));
     let output = if has_files {
         let parts = result.parts.iter().map(|part| match part {
             ResultPart::Text { text } => json!({"type": "input_text", "text": text}),
@@ -283,7 +299,10 @@ impl Items {
     }
 
     fn text(&mut self, data: &Value, delta: &str, out: &mut Assembly) -> Result<(), DecodeError> {
-        let item = self.open.entry(index_of(data)?).or_insert(Item::Message(None));
+        let item = self
+            .open
+            .entry(index_of(data)?)
+            .or_insert(Item::Message(None));
         if let Item::Message(slot) = item {
             out.text(slot, delta);
         }

@@ -84,7 +84,10 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { chars: 12, delay_ms: 0 }
+        Self {
+            chars: 12,
+            delay_ms: 0,
+        }
     }
 }
 
@@ -138,8 +141,18 @@ pub(super) struct ScriptUsage {
 
 impl From<ScriptUsage> for Usage {
     fn from(usage: ScriptUsage) -> Self {
-        let ScriptUsage { input, output, cache_read, cache_write } = usage;
-        Self { input, output, cache_read, cache_write }
+        let ScriptUsage {
+            input,
+            output,
+            cache_read,
+            cache_write,
+        } = usage;
+        Self {
+            input,
+            output,
+            cache_read,
+            cache_write,
+        }
     }
 }
 
@@ -198,10 +211,16 @@ impl Script {
                 return Err("`stream.chars` must be at least 1".to_owned());
             }
             let bad = turn.tools.iter().find(|tool| {
-                !matches!(tool.input, Value::Null | Value::Object(_) | Value::String(_))
+                !matches!(
+                    tool.input,
+                    Value::Null | Value::Object(_) | Value::String(_)
+                )
             });
             if let Some(tool) = bad {
-                return Err(format!("the `input` of tool `{}` is not a mapping", tool.name));
+                return Err(format!(
+                    "the `input` of tool `{}` is not a mapping",
+                    tool.name
+                ));
             }
         }
         Ok(script)

@@ -49,14 +49,21 @@ impl Scripted {
             let message = format!("the script {}: {why}", path.display());
             ModelError::new(ErrorKind::Script, provider, message)
         };
-        let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
+        let size = std::fs::metadata(path)
+            .map_err(|error| fail(error.to_string()))?
+            .len();
         if size > MAX_SCRIPT {
             return Err(fail(format!("it is larger than {MAX_SCRIPT} bytes")));
         }
         let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
         let script = Arc::new(Script::parse(&text).map_err(fail)?);
         let (provider, name) = (provider.to_owned(), name.to_owned());
-        Ok(Self { script, provider, name, idle })
+        Ok(Self {
+            script,
+            provider,
+            name,
+            idle,
+        })
     }
 
     /// A model from the text of a script, called `scripted/inline`, with an idle deadline of
@@ -131,7 +138,11 @@ impl Scripted {
             let got = matches!(last, Some(Message::ToolResult(result)) if result.is_error);
             if got != wanted {
                 let text = text_of(last);
-                return mismatch("the last result's is_error to be", &wanted.to_string(), &text);
+                return mismatch(
+                    "the last result's is_error to be",
+                    &wanted.to_string(),
+                    &text,
+                );
             }
         }
         if let Some(pattern) = &expect.matches {
@@ -160,7 +171,10 @@ impl Scripted {
         let (kind, message) = match fault.kind {
             FaultKind::RateLimit => {
                 let retry_after = fault.retry_after_ms.map(Duration::from_millis);
-                (ErrorKind::RateLimit { retry_after }, "the script says: too many requests")
+                (
+                    ErrorKind::RateLimit { retry_after },
+                    "the script says: too many requests",
+                )
             }
             FaultKind::Overloaded => (ErrorKind::Overloaded, "the script says: overloaded"),
             FaultKind::Error => (ErrorKind::InvalidRequest, "the script says: bad request"),
@@ -168,9 +182,10 @@ impl Scripted {
             FaultKind::Stall => (ErrorKind::Stalled, "the script let the stream stall"),
             FaultKind::Network => (ErrorKind::Network, "the script says: connection refused"),
             FaultKind::Auth => (ErrorKind::Auth, "the script says: wrong key"),
-            FaultKind::ContextOverflow => {
-                (ErrorKind::ContextOverflow, "the script says: the prompt is too long")
-            }
+            FaultKind::ContextOverflow => (
+                ErrorKind::ContextOverflow,
+                "the script says: the prompt is too long",
+            ),
         };
         ModelError::new(kind, &self.provider, message)
     }
@@ -210,8 +225,10 @@ impl Provider for Scripted {
         if let Some(expect) = &turn.expect {
             self.check(expect, &request)?;
         }
-        let fault =
-            turn.fault.as_ref().filter(|fault| request.position.attempt < fault.attempts);
+        let fault = turn
+            .fault
+            .as_ref()
+            .filter(|fault| request.position.attempt < fault.attempts);
         let early = fault.filter(|fault| {
             fault.after_chars == 0 && !matches!(fault.kind, FaultKind::Cut | FaultKind::Stall)
         });
@@ -228,7 +245,11 @@ impl Provider for Scripted {
             };
         }
         let delay = Duration::from_millis(turn.stream.delay_ms);
-        let play = Play { steps, ending, delay };
+        let play = Play {
+            steps,
+            ending,
+            delay,
+        };
         Ok(Box::pin(futures::stream::unfold(play, Play::next)))
     }
 
@@ -244,7 +265,9 @@ impl Provider for Scripted {
 /// The events of a whole turn.
 fn steps(turn: &Turn, request: &Request, reference: ModelRef) -> VecDeque<Event> {
     let mut out = Assembly::new(reference, request);
-    out.usage = turn.usage.map_or_else(|| estimate(turn, request), Usage::from);
+    out.usage = turn
+        .usage
+        .map_or_else(|| estimate(turn, request), Usage::from);
     out.start(None);
     let size = turn.stream.chars;
     let mut thinking = None;
@@ -290,7 +313,10 @@ fn cut(steps: &mut VecDeque<Event>, after_chars: usize) {
             | Event::ToolCallDelta { delta, .. } => {
                 let length = delta.chars().count();
                 if length >= left {
-                    let end = delta.char_indices().nth(left).map_or(delta.len(), |(at, _)| at);
+                    let end = delta
+                        .char_indices()
+                        .nth(left)
+                        .map_or(delta.len(), |(at, _)| at);
                     delta.truncate(end);
                     if !delta.is_empty() {
                         kept.push_back(step);
@@ -317,7 +343,10 @@ fn pieces(text: &str, size: usize) -> impl Iterator<Item = &str> {
         if rest.is_empty() {
             return None;
         }
-        let end = rest.char_indices().nth(size).map_or(rest.len(), |(at, _)| at);
+        let end = rest
+            .char_indices()
+            .nth(size)
+            .map_or(rest.len(), |(at, _)| at);
         let (piece, tail) = rest.split_at(end);
         rest = tail;
         Some(piece)
@@ -332,18 +361,31 @@ fn estimate(turn: &Turn, request: &Request) -> Usage {
         input += match message {
             Message::User(_) | Message::ToolResult(_) => text_of(Some(message)).len(),
             Message::Assistant(answer) => {
-                let calls = answer.tool_calls().map(|call| call.arguments.to_string().len());
+                let calls = answer
+                    .tool_calls()
+                    .map(|call| call.arguments.to_string().len());
                 answer.text().len() + calls.sum::<usize>()
             }
         };
         if let Message::ToolResult(result) = message {
-            let files = result.parts.iter().filter(|part| matches!(part, ResultPart::File(_)));
+            let files = result
+                .parts
+                .iter()
+                .filter(|part| matches!(part, ResultPart::File(_)));
             input += files.count() * 4800;
         }
     }
-    let calls: usize = turn.tools.iter().map(|tool| tool.input.to_string().len()).sum();
+    let calls: usize = turn
+        .tools
+        .iter()
+        .map(|tool| tool.input.to_string().len())
+        .sum();
     let output = turn.thinking.len() + turn.text.len() + calls;
-    Usage { input: tokens(input), output: tokens(output), ..Usage::default() }
+    Usage {
+        input: tokens(input),
+        output: tokens(output),
+        ..Usage::default()
+    }
 }
 
 /// How a played answer ends.

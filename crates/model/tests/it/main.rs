@@ -1,0 +1,11 @@
+//! The tests of this crate that need no private access, in one binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod handoff;
+mod messages;
+mod providers;
+mod resolve;
+mod retry;
+mod scripted;
+mod sse;

@@ -1,0 +1,812 @@
+//! One suite for every wire format, against a server that speaks all of them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bowline_model::{
+    Api, AssistantPart, ErrorKind, Event, FilePart, Message, ModelError, ModelSettings, Models,
+    NamedModel, Request, ResolvedModel, ResultPart, Secret, StopReason, Thinking, ToolResult,
+    Usage, UserMessage, UserPart,
+};
+use bowline_testkit::provider::{
+    Answer, ErrorClass, FakeProvider, FakeUsage, Gate, RecordedRequest, Reply, Stop, Wire,
+};
+use futures::StreamExt as _;
+use serde_json::{Value, json};
+
+use crate::messages::{call, collect, request, result, said, text, thought, user, whole};
+
+const KEY: &str = "sk-test-0123456789abcdef";
+/// Long enough for a busy machine, and never waited for unless a test wants it.
+const PATIENT: Duration = Duration::from_secs(60);
+
+fn model(base_url: String, wire: Wire, idle: Duration) -> ResolvedModel {
+    let api = match wire {
+        Wire::Anthropic => Api::Anthropic,
+        Wire::Responses => Api::OpenaiResponses,
+        Wire::Chat => Api::OpenaiChat,
+    };
+    let mut settings = ModelSettings::new(|_| Some(Secret::new(KEY)), ".");
+    settings.idle_deadline = idle;
+    let entry = NamedModel {
+        api,
+        base_url: Some(base_url),
+        key_env: Some("TEST_KEY".to_owned()),
+        model: Some("test-model".to_owned()),
+        context: None,
+        max_output: Some(8192),
+        price: None,
+    };
+    settings.named.insert("test".to_owned(), entry);
+    Models::new(settings)
+        .resolve("test", Path::new("."))
+        .unwrap()
+}
+
+struct Bench {
+    server: FakeProvider,
+    model: ResolvedModel,
+    wire: Wire,
+}
+
+impl Bench {
+    async fn new(wire: Wire) -> Self {
+        Self::with_idle(wire, PATIENT).await
+    }
+
+    async fn with_idle(wire: Wire, idle: Duration) -> Self {
+        let server = FakeProvider::start().await.unwrap();
+        let model = model(server.base_url(wire), wire, idle);
+        Self {
+            server,
+            model,
+            wire,
+        }
+    }
+
+    async fn answer(&self, reply: Answer, request: Request) -> bowline_model::AssistantMessage {
+        self.server.push(reply);
+        whole(self.model.provider.stream(request).await.unwrap()).await
+    }
+
+    async fn ask(&self, reply: Answer) -> bowline_model::AssistantMessage {
+        self.answer(reply, request("test-model", vec![user("hello")]))
+            .await
+    }
+
+    async fn refused(&self, reply: Reply) -> ModelError {
+        self.server.push(reply);
+        match self
+            .model
+            .provider
+            .stream(request("test-model", vec![user("hello")]))
+            .await
+        {
+            Ok(_) => panic!("{:?}: no error", self.wire),
+            Err(error) => error,
+        }
+    }
+
+    async fn broken(&self, reply: impl Into<Reply>) -> (Vec<Event>, ModelError) {
+        self.server.push(reply);
+        let stream = self
+            .model
+            .provider
+            .stream(request("test-model", vec![user("hello")]))
+            .await
+            .unwrap();
+        let (events, error) = collect(stream).await;
+        (events, error.unwrap())
+    }
+
+    fn last(&self) -> RecordedRequest {
+        self.server.requests().pop().unwrap()
+    }
+}
+
+fn texts(events: &[Event]) -> String {
+    let deltas = events.iter().filter_map(|event| match event {
+        Event::Text { delta, .. } => Some(delta.as_str()),
+        _ => None,
+    });
+    deltas.collect()
+}
+
+#[tokio::test]
+async fn text_arrives_whole_however_the_bytes_are_cut() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        for size in [1, 7, 64, 100_000] {
+            let words = "Grüße ✓ und mehr, über\nmehrere Zeilen";
+            let message = bench
+                .ask(Answer::new().text(words).in_pieces_of(size))
+                .await;
+            assert_eq!(message.text(), words, "{wire:?}");
+            assert_eq!(message.stop, StopReason::Stop);
+            assert_eq!(message.response_id.as_deref(), Some("resp_fake"));
+            assert_eq!(message.model, bench.model.reference);
+        }
+    }
+}
+
+#[tokio::test]
+async fn thinking_is_kept_with_what_gives_it_back() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let answer = || Answer::new().thinking("Let me think.", "sig").text("Yes.");
+        let message = bench.ask(answer()).await;
+        let AssistantPart::Thinking {
+            text: thought,
+            signature,
+            redacted,
+        } = &message.parts[0]
+        else {
+            panic!("{wire:?}: {message:?}")
+        };
+        assert_eq!((thought.as_str(), *redacted), ("Let me think.", false));
+        assert!(signature.is_some());
+        // The next request of the same model carries it.
+        let history = vec![user("hello"), Message::Assistant(message), user("again")];
+        bench.answer(answer(), request("test-model", history)).await;
+        let raw = String::from_utf8(bench.last().raw.to_vec()).unwrap();
+        let carried = match wire {
+            Wire::Anthropic => r#""signature":"sig""#,
+            Wire::Responses => r#""encrypted_content":"sig""#,
+            Wire::Chat => r#""reasoning_content":"Let me think.""#,
+        };
+        assert!(raw.contains(carried), "{wire:?}: {raw}");
+    }
+}
+
+#[tokio::test]
+async fn redacted_thinking_of_anthropic_is_given_back_encrypted() {
+    let bench = Bench::new(Wire::Anthropic).await;
+    let message = bench
+        .ask(Answer::new().thinking("", "ENCRYPTED").text("Yes."))
+        .await;
+    assert!(matches!(
+        message.parts[0],
+        AssistantPart::Thinking { redacted: true, .. }
+    ));
+    let history = vec![user("hello"), Message::Assistant(message), user("again")];
+    bench
+        .answer(Answer::new().text("x"), request("test-model", history))
+        .await;
+    let sent = bench.last().body["messages"][1]["content"][0].clone();
+    assert_eq!(
+        sent,
+        json!({"type": "redacted_thinking", "data": "ENCRYPTED"})
+    );
+}
+
+#[tokio::test]
+async fn tool_calls_are_parallel_may_have_no_arguments_and_may_be_broken() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let message = bench
+            .ask(
+                Answer::new()
+                    .text("Now:")
+                    .tool(
+                        "call_a",
+                        "bash",
+                        r#"{"command": "ls -la", "n": [1, {"x": "é"}]}"#,
+                    )
+                    .tool("call_b", "read", "")
+                    .tool("call_c", "bash", r#"{"command": "#),
+            )
+            .await;
+        assert_eq!(message.stop, StopReason::ToolUse, "{wire:?}");
+        let calls: Vec<_> = message.tool_calls().collect();
+        let ids: Vec<_> = calls.iter().map(|call| (&*call.id, &*call.name)).collect();
+        assert_eq!(
+            ids,
+            [("call_a", "bash"), ("call_b", "read"), ("call_c", "bash")]
+        );
+        assert_eq!(
+            calls[0].arguments,
+            json!({"command": "ls -la", "n": [1, {"x": "é"}]})
+        );
+        assert_eq!(
+            (&calls[1].arguments, &calls[1].invalid_arguments),
+            (&json!({}), &None)
+        );
+        assert_eq!(calls[2].arguments, json!({}));
+        assert_eq!(
+            calls[2].invalid_arguments.as_deref(),
+            Some(r#"{"command": "#)
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_is_missing_or_already_used_is_replaced() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let history = vec![
+            user("q"),
+            said(&bench.model.reference, vec![call("call_a", "bash")]),
+            result("call_a", "bash", "r"),
+        ];
+        let reply = Answer::new()
+            .tool("call_a", "bash", "{}")
+            .tool("", "read", "{}");
+        let message = bench.answer(reply, request("test-model", history)).await;
+        let ids: Vec<_> = message.tool_calls().map(|call| call.id.as_str()).collect();
+        assert_eq!(ids, ["call_a_2", "call_1_1"], "{wire:?}");
+    }
+}
+
+#[tokio::test]
+async fn usage_is_split_without_counting_a_token_twice() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let cache_write = if wire == Wire::Anthropic { 30 } else { 0 };
+        let usage = FakeUsage {
+            input: 11,
+            output: 7,
+            cache_read: 200,
+            cache_write,
+        };
+        let message = bench.ask(Answer::new().text("x").usage(usage)).await;
+        let split = Usage {
+            input: 11,
+            output: 7,
+            cache_read: 200,
+            cache_write,
+        };
+        assert_eq!(message.usage, split, "{wire:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_output_limit_and_a_refusal_are_stop_reasons() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let message = bench
+            .ask(Answer::new().text("so far").stop(Stop::Length))
+            .await;
+        assert_eq!(
+            (message.stop, &*message.text()),
+            (StopReason::Length, "so far"),
+            "{wire:?}"
+        );
+        let message = bench
+            .ask(Answer::new().text("no").stop(Stop::Refused))
+            .await;
+        assert_eq!(
+            (message.stop, &*message.text()),
+            (StopReason::Refused, "no"),
+            "{wire:?}"
+        );
+    }
+}
+
+const CLASSES: [(ErrorClass, &str); 7] = [
+    (ErrorClass::RateLimit, "model_rate_limit"),
+    (ErrorClass::Overloaded, "model_overloaded"),
+    (ErrorClass::Auth, "model_auth"),
+    (ErrorClass::Quota, "model_quota"),
+    (ErrorClass::ContextOverflow, "model_context_overflow"),
+    (ErrorClass::InvalidRequest, "model_invalid_request"),
+    (ErrorClass::UnknownModel, "model_unknown"),
+];
+
+#[tokio::test]
+async fn each_class_of_failure_is_told_apart_before_and_inside_a_stream() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        for (class, code) in CLASSES {
+            let error = bench.refused(Reply::error(class)).await;
+            assert_eq!(error.code(), code, "{wire:?}: {error}");
+            assert!(error.status.is_some());
+            assert_eq!(error.provider, "test");
+            let (events, error) = bench
+                .broken(Answer::new().text("some text").fail_after_events(3, class))
+                .await;
+            assert_eq!(error.code(), code, "{wire:?}: {error}");
+            assert!(!events.iter().any(|event| matches!(event, Event::Done(_))));
+        }
+    }
+}
+
+#[tokio::test]
+async fn other_failures_get_their_class_and_one_line() {
+    let page = "<html>\n<head><title>502 Bad Gateway</title></head></html>";
+    let big = "x".repeat(10 * 1024 * 1024);
+    let cases = [
+        (
+            Reply::raw(502, "text/html", page),
+            "model_overloaded",
+            "502 Bad Gateway",
+        ),
+        (
+            Reply::raw(200, "text/html", page),
+            "model_protocol",
+            "text/html",
+        ),
+        (
+            Reply::raw(413, "text/plain", "too big"),
+            "model_context_overflow",
+            "too big",
+        ),
+        (Reply::raw(403, "text/plain", ""), "model_auth", "403"),
+        (
+            Reply::raw(302, "text/plain", "").header("location", "http://x/"),
+            "model_protocol",
+            "302",
+        ),
+        (
+            Reply::raw(400, "text/plain", big),
+            "model_invalid_request",
+            "xxx",
+        ),
+        (
+            Reply::raw(
+                200,
+                "application/json",
+                r#"{"error":{"message":"maximum context length is 10 tokens"}}"#,
+            ),
+            "model_context_overflow",
+            "maximum",
+        ),
+        (
+            Reply::raw(
+                401,
+                "application/json",
+                format!(r#"{{"error":"bad key {KEY}"}}"#),
+            ),
+            "model_auth",
+            "bad key [redacted]",
+        ),
+    ];
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        for (reply, code, what) in &cases {
+            let error = bench.refused(reply.clone()).await;
+            assert_eq!(error.code(), *code, "{wire:?}: {error}");
+            assert!(error.message.contains(what), "{wire:?}: {error}");
+            assert!(error.message.chars().count() <= 501 && !error.message.contains('\n'));
+        }
+    }
+}
+
+#[tokio::test]
+async fn retry_after_is_read_in_every_form() {
+    let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let later = "Sun, 06 Nov 1994 08:50:07 GMT";
+    let limit = |body: &str| Reply::raw(429, "text/plain", body.to_owned());
+    let cases = [
+        (limit("slow").header("retry-after", "20"), Some(20_000)),
+        (limit("slow").header("retry-after", "1.5"), Some(1500)),
+        (
+            limit("slow")
+                .header("retry-after-ms", "250")
+                .header("retry-after", "9"),
+            Some(250),
+        ),
+        (
+            limit("slow")
+                .header("date", date)
+                .header("retry-after", later),
+            Some(30_000),
+        ),
+        (limit("slow").header("retry-after", "soon"), None),
+        (limit("Please try again in 1m2.5s."), Some(62_500)),
+        (limit("Please retry in 300ms"), Some(300)),
+        (limit("slow"), None),
+    ];
+    let bench = Bench::new(Wire::Chat).await;
+    for (reply, millis) in cases {
+        let error = bench.refused(reply.clone()).await;
+        assert_eq!(
+            error.retry_after(),
+            millis.map(Duration::from_millis),
+            "{reply:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_stream_cut_anywhere_is_cut_and_keeps_what_arrived() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let answer = || Answer::new().text("a text that is long enough to be cut");
+        for bytes in [1, 400, 700] {
+            let (events, error) = bench.broken(answer().cut_after_bytes(bytes)).await;
+            assert_eq!(
+                error.kind,
+                ErrorKind::Cut,
+                "{wire:?} after {bytes}: {events:?}"
+            );
+        }
+        let (events, error) = bench.broken(answer().end_after_events(7)).await;
+        assert_eq!(error.kind, ErrorKind::Cut, "{wire:?}");
+        assert!(texts(&events).starts_with("a text"), "{wire:?}: {events:?}");
+    }
+}
+
+#[tokio::test]
+async fn events_that_are_not_the_format_are_a_protocol_error() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let (_, error) = bench.broken(Reply::sse("data: {\"half\": \n\n")).await;
+        assert_eq!(error.kind, ErrorKind::Protocol, "{wire:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_silent_stream_is_stalled_after_the_idle_deadline_and_not_before_it() {
+    for wire in Wire::ALL {
+        let bench = Bench::with_idle(wire, Duration::from_millis(100)).await;
+        let gate = Gate::new();
+        let (events, error) = bench
+            .broken(Answer::new().text("some text").stall_after_events(5, &gate))
+            .await;
+        assert_eq!(error.kind, ErrorKind::Stalled, "{wire:?}");
+        assert!(!events.is_empty());
+        // The connection is given up with the answer.
+        bench.server.abandoned(1).await;
+
+        let bench = Bench::new(wire).await;
+        bench
+            .server
+            .push(Answer::new().text("some text").stall_after_events(5, &gate));
+        let stream = bench
+            .model
+            .provider
+            .stream(request("test-model", vec![user("hello")]))
+            .await
+            .unwrap();
+        gate.open();
+        assert_eq!(whole(stream).await.text(), "some text");
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_stream_ends_the_request_at_the_provider() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        bench.server.push(
+            Answer::new()
+                .text("some text")
+                .stall_after_events(5, &Gate::new()),
+        );
+        let mut stream = bench
+            .model
+            .provider
+            .stream(request("test-model", vec![user("hello")]))
+            .await
+            .unwrap();
+        assert!(matches!(
+            stream.next().await,
+            Some(Ok(Event::Started { .. }))
+        ));
+        drop(stream);
+        bench.server.abandoned(1).await;
+    }
+}
+
+#[tokio::test]
+async fn an_unreachable_server_is_a_network_error_that_names_the_host() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    for wire in Wire::ALL {
+        let model = model(format!("http://127.0.0.1:{port}/v1"), wire, PATIENT);
+        let sent = model
+            .provider
+            .stream(request("test-model", vec![user("hello")]))
+            .await;
+        let Err(error) = sent else { panic!() };
+        assert_eq!(error.kind, ErrorKind::Network);
+        assert!(error.message.contains("127.0.0.1"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_tls_is_a_network_error_and_the_key_is_not_sent() {
+    let server = FakeProvider::start().await.unwrap();
+    let url = server.base_url(Wire::Chat).replace("http:", "https:");
+    let model = model(url, Wire::Chat, PATIENT);
+    let sent = model
+        .provider
+        .stream(request("test-model", vec![user("hello")]))
+        .await;
+    let Err(error) = sent else { panic!() };
+    assert_eq!(error.kind, ErrorKind::Network, "{error}");
+    assert!(server.requests().is_empty());
+}
+
+#[tokio::test]
+async fn the_key_is_sent_in_the_formats_own_header() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        bench.ask(Answer::new().text("x")).await;
+        let headers = bench.last().headers;
+        match wire {
+            Wire::Anthropic => {
+                assert_eq!(headers["x-api-key"], KEY);
+                assert_eq!(headers["anthropic-version"], "2023-06-01");
+                assert!(!headers.contains_key("authorization"));
+            }
+            Wire::Responses | Wire::Chat => {
+                assert_eq!(headers["authorization"], format!("Bearer {KEY}"));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_conversation_sends_its_prefix_unchanged_from_call_to_call() {
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let mut history = vec![user("hello")];
+        let mut earlier: Vec<Value> = Vec::new();
+        for step in 0..4 {
+            let reply = Answer::new().thinking("hm", "sig").text("step").tool(
+                &format!("call_{step}"),
+                "bash",
+                r#"{"command":"ls"}"#,
+            );
+            let message = bench
+                .answer(reply, request("test-model", history.clone()))
+                .await;
+            history.push(Message::Assistant(message));
+            history.push(result(&format!("call_{step}"), "bash", "out"));
+            let key = if wire == Wire::Responses {
+                "input"
+            } else {
+                "messages"
+            };
+            let sent = unmarked(&bench.last().body[key]);
+            assert_eq!(sent[..earlier.len()], earlier[..], "{wire:?}");
+            earlier = sent;
+        }
+    }
+}
+
+/// The items without their cache markers, which move on with every call.
+fn unmarked(items: &Value) -> Vec<Value> {
+    let mut items = items.as_array().unwrap().clone();
+    for item in &mut items {
+        if let Some(blocks) = item["content"].as_array_mut() {
+            for block in blocks {
+                block
+                    .as_object_mut()
+                    .map(|block| block.remove("cache_control"));
+            }
+        }
+    }
+    items
+}
+
+#[tokio::test]
+async fn cache_markers_stand_at_the_tools_the_system_prompt_and_the_last_user_block() {
+    let bench = Bench::new(Wire::Anthropic).await;
+    let history = vec![
+        user("one"),
+        said(
+            &bench.model.reference,
+            vec![text("two"), call("call_a", "bash")],
+        ),
+        result("call_a", "bash", "three"),
+    ];
+    bench
+        .answer(Answer::new().text("x"), request("test-model", history))
+        .await;
+    let body = bench.last().body;
+    let marker = json!({"type": "ephemeral"});
+    assert_eq!(body["system"][0]["cache_control"], marker);
+    assert_eq!(body["tools"][1]["cache_control"], marker);
+    assert_eq!(body["messages"][2]["content"][0]["cache_control"], marker);
+    let count = bench
+        .last()
+        .raw
+        .windows(13)
+        .filter(|bytes| bytes == b"cache_control")
+        .count();
+    assert_eq!(count, 3);
+}
+
+#[tokio::test]
+async fn tool_results_images_and_files_are_sent_in_the_formats_own_way() {
+    let file = |media: &str, name: &str| {
+        let data = bytes::Bytes::from_static(b"abc");
+        FilePart {
+            media_type: media.to_owned(),
+            name: Some(name.to_owned()),
+            data,
+        }
+    };
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        let question = UserMessage {
+            parts: vec![
+                UserPart::Text {
+                    text: "look".to_owned(),
+                },
+                UserPart::File(file("image/png", "a.png")),
+                UserPart::File(file("text/csv", "a.csv")),
+                UserPart::File(file("application/zip", "a.zip")),
+            ],
+        };
+        let image = Message::ToolResult(ToolResult {
+            call_id: "call_a".to_owned(),
+            name: "read".to_owned(),
+            parts: vec![ResultPart::File(file("image/png", "b.png"))],
+            is_error: false,
+        });
+        let failed = Message::ToolResult(ToolResult {
+            call_id: "call_b".to_owned(),
+            name: "bash".to_owned(),
+            parts: vec![ResultPart::Text {
+                text: "no such file".to_owned(),
+            }],
+            is_error: true,
+        });
+        let calls = vec![call("call_a", "read"), call("call_b", "bash")];
+        let asked = Message::User(question);
+        let history = vec![asked, said(&bench.model.reference, calls), image, failed];
+        bench
+            .answer(Answer::new().text("x"), request("test-model", history))
+            .await;
+        let body = bench.last().body;
+        let raw = body.to_string();
+        assert!(raw.contains("a.zip, application/zip, 3 bytes"), "{wire:?}");
+        match wire {
+            Wire::Anthropic => {
+                let results = &body["messages"][2]["content"];
+                assert_eq!(results[0]["content"][0]["type"], "image");
+                assert_eq!(results[1]["is_error"], true);
+                assert_eq!(results[1]["content"][0]["text"], "no such file");
+                assert_eq!(body["messages"][0]["content"][2]["type"], "document");
+            }
+            Wire::Responses => {
+                let items = body["input"].as_array().unwrap();
+                assert_eq!(items[3]["output"][0]["type"], "input_image");
+                assert_eq!(items[4]["output"], "Error: no such file");
+            }
+            Wire::Chat => {
+                let messages = body["messages"].as_array().unwrap();
+                let roles: Vec<_> = messages
+                    .iter()
+                    .map(|m| m["role"].as_str().unwrap())
+                    .collect();
+                assert_eq!(
+                    roles,
+                    ["system", "user", "assistant", "tool", "tool", "user"]
+                );
+                assert_eq!(messages[4]["content"], "Error: no such file");
+                assert_eq!(messages[5]["content"][1]["type"], "image_url");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn thinking_levels_become_the_formats_own_settings() {
+    let send = |wire: Wire, name: &'static str, level: Thinking| async move {
+        let bench = Bench::new(wire).await;
+        let mut asked = request(name, vec![user("hello")]);
+        asked.thinking = level;
+        bench.answer(Answer::new().text("x"), asked).await;
+        bench.last()
+    };
+    let sent = send(Wire::Anthropic, "claude-haiku-4-5", Thinking::Low).await;
+    assert_eq!(
+        sent.body["thinking"],
+        json!({"type": "enabled", "budget_tokens": 2048})
+    );
+    assert_eq!(sent.body["max_tokens"], 8192);
+    assert!(sent.headers.contains_key("anthropic-beta"));
+    let sent = send(Wire::Anthropic, "claude-opus-4-6", Thinking::Max).await;
+    assert_eq!(sent.body["thinking"], json!({"type": "adaptive"}));
+    assert_eq!(sent.body["output_config"], json!({"effort": "max"}));
+    let sent = send(Wire::Anthropic, "claude-opus-4-6", Thinking::Off).await;
+    assert_eq!(sent.body.get("thinking"), None);
+    let sent = send(Wire::Responses, "gpt-5", Thinking::Minimal).await;
+    assert_eq!(sent.body["reasoning"]["effort"], "minimal");
+    let sent = send(Wire::Responses, "gpt-5.4", Thinking::Off).await;
+    assert_eq!(sent.body["reasoning"], json!({"effort": "none"}));
+    let sent = send(Wire::Responses, "gpt-4.1", Thinking::High).await;
+    assert_eq!(sent.body.get("reasoning"), None);
+    let sent = send(Wire::Chat, "qwen3", Thinking::High).await;
+    assert_eq!(sent.body["reasoning_effort"], "high");
+    let sent = send(Wire::Chat, "qwen3", Thinking::Off).await;
+    assert_eq!(sent.body.get("reasoning_effort"), None);
+}
+
+#[tokio::test]
+async fn a_tool_loop_that_another_model_began_goes_on_without_a_thinking_budget() {
+    let bench = Bench::new(Wire::Anthropic).await;
+    let other = crate::messages::reference("openai-chat", "other");
+    let calls = vec![thought("hm", Some("s")), call("call_a", "bash")];
+    let history = vec![
+        user("q"),
+        said(&other, calls),
+        result("call_a", "bash", "r"),
+    ];
+    let mut asked = request("claude-haiku-4-5", history);
+    asked.thinking = Thinking::High;
+    bench.answer(Answer::new().text("x"), asked).await;
+    assert_eq!(bench.last().body.get("thinking"), None);
+}
+
+#[tokio::test]
+async fn a_conversation_goes_on_from_any_format_in_any_other() {
+    for from in Wire::ALL {
+        let first = Bench::new(from).await;
+        let reply = Answer::new()
+            .thinking("secret thought", "SIG")
+            .text("a")
+            .tool("id|1", "bash", "{}");
+        let message = first.ask(reply).await;
+        for to in Wire::ALL.into_iter().filter(|to| *to != from) {
+            let next = Bench::new(to).await;
+            let history = vec![
+                user("q"),
+                Message::Assistant(message.clone()),
+                user("go on"),
+            ];
+            next.answer(Answer::new().text("x"), request("test-model", history))
+                .await;
+            let raw = String::from_utf8(next.last().raw.to_vec()).unwrap();
+            assert!(
+                !raw.contains("secret thought") && !raw.contains("SIG"),
+                "{from:?}→{to:?}"
+            );
+            assert!(
+                !raw.contains("id|1") && raw.contains("id_1"),
+                "{from:?}→{to:?}"
+            );
+            assert!(raw.contains("No result was recorded for this call."));
+        }
+    }
+}
+
+#[tokio::test]
+async fn chat_servers_may_differ_in_how_they_stream() {
+    let bench = Bench::new(Wire::Chat).await;
+    let finish = r#"data: {"choices":[{"delta":{},"finish_reason":"tool_calls"}]}"#;
+    let chunk = |delta: &str| format!("data: {{\"choices\":[{{\"delta\":{delta}}}]}}\n\n");
+    let cases = [
+        // Without index, whole in one chunk, arguments as an object.
+        chunk(
+            r#"{"tool_calls":[{"id":"a","function":{"name":"x","arguments":{"k":1}}},{"id":"b","function":{"name":"y","arguments":"{}"}}]}"#,
+        ),
+        // Every index 0, told apart by id.
+        chunk(
+            r#"{"tool_calls":[{"index":0,"id":"a","function":{"name":"x","arguments":"{\"k\":1}"}}]}"#,
+        ) + &chunk(
+            r#"{"tool_calls":[{"index":0,"id":"b","function":{"name":"y","arguments":""}}]}"#,
+        ),
+        // The name comes late, and the id again with every piece.
+        chunk(r#"{"tool_calls":[{"index":0,"id":"a","function":{"arguments":""}}]}"#)
+            + &chunk(
+                r#"{"tool_calls":[{"index":0,"id":"a","function":{"name":"x","arguments":"{\"k\""}}]}"#,
+            )
+            + &chunk(r#"{"tool_calls":[{"index":0,"id":"a","function":{"arguments":":1}"}}]}"#)
+            + &chunk(r#"{"tool_calls":[{"index":1,"id":"b","function":{"name":"y"}}]}"#),
+    ];
+    for case in cases {
+        // Without `[DONE]` and usage: the finish reason says that it is whole.
+        bench.server.push(Reply::sse(format!("{case}{finish}\n\n")));
+        let stream = bench
+            .model
+            .provider
+            .stream(request("test-model", vec![user("q")]))
+            .await
+            .unwrap();
+        let message = whole(stream).await;
+        let calls: Vec<_> = message
+            .tool_calls()
+            .map(|c| (&*c.id, &*c.name, c.arguments.clone()))
+            .collect();
+        assert_eq!(
+            calls,
+            [("a", "x", json!({"k": 1})), ("b", "y", json!({}))],
+            "{case}"
+        );
+    }
+}

@@ -1,0 +1,240 @@
+//! A provider's server that says what a test wants: Anthropic Messages, OpenAI Responses and
+//! OpenAI Chat Completions in their real wire formats, over a real socket on loopback.
+//!
+//! Replies are queued and taken one by one, in whatever format the caller asks; requests are
+//! recorded. A reply can be cut, can end early, can stall until it is released, or can be any bytes
+//! at all. Nothing sleeps.
+//!
+//! ```
+//! # async fn example() -> std::io::Result<()> {
+//! use bowline_testkit::provider::{Answer, ErrorClass, FakeProvider, Reply, Wire};
+//!
+//! let server = FakeProvider::start().await?;
+//! server.push(Reply::error(ErrorClass::Overloaded));
+//! server.push(Answer::new().text("Hello").tool("call_1", "bash", r#"{"command":"ls"}"#));
+//! let base_url = server.base_url(Wire::Anthropic);
+//! // … point a client at base_url …
+//! assert!(server.requests().len() <= 2);
+//! # Ok(()) }
+//! ```
+
+mod reply;
+mod wire;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use bytes::Bytes;
+use serde_json::Value;
+use tokio::sync::watch;
+
+pub use reply::{Answer, ErrorClass, FakeUsage, Gate, Reply, Stop};
+
+/// A wire format that the server speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// Anthropic Messages: `POST /v1/messages`.
+    Anthropic,
+    /// OpenAI Responses: `POST /v1/responses`.
+    Responses,
+    /// OpenAI Chat Completions: `POST /v1/chat/completions`.
+    Chat,
+}
+
+impl Wire {
+    /// All of them.
+    pub const ALL: [Wire; 3] = [Wire::Anthropic, Wire::Responses, Wire::Chat];
+}
+
+/// A request as it arrived.
+#[derive(Clone, Debug)]
+pub struct RecordedRequest {
+    /// The format that it was sent in.
+    pub wire: Wire,
+    /// Its headers, names in lower case.
+    pub headers: BTreeMap<String, String>,
+    /// Its body, byte by byte.
+    pub raw: Bytes,
+    /// Its body; null when it is not JSON.
+    pub body: Value,
+}
+
+#[derive(Debug)]
+struct Shared {
+    replies: Mutex<VecDeque<Reply>>,
+    requests: Mutex<Vec<RecordedRequest>>,
+    received: watch::Sender<usize>,
+    abandoned: watch::Sender<usize>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The server. It stops when it is dropped.
+#[derive(Debug)]
+pub struct FakeProvider {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for FakeProvider {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl FakeProvider {
+    /// Starts a server on a free port of loopback.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be bound.
+    pub async fn start() -> std::io::Result<Self> {
+        let shared = Arc::new(Shared {
+            replies: Mutex::default(),
+            requests: Mutex::default(),
+            received: watch::Sender::new(0),
+            abandoned: watch::Sender::new(0),
+        });
+        let route = |wire: Wire| {
+            post(
+                move |State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes| async move {
+                    answer(wire, &shared, &headers, body)
+                },
+            )
+        };
+        let app = Router::new()
+            .route("/v1/messages", route(Wire::Anthropic))
+            .route("/v1/responses", route(Wire::Responses))
+            .route("/v1/chat/completions", route(Wire::Chat))
+            .layer(axum::extract::DefaultBodyLimit::disable())
+            .with_state(Arc::clone(&shared));
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let task = tokio::spawn(async move {
+            // Ends with the task.
+            let _ = axum::serve(listener, app).await;
+        });
+        Ok(Self {
+            address,
+            shared,
+            task,
+        })
+    }
+
+    /// What a client of the format takes as its base URL.
+    pub fn base_url(&self, wire: Wire) -> String {
+        match wire {
+            Wire::Anthropic => format!("http://{}", self.address),
+            Wire::Responses | Wire::Chat => format!("http://{}/v1", self.address),
+        }
+    }
+
+    /// Queues a reply. A request that finds none is answered with status 500.
+    pub fn push(&self, reply: impl Into<Reply>) {
+        lock(&self.shared.replies).push_back(reply.into());
+    }
+
+    /// The requests so far.
+    pub fn requests(&self) -> Vec<RecordedRequest> {
+        lock(&self.shared.requests).clone()
+    }
+
+    /// How many queued replies are left.
+    pub fn left(&self) -> usize {
+        lock(&self.shared.replies).len()
+    }
+
+    /// Waits until `count` requests have arrived.
+    pub async fn received(&self, count: usize) {
+        // The sender lives as long as `self`.
+        let _ = self
+            .shared
+            .received
+            .subscribe()
+            .wait_for(|seen| *seen >= count)
+            .await;
+    }
+
+    /// Waits until `count` answers were abandoned: the client went away before their end.
+    pub async fn abandoned(&self, count: usize) {
+        let _ = self
+            .shared
+            .abandoned
+            .subscribe()
+            .wait_for(|seen| *seen >= count)
+            .await;
+    }
+}
+
+fn answer(wire: Wire, shared: &Arc<Shared>, headers: &HeaderMap, raw: Bytes) -> Response {
+    let headers = headers
+        .iter()
+        .map(|(name, value)| {
+            (
+                name.as_str().to_owned(),
+                String::from_utf8_lossy(value.as_bytes()).into_owned(),
+            )
+        })
+        .collect();
+    let body = serde_json::from_slice(&raw).unwrap_or_default();
+    lock(&shared.requests).push(RecordedRequest {
+        wire,
+        headers,
+        raw,
+        body,
+    });
+    shared.received.send_modify(|count| *count += 1);
+    let Some(reply) = lock(&shared.replies).pop_front() else {
+        let body = "the test queued no reply for this request";
+        return (StatusCode::INTERNAL_SERVER_ERROR, body).into_response();
+    };
+    let parts = reply.render(wire);
+    let watched = Abandoned {
+        shared: Arc::clone(shared),
+        whole: false,
+    };
+    let stream = parts.stream(watched);
+    let mut response = Response::new(Body::from_stream(stream));
+    *response.status_mut() =
+        StatusCode::from_u16(parts.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    for (name, value) in &parts.headers {
+        if let (Ok(name), Ok(value)) = (
+            axum::http::HeaderName::try_from(name),
+            axum::http::HeaderValue::try_from(value),
+        ) {
+            response.headers_mut().insert(name, value);
+        }
+    }
+    response
+}
+
+/// Notices that a body is dropped before its end.
+#[derive(Debug)]
+struct Abandoned {
+    shared: Arc<Shared>,
+    whole: bool,
+}
+
+impl Abandoned {
+    fn finish(mut self) {
+        self.whole = true;
+    }
+}
+
+impl Drop for Abandoned {
+    fn drop(&mut self) {
+        if !self.whole {
+            self.shared.abandoned.send_modify(|count| *count += 1);
+        }
+    }
+}
