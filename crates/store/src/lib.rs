@@ -20,6 +20,8 @@ pub mod conformance;
 pub mod error;
 pub mod limits;
 pub mod log;
+#[cfg(feature = "bench")]
+pub mod measure;
 pub mod memory;
 pub mod record;
 pub mod sqlite;

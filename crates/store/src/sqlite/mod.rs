@@ -218,7 +218,7 @@ impl SqliteStore {
         answer.await.map_err(|_| inner.closed())?
     }
 
-    async fn read<T: Send + 'static>(
+    async fn view<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -334,7 +334,7 @@ impl Store for SqliteStore {
 
     async fn head(&self, actor: &ActorId) -> Result<Option<ActorHead>, StoreError> {
         let actor = actor.clone();
-        let head = self.read(move |conn| query::head(conn, &actor)).await?;
+        let head = self.view(move |conn| query::head(conn, &actor)).await?;
         let known = head.filter(|head| head.live || head.epoch > 0);
         Ok(known.map(|head| ActorHead {
             epoch: head.epoch,
@@ -345,7 +345,7 @@ impl Store for SqliteStore {
 
     async fn read(&self, actor: &ActorId, after: Seq, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
         let actor = actor.clone();
-        self.read(move |conn| query::records(conn, &actor, after, limit)).await
+        self.view(move |conn| query::records(conn, &actor, after, limit)).await
     }
 
     fn tail(&self, actor: &ActorId) -> Tail {
@@ -363,7 +363,7 @@ impl Store for SqliteStore {
 
     async fn row(&self, actor: &ActorId, space: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
         let (actor, space, key) = (actor.clone(), space.to_owned(), key.to_vec());
-        self.read(move |conn| query::row(conn, &actor, &space, &key)).await
+        self.view(move |conn| query::row(conn, &actor, &space, &key)).await
     }
 
     async fn scan(
@@ -376,19 +376,19 @@ impl Store for SqliteStore {
     ) -> Result<Vec<Row>, StoreError> {
         let (actor, space, prefix) = (actor.clone(), space.to_owned(), prefix.to_vec());
         let after = after.map(<[u8]>::to_vec);
-        self.read(move |conn| query::scan(conn, &actor, &space, &prefix, after.as_deref(), limit)).await
+        self.view(move |conn| query::scan(conn, &actor, &space, &prefix, after.as_deref(), limit)).await
     }
 
     async fn blob(&self, id: BlobId) -> Result<Option<Bytes>, StoreError> {
-        self.read(move |conn| query::blob(conn, id)).await
+        self.view(move |conn| query::blob(conn, id)).await
     }
 
     async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(ActorId, Timestamp)>, StoreError> {
-        self.read(move |conn| query::due(conn, now, limit)).await
+        self.view(move |conn| query::due(conn, now, limit)).await
     }
 
     async fn next_wake(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.read(query::next_wake).await
+        self.view(query::next_wake).await
     }
 
     async fn actors(
@@ -399,7 +399,7 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<ActorId>, StoreError> {
         let (kind, name, after) = (kind.to_owned(), name.map(str::to_owned), after.cloned());
-        self.read(move |conn| query::actors(conn, &kind, name.as_deref(), after.as_ref(), limit)).await
+        self.view(move |conn| query::actors(conn, &kind, name.as_deref(), after.as_ref(), limit)).await
     }
 
     async fn send(&self, to: &ActorId, message: InboxMessage) -> Result<bool, CommitError> {
@@ -413,11 +413,11 @@ impl Store for SqliteStore {
 
     async fn inbox(&self, actor: &ActorId, limit: usize) -> Result<Vec<InboxMessage>, StoreError> {
         let actor = actor.clone();
-        self.read(move |conn| query::inbox(conn, &actor, limit)).await
+        self.view(move |conn| query::inbox(conn, &actor, limit)).await
     }
 
     async fn inbox_actors(&self, limit: usize) -> Result<Vec<ActorId>, StoreError> {
-        self.read(move |conn| query::inbox_actors(conn, limit)).await
+        self.view(move |conn| query::inbox_actors(conn, limit)).await
     }
 
     async fn deliver(&self, limit: usize) -> Result<Vec<OutboxMessage>, CommitError> {

@@ -202,3 +202,61 @@ fn format(conn: &Connection) -> Result<Option<u32>, StoreError> {
     }
     Ok(Some(found))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{super::SqliteStore, *};
+    use crate::{ActorId, Store as _};
+
+    /// An older layout, which kept records in a table of another name and without checksums.
+    const FORMAT_0: &str = "
+        CREATE TABLE history(actor INTEGER, seq INTEGER, data BLOB);
+        INSERT INTO history VALUES (1, 1, x'0500000000000000 0100 01 0000000000000000 00000000 00 00 00 00000000 7b7d');
+        PRAGMA application_id = 0x62776c6e;";
+
+    fn from_0(tx: &Transaction<'_>) -> rusqlite::Result<()> {
+        tx.execute_batch(SCHEMA)?;
+        let actor = ActorId::new("k", "n", "a");
+        let sum = super::super::codec::actor_sum(1, &actor, 0, None, true).finish();
+        tx.execute("INSERT INTO actor VALUES (1, 'k', 'n', 'a', 0, NULL, 1, ?1)", [sum])?;
+        let data: Vec<u8> = tx.query_row("SELECT data FROM history", [], |row| row.get(0))?;
+        let sum = super::super::codec::record_sum(1, 1, &data).finish();
+        tx.execute("INSERT INTO record(actor, seq, crc, data) VALUES (1, 1, ?1, ?2)", rusqlite::params![sum, data])?;
+        tx.execute_batch("DROP TABLE history")
+    }
+
+    fn old_store() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let conn = Connection::open(dir.path().join(FILE)).unwrap();
+        let sql = FORMAT_0.split('\'').enumerate();
+        let sql: Vec<_> = sql.map(|(n, part)| if n == 1 { part.replace(' ', "") } else { part.into() }).collect();
+        conn.execute_batch(&sql.join("'")).unwrap();
+        dir
+    }
+
+    #[tokio::test]
+    async fn older_data_is_brought_forward_and_keeps_its_contents() {
+        let dir = old_store();
+        let options = SqliteOptions::default();
+        let store = SqliteStore::open_with(dir.path(), options.clone(), &[(0, from_0)]).unwrap();
+        let records = store.read(&ActorId::new("k", "n", "a"), 0, 10).await.unwrap();
+        assert_eq!(records.len(), 1);
+        assert_eq!((records[0].epoch, &records[0].record.body[..]), (5, &b"{}"[..]));
+        store.verify().await.unwrap();
+        store.close().await;
+        SqliteStore::open(dir.path(), options).unwrap().close().await;
+    }
+
+    #[test]
+    fn a_migration_that_fails_changes_nothing() {
+        let dir = old_store();
+        let fails: Migration = (0, |tx| tx.execute_batch("DROP TABLE history; SELECT no_such_function()"));
+        assert!(SqliteStore::open_with(dir.path(), SqliteOptions::default(), &[fails]).is_err());
+        let conn = Connection::open(dir.path().join(FILE)).unwrap();
+        let count: i64 = conn.query_row("SELECT count(*) FROM history", [], |row| row.get(0)).unwrap();
+        assert_eq!(count, 1);
+        drop(conn);
+        assert!(SqliteStore::open(dir.path(), SqliteOptions::default()).is_err());
+    }
+}
