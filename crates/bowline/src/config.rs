@@ -1,0 +1,223 @@
+//! `bowline.toml`: the settings of a project.
+//!
+//! [`find_project`] finds the folder, [`Config::load`] reads it. The file is read strictly: an
+//! unknown key is an error with its line and the closest key, and so is a section of a feature
+//! that is not built, as soon as something in it would have no effect.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use bowline_agent::definition::document::Node;
+use bowline_agent::definition::{Fault, FaultKind, LimitSettings};
+use bowline_model::NamedModel;
+
+mod error;
+mod models;
+mod secrets;
+
+pub use error::{ConfigError, ConfigErrorKind};
+pub use secrets::Secrets;
+
+/// The name of the file.
+pub const FILE: &str = "bowline.toml";
+/// The largest `bowline.toml` or secrets file, in bytes: 256 KiB.
+pub const MAX_FILE: u64 = 256 * 1024;
+
+/// The settings of a project, defaults filled in.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The folder of `bowline.toml`.
+    pub project: PathBuf,
+    /// `[project] name`. Default: the name of the folder.
+    pub name: String,
+    /// `[data] dir`: where everything durable is kept. Default `.bowline` in the project.
+    pub data: PathBuf,
+    /// `[models.NAME]`.
+    pub models: BTreeMap<String, NamedModel>,
+    /// `[limits]`: for agents that set none of their own.
+    pub limits: LimitSettings,
+    /// `[server]`.
+    pub server: Server,
+    /// The secrets file.
+    pub secrets: Secrets,
+}
+
+/// `[server]`: how the HTTP server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Where it listens. Default `127.0.0.1:8787`.
+    pub addr: SocketAddr,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)),
+        }
+    }
+}
+
+/// The nearest folder with a `bowline.toml`: `start` or one above it.
+pub fn find_project(start: &Path) -> Option<PathBuf> {
+    let start = std::path::absolute(start).ok()?;
+    start
+        .ancestors()
+        .find(|folder| folder.join(FILE).is_file())
+        .map(Path::to_path_buf)
+}
+
+impl Config {
+    /// The settings of a project whose file is empty, without secrets.
+    pub fn new(project: impl Into<PathBuf>) -> Self {
+        let project = project.into();
+        let name = std::path::absolute(&project)
+            .ok()
+            .and_then(|path| {
+                path.file_name()
+                    .map(|name| name.to_string_lossy().into_owned())
+            })
+            .unwrap_or_else(|| "project".to_owned());
+        Self {
+            name,
+            data: project.join(".bowline"),
+            models: BTreeMap::new(),
+            limits: LimitSettings::default(),
+            server: Server::default(),
+            secrets: Secrets::default(),
+            project,
+        }
+    }
+
+    /// Reads `bowline.toml` in `project`, and its secrets file.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], with the file, the line and what to do next. Nothing is written.
+    pub fn load(project: &Path) -> Result<Self, ConfigError> {
+        let file = project.join(FILE);
+        let text = match read_text(&file) {
+            Ok(text) => text,
+            Err(Unreadable::Missing) => return Err(ConfigError::no_project(project)),
+            Err(Unreadable::Other(why)) => return Err(ConfigError::unreadable(&file, &why)),
+        };
+        let mut config = Self::new(project);
+        let secrets = config
+            .read(&text)
+            .map_err(|fault| ConfigError::of_file(fault, &file))?;
+        config.secrets = secrets.load(project)?;
+        Ok(config)
+    }
+
+    /// Takes the settings of a file, and says where the secrets are.
+    fn read(&mut self, text: &str) -> Result<SecretsPlace, Fault> {
+        const SECTIONS: [&str; 9] = [
+            "project", "data", "models", "bindings", "limits", "egress", "server", "auth",
+            "secrets",
+        ];
+        let root = Node::from_toml(text)?;
+        let sections = root.table("", &SECTIONS)?;
+        let section = |name: &str, keys: &[&str]| {
+            sections
+                .get(name)
+                .map(|node| node.table(name, keys))
+                .transpose()
+        };
+        if let Some(node) = section("project", &["name"])?.and_then(|table| table.get("name")) {
+            node.line_of_text("name")?.clone_into(&mut self.name);
+        }
+        if let Some(node) = section("data", &["dir"])?.and_then(|table| table.get("dir")) {
+            self.data = self.project.join(node.line_of_text("dir")?);
+        }
+        if let Some(node) = sections.get("models") {
+            self.models = models::read(node)?;
+        }
+        if let Some(node) = sections.get("limits") {
+            self.limits = LimitSettings::read(node)?;
+        }
+        if let Some(node) = section("server", &["addr"])?.and_then(|table| table.get("addr")) {
+            self.server.addr =
+                node.text("addr")?.trim().parse().map_err(|_| {
+                    node.wants("addr", "an address and port such as `127.0.0.1:8787`")
+                })?;
+        }
+        if let Some(node) = sections.get("bindings")
+            && let Some((name, line, _)) = node.entries("bindings")?.iter().next()
+        {
+            return Err(not_supported(line, &format!("`[bindings.{name}]`")));
+        }
+        for (name, key) in [("egress", "allow"), ("auth", "keys")] {
+            if let Some(node) = section(name, &[key])?.and_then(|table| table.get(key))
+                && !node.list(key)?.is_empty()
+            {
+                return Err(not_supported(
+                    node.line(),
+                    &format!("`{key}` in `[{name}]`"),
+                ));
+            }
+        }
+        match section("secrets", &["file"])?.and_then(|table| table.get("file")) {
+            None => Ok(SecretsPlace::Default),
+            Some(node) => Ok(SecretsPlace::Named(node.line_of_text("file")?.to_owned())),
+        }
+    }
+}
+
+fn not_supported(line: u32, what: &str) -> Fault {
+    let message = format!("{what}: not supported yet");
+    Fault::new(FaultKind::NotSupported, Some(line), message, "remove it")
+}
+
+/// Where the secrets are.
+enum SecretsPlace {
+    /// Where they usually are, if they are there.
+    Default,
+    /// In a file that must be there.
+    Named(String),
+}
+
+impl SecretsPlace {
+    fn load(self, project: &Path) -> Result<Secrets, ConfigError> {
+        match self {
+            Self::Default => Secrets::load(&project.join(".bowline").join("secrets.toml"), false),
+            Self::Named(file) => Secrets::load(&project.join(file), true),
+        }
+    }
+}
+
+/// Why a file has no text for us.
+enum Unreadable {
+    Missing,
+    Other(String),
+}
+
+impl From<std::io::Error> for Unreadable {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            Self::Missing
+        } else {
+            Self::Other(format!("cannot be read: {error}"))
+        }
+    }
+}
+
+fn read_text(file: &Path) -> Result<String, Unreadable> {
+    if !fs::metadata(file)?.is_file() {
+        return Err(Unreadable::Other("is not a file".to_owned()));
+    }
+    read_open(fs::File::open(file)?)
+}
+
+fn read_open(file: fs::File) -> Result<String, Unreadable> {
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_FILE {
+        return Err(Unreadable::Other("is larger than 256 KiB".to_owned()));
+    }
+    String::from_utf8(bytes).map_err(|_| Unreadable::Other("is not UTF-8 text".to_owned()))
+}
+
+#[cfg(test)]
+mod tests;
