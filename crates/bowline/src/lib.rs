@@ -1,0 +1,35 @@
+//! Runs AI agents in production so that nothing accepted is ever lost.
+//!
+//! A tour:
+//!
+//! - [`service`]: [`Bowline`], which opens a data directory, and [`Service`], which runs agents on it.
+//! - [`project`]: a directory with `bowline.toml` and `agents/`.
+//! - [`config`]: what `bowline.toml` says.
+//! - [`error`]: what a user is told.
+//! - [`cli`]: the command line.
+//!
+//! ```no_run
+//! use bowline::{Agent, Bowline, Outgoing, Render};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let greeter = Agent::new("greeter", |cx: &mut Render| {
+//!     cx.model("anthropic/claude-sonnet-4-6");
+//!     "Greet whoever writes, in one line."
+//! })?;
+//! let service = Bowline::open("./data")?.agent(greeter).start();
+//! let reply = service.ask("greeter", "mia", Outgoing::user("Hello!")).await?;
+//! assert!(!reply.text.is_empty());
+//! # Ok(())
+//! # }
+//! ```
+
+pub mod cli;
+pub mod config;
+pub mod error;
+pub mod project;
+pub mod service;
+
+pub use bowline_agent::{Agent, Effect, OnCrash, Outgoing, Render, Tool, ToolError, ToolOutput, tool};
+pub use error::Error;
+pub use project::Project;
+pub use service::{Bowline, Reply, Service};

@@ -1,0 +1,85 @@
+//! A directory with `bowline.toml` and `agents/`.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bowline_agent::{
+    Agent,
+    definition::{self, AgentSummary, Definition},
+};
+use bowline_model::ModelSettings;
+
+use crate::{config::Config, error::Error};
+
+/// Looks up a variable of the environment. The library never reads the environment by itself.
+pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
+
+/// A project that was read.
+#[derive(Clone)]
+pub struct Project {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// What its `bowline.toml` says.
+    pub config: Config,
+    env: Environment,
+}
+
+impl fmt::Debug for Project {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Project").field("dir", &self.dir).finish_non_exhaustive()
+    }
+}
+
+impl Project {
+    /// Reads the project in a folder. Nothing is written.
+    ///
+    /// # Errors
+    ///
+    /// When there is no `bowline.toml`, or it has a mistake.
+    pub fn load(dir: &Path, env: Environment) -> Result<Self, Error> {
+        let config = Config::load(dir)?;
+        Ok(Self { dir: dir.to_path_buf(), config, env })
+    }
+
+    /// What an agent's folder says.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such agent, or its files have a mistake.
+    pub fn definition(&self, name: &str) -> Result<Definition, Error> {
+        Ok(definition::load(&self.dir, name, &*self.env, &self.config.limits)?)
+    }
+
+    /// An agent of this project, on another model when one is given.
+    ///
+    /// # Errors
+    ///
+    /// As [`Project::definition`].
+    pub fn agent(&self, name: &str, model: Option<&str>) -> Result<Agent, Error> {
+        let mut definition = self.definition(name)?;
+        if let Some(model) = model {
+            model.clone_into(&mut definition.model);
+        }
+        Ok(Agent::from_definition(definition))
+    }
+
+    /// The agents, with what is wrong with those that cannot be used.
+    ///
+    /// # Errors
+    ///
+    /// When the folder cannot be read.
+    pub fn agents(&self) -> Result<Vec<AgentSummary>, Error> {
+        Ok(definition::list(&self.dir)?)
+    }
+
+    /// The models and keys of this project.
+    pub fn models(&self) -> ModelSettings {
+        let env = self.env.clone();
+        let mut settings = ModelSettings::new(self.config.secrets.lookup(move |name| env(name)), &self.dir);
+        settings.named.clone_from(&self.config.models);
+        settings
+    }
+}

@@ -1,0 +1,264 @@
+//! Agents that run on a data directory.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use bowline_agent::{
+    Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
+    conversation::{EntryBody, Used},
+    load, view,
+};
+use bowline_model::{ModelSettings, Models, Secret};
+use bowline_runtime::{
+    Failure, Outcome, Program, Receipt, Runtime, RuntimeOptions, Settled, Sources, Submission, submission,
+};
+use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
+use tokio::sync::broadcast;
+
+use crate::error::Error;
+
+/// A data directory, and the agents that will run on it.
+#[derive(Debug)]
+pub struct Bowline {
+    store: Arc<dyn Store>,
+    agents: Vec<Agent>,
+    models: ModelSettings,
+    sources: Sources,
+    options: RuntimeOptions,
+}
+
+impl Bowline {
+    /// Opens a data directory; it is made when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// When another process uses it, or its data is damaged or of a newer version.
+    pub fn open(data: impl AsRef<Path>) -> Result<Self, Error> {
+        Ok(Self::on(SqliteStore::open(data.as_ref(), SqliteOptions::default())?))
+    }
+
+    /// Runs on a store that is open already.
+    pub fn on(store: Arc<dyn Store>) -> Self {
+        let env = |name: &str| std::env::var(name).ok().map(Secret::new);
+        Self {
+            store,
+            agents: Vec::new(),
+            models: ModelSettings::new(env, "."),
+            sources: Sources::system(),
+            options: RuntimeOptions::default(),
+        }
+    }
+
+    /// Adds an agent.
+    #[must_use]
+    pub fn agent(mut self, agent: Agent) -> Self {
+        self.agents.push(agent);
+        self
+    }
+
+    /// Sets the models and where their keys come from. Default: the environment.
+    #[must_use]
+    pub fn models(mut self, models: ModelSettings) -> Self {
+        self.models = models;
+        self
+    }
+
+    /// Sets where time, randomness and ids come from. Default: the machine.
+    #[must_use]
+    pub fn sources(mut self, sources: Sources) -> Self {
+        self.sources = sources;
+        self
+    }
+
+    /// Sets how actors live in memory.
+    #[must_use]
+    pub fn options(mut self, options: RuntimeOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Starts. Nothing that was interrupted goes on before [`Service::resume`] or a message.
+    pub fn start(self) -> Service {
+        let agents = Agents::new(self.agents, Models::new(self.models), self.sources.clone());
+        let program: Arc<dyn Program> = Arc::new(agents.clone());
+        let runtime = Runtime::new(self.store, self.sources, self.options, [(KIND.to_owned(), program)]);
+        Service { runtime, agents }
+    }
+}
+
+/// Running agents. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Service {
+    runtime: Runtime,
+    agents: Agents,
+}
+
+/// How a submission ended.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    /// The submission.
+    pub submission_id: String,
+    /// Completed, failed or aborted.
+    pub outcome: Outcome,
+    /// The text of the answer; empty when there is none.
+    pub text: String,
+    /// Why it was not completed.
+    pub error: Option<Failure>,
+    /// What it used.
+    pub used: Used,
+}
+
+impl Service {
+    /// Sends a message. When this returns, it is durable.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot run, or the message is refused; nothing is kept then.
+    pub async fn send(&self, agent: &str, instance: &str, message: Outgoing) -> Result<Receipt, Error> {
+        self.agents.check(agent)?;
+        check_instance(instance)?;
+        Ok(self.runtime.submit(&actor(agent, instance), message.into_submission()).await?)
+    }
+
+    /// Waits for the answer to a submission.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such submission, or the process is stopping.
+    pub async fn reply(&self, agent: &str, instance: &str, submission: &str) -> Result<Reply, Error> {
+        let actor = actor(agent, instance);
+        let settled = self.runtime.settled(&actor, submission).await?;
+        Ok(reply_of(&self.conversation(agent, instance).await?, settled))
+    }
+
+    /// Sends a message and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::send`] and [`Service::reply`].
+    pub async fn ask(&self, agent: &str, instance: &str, message: Outgoing) -> Result<Reply, Error> {
+        let receipt = self.send(agent, instance, message).await?;
+        self.reply(agent, instance, &receipt.submission_id).await
+    }
+
+    /// Asks to abort one submission, or all of the conversation. `false` when there was none.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub async fn abort(&self, agent: &str, instance: &str, submission: Option<&str>) -> Result<bool, Error> {
+        Ok(self.runtime.abort(&actor(agent, instance), submission).await?)
+    }
+
+    /// Follows a conversation from now on.
+    pub fn observe(&self, agent: &str, instance: &str) -> broadcast::Receiver<Arc<Chunk>> {
+        self.agents.observers().observe(&actor(agent, instance))
+    }
+
+    /// The conversation as it is stored.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub async fn conversation(&self, agent: &str, instance: &str) -> Result<Conversation, Error> {
+        Ok(load(&**self.runtime.store(), &actor(agent, instance)).await?)
+    }
+
+    /// The submissions that have not settled, in order.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub async fn open_submissions(&self, agent: &str, instance: &str) -> Result<Vec<Submission>, Error> {
+        Ok(submission::open(&**self.runtime.store(), &actor(agent, instance)).await?)
+    }
+
+    /// Goes on with what one conversation has open.
+    ///
+    /// # Errors
+    ///
+    /// When the process is stopping.
+    pub async fn wake(&self, agent: &str, instance: &str) -> Result<(), Error> {
+        Ok(self.runtime.wake(&actor(agent, instance)).await?)
+    }
+
+    /// Goes on with everything that was interrupted. Returns the number of conversations.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub async fn resume(&self) -> Result<usize, Error> {
+        Ok(self.runtime.resume().await?)
+    }
+
+    /// The instances of an agent, in order of their ids, after `after`.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub async fn instances(&self, agent: &str, after: Option<&str>, limit: usize) -> Result<Vec<ActorId>, Error> {
+        let after = after.map(|id| actor(agent, id));
+        Ok(self.store().actors(KIND, Some(agent), after.as_ref(), limit).await?)
+    }
+
+    /// The store, for reading.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        self.runtime.store()
+    }
+
+    /// Stops in good order; what is open goes on after the next start. `false` when that took longer
+    /// than `bound`; nothing is lost then either.
+    pub async fn stop(&self, bound: Duration) -> bool {
+        let drained = self.runtime.drain(bound).await;
+        self.runtime.store().close().await;
+        drained
+    }
+}
+
+/// How a settled submission is answered by its conversation.
+pub fn reply_of(conversation: &Conversation, settled: Settled) -> Reply {
+    let answered = settled.answered_by_submission_id.as_deref().unwrap_or(&settled.submission_id);
+    let mut used = Used::default();
+    for entry in conversation.entries.iter().filter(|entry| entry.submission.as_deref() == Some(answered)) {
+        match &entry.body {
+            EntryBody::Assistant { message, cost_micro_usd, .. } => {
+                used.calls += 1;
+                used.usage += message.usage;
+                used.cost_micro_usd += cost_micro_usd.unwrap_or(0);
+            }
+            EntryBody::ToolResults(results) => used.tool_calls += u32::try_from(results.len()).unwrap_or(u32::MAX),
+            EntryBody::User(_) | EntryBody::Signal(_) => {}
+        }
+    }
+    let text = match settled.outcome {
+        Outcome::Completed => view::answer(conversation, answered),
+        Outcome::Failed | Outcome::Aborted => String::new(),
+    };
+    Reply { submission_id: settled.submission_id, outcome: settled.outcome, text, error: settled.error, used }
+}
+
+/// Checks an instance id: any non-empty text of at most 256 characters without `/`.
+///
+/// # Errors
+///
+/// `instance_invalid`.
+pub fn check_instance(id: &str) -> Result<(), Error> {
+    if id.is_empty() || id.chars().count() > 256 || id.contains('/') || id.chars().any(char::is_control) {
+        let rule = "an instance id has 1 to 256 characters and no `/`";
+        return Err(Error::usage("instance_invalid", format!("`{}` is no instance id", id.escape_debug()), rule));
+    }
+    Ok(())
+}
+
+/// Reads a conversation from a data directory, beside a process that may be using it. `None` when
+/// there is none.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub async fn peek(store: &dyn Store, agent: &str, instance: &str) -> Result<Option<Conversation>, StoreError> {
+    let actor = actor(agent, instance);
+    if store.head(&actor).await?.is_none() {
+        return Ok(None);
+    }
+    load(store, &actor).await.map(Some)
+}
