@@ -33,6 +33,10 @@ pub enum Api {
     OpenaiChat,
     /// The offline model driven by a script.
     Scripted,
+    /// Google Gemini. Not supported yet.
+    Gemini,
+    /// Amazon Bedrock Converse. Not supported yet.
+    Bedrock,
 }
 
 impl Api {
@@ -43,6 +47,8 @@ impl Api {
             Api::OpenaiResponses => "openai-responses",
             Api::OpenaiChat => "openai-chat",
             Api::Scripted => "scripted",
+            Api::Gemini => "gemini",
+            Api::Bedrock => "bedrock",
         }
     }
 }
@@ -163,7 +169,8 @@ static PROVIDERS: LazyLock<BTreeMap<String, KnownProvider>> = LazyLock::new(|| {
 #[derive(Clone, Debug)]
 pub struct Models {
     settings: ModelSettings,
-    client: Arc<OnceLock<reqwest::Client>>,
+    /// For other machines, and for this one, which no proxy can reach.
+    clients: Arc<[OnceLock<reqwest::Client>; 2]>,
 }
 
 /// A model before its provider is built.
@@ -182,7 +189,7 @@ impl Models {
     pub fn new(settings: ModelSettings) -> Self {
         Self {
             settings,
-            client: Arc::new(OnceLock::new()),
+            clients: Arc::default(),
         }
     }
 
@@ -250,6 +257,7 @@ impl Models {
             }
             Api::Anthropic => "anthropic",
             Api::OpenaiResponses | Api::OpenaiChat => "openai",
+            Api::Gemini | Api::Bedrock => return Err(unsupported(name, entry.api)),
         };
         let known = PROVIDERS.get(home);
         let key_env = match (&entry.key_env, &entry.base_url) {
@@ -317,9 +325,8 @@ impl Models {
                 server,
                 quirks: target.quirks.clone(),
             }),
-            Api::Scripted => {
-                let message = "a provider cannot be scripted";
-                return Err(ModelError::new(ErrorKind::Config, target.provider, message));
+            Api::Scripted | Api::Gemini | Api::Bedrock => {
+                return Err(unsupported(target.provider, target.api));
             }
         };
         let thinks = known.is_some_and(|known| known.thinking != ThinkingStyle::None);
@@ -377,7 +384,7 @@ impl Models {
         }
         Ok(Server {
             provider: provider.to_owned(),
-            client: self.client()?,
+            client: self.client(&url)?,
             url,
             key,
             headers,
@@ -385,13 +392,15 @@ impl Models {
         })
     }
 
-    /// Built once, when the first model that needs a network is resolved.
-    fn client(&self) -> Result<reqwest::Client, ModelError> {
-        if let Some(client) = self.client.get() {
+    /// Built once, when the first model that needs it is resolved.
+    fn client(&self, url: &str) -> Result<reqwest::Client, ModelError> {
+        let here = http::is_loopback(url);
+        let client = &self.clients[usize::from(here)];
+        if let Some(client) = client.get() {
             return Ok(client.clone());
         }
-        let client = http::client(self.settings.connect_timeout)?;
-        Ok(self.client.get_or_init(|| client).clone())
+        let new = http::client(self.settings.connect_timeout, here)?;
+        Ok(client.get_or_init(|| new).clone())
     }
 
     fn unknown(&self, name: &str) -> ModelError {
@@ -409,6 +418,11 @@ impl Models {
         let message = format!("there is no model `{name}`");
         ModelError::new(ErrorKind::UnknownModel { closest }, "models", message)
     }
+}
+
+fn unsupported(provider: &str, api: Api) -> ModelError {
+    let message = format!("api = \"{}\" is not supported yet", api.as_str());
+    ModelError::new(ErrorKind::Config, provider, message)
 }
 
 /// The address of the call.
@@ -429,7 +443,9 @@ fn endpoint(target: &Target<'_>) -> Result<String, String> {
         Api::Anthropic if base.ends_with("/v1") => format!("{base}/messages"),
         Api::Anthropic => format!("{base}/v1/messages"),
         Api::OpenaiResponses => format!("{base}/responses"),
-        Api::OpenaiChat | Api::Scripted => format!("{base}/chat/completions"),
+        Api::OpenaiChat | Api::Scripted | Api::Gemini | Api::Bedrock => {
+            format!("{base}/chat/completions")
+        }
     })
 }
 

@@ -107,7 +107,8 @@ fn body(request: &Request, reference: &ModelRef, max_output: Option<u64>) -> (Va
             }
         }
     }
-    body["max_tokens"] = json!(max_tokens.unwrap_or(DEFAULT_OUTPUT));
+    let max_tokens = max_tokens.unwrap_or(DEFAULT_OUTPUT);
+    body["max_tokens"] = json!(max_tokens.min(limit.unwrap_or(u64::MAX)));
     (body, budgeted)
 }
 

@@ -194,6 +194,7 @@ fn by_status(status: u16, message: &str, retry_after: Option<Duration>) -> Optio
         300..=399 => ErrorKind::Protocol,
         400..=499 if is_overflow(message) => ErrorKind::ContextOverflow,
         400..=499 if OUT_OF_MONEY.is_match(message) => ErrorKind::Quota,
+        400..=499 if BAD_KEY.is_match(message) => ErrorKind::Auth,
         400..=499 => ErrorKind::InvalidRequest,
         _ => return None,
     };
@@ -278,6 +279,13 @@ static OUT_OF_MONEY: LazyLock<RegexSet> = LazyLock::new(|| {
         "billing",
         "monthly usage limit",
         "subscription_sharing_.*limit",
+    ])
+});
+
+static BAD_KEY: LazyLock<RegexSet> = LazyLock::new(|| {
+    set(&[
+        "api.?key (is )?(not valid|invalid|expired)",
+        "invalid api.?key",
     ])
 });
 
@@ -398,6 +406,7 @@ mod tests {
             &NOT_OVERFLOW,
             &OVERFLOW,
             &OUT_OF_MONEY,
+            &BAD_KEY,
             &LIMITED,
             &TRANSIENT,
         ] {
@@ -510,6 +519,11 @@ mod tests {
                 Some(404),
                 body("", "no such route"),
                 "model_invalid_request",
+            ),
+            (
+                Some(400),
+                body("", "API key not valid. Please pass one."),
+                "model_auth",
             ),
             (Some(402), body("", ""), "model_quota"),
             (Some(408), body("", ""), "model_overloaded"),

@@ -273,12 +273,16 @@ impl Answer {
 }
 
 /// The client that all providers share: its own TLS set-up (rustls with ring, the platform's
-/// certificates), no redirects, since they could carry a key elsewhere.
+/// certificates), no redirects, since they could carry a key elsewhere. The proxies of the environment
+/// are used unless `without_proxy`.
 ///
 /// # Errors
 ///
 /// `Network` when TLS cannot be set up.
-pub(crate) fn client(connect_timeout: Duration) -> Result<reqwest::Client, ModelError> {
+pub(crate) fn client(
+    connect_timeout: Duration,
+    without_proxy: bool,
+) -> Result<reqwest::Client, ModelError> {
     let fail = |why: String| {
         ModelError::new(
             ErrorKind::Network,
@@ -301,13 +305,31 @@ pub(crate) fn client(connect_timeout: Duration) -> Result<reqwest::Client, Model
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder();
+    let builder = if without_proxy {
+        builder.no_proxy()
+    } else {
+        builder
+    };
+    builder
         .tls_backend_preconfigured(tls)
         .connect_timeout(connect_timeout)
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("bowline/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| fail(root_cause(&error)))
+}
+
+/// Whether an address is on this machine.
+pub(crate) fn is_loopback(url: &str) -> bool {
+    let url = reqwest::Url::parse(url).ok();
+    let host = url
+        .as_ref()
+        .and_then(reqwest::Url::host_str)
+        .unwrap_or_default();
+    let host = host.trim_matches(['[', ']']);
+    let address: Option<std::net::IpAddr> = host.parse().ok();
+    host == "localhost" || address.is_some_and(|address| address.is_loopback())
 }
 
 /// A header value that is kept out of logs.

@@ -132,6 +132,16 @@ fn input_file(file: &FilePart) -> Value {
 }
 
 fn answer_items(answer: &AssistantMessage, items: &mut Vec<Value>) {
+    let signed = |part: &AssistantPart| {
+        matches!(
+            part,
+            AssistantPart::Thinking {
+                signature: Some(_),
+                ..
+            }
+        )
+    };
+    let reasoned = answer.parts.iter().any(signed);
     for part in &answer.parts {
         match part {
             AssistantPart::Text { text, signature } => {
@@ -176,7 +186,8 @@ fn answer_items(answer: &AssistantMessage, items: &mut Vec<Value>) {
                     "name": call.name,
                     "arguments": arguments,
                 });
-                if let Some(id) = &call.signature {
+                // A call with its id must stand behind its reasoning, which is not always there.
+                if let (true, Some(id)) = (reasoned, &call.signature) {
                     item["id"] = json!(id);
                 }
                 items.push(item);

@@ -9,3 +9,4 @@ mod resolve;
 mod retry;
 mod scripted;
 mod sse;
+mod throughput;

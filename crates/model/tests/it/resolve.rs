@@ -167,3 +167,14 @@ fn scripts_are_found_beside_the_agent_and_named_ones_in_the_project() {
     assert_eq!(missing.code(), "model_script");
     assert!(missing.to_string().contains("none.yaml"));
 }
+
+#[test]
+fn a_wire_format_that_is_not_built_yet_says_so() {
+    let entry = NamedModel {
+        model: Some("m".to_owned()),
+        ..entry(Api::Bedrock)
+    };
+    let error = named(entry).resolve("mine", Path::new(".")).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::Config);
+    assert!(error.message.contains("not supported yet"), "{error}");
+}
