@@ -14,7 +14,7 @@
 //! - [`catalog`]: context windows, output limits and prices, as data.
 //! - [`handoff`]: makes any transcript valid for the model it is sent to next.
 //! - [`provider`]: the wire formats: Anthropic Messages, OpenAI Responses, OpenAI Chat
-//!   Completions, and the scripted model, which needs no network.
+//!   Completions, Google Gemini, and the scripted model, which needs no network.
 //! - [`sse`]: the incremental parser of server-sent events.
 //! - [`secret`]: keys that cannot be printed.
 //!

@@ -14,6 +14,7 @@ use crate::error::{ErrorKind, ModelError};
 use crate::message::ModelRef;
 use crate::provider::Provider;
 use crate::provider::anthropic::Anthropic;
+use crate::provider::gemini::Gemini;
 use crate::provider::http::{self, Server};
 use crate::provider::openai_chat::{Chat, Quirks};
 use crate::provider::openai_responses::Responses;
@@ -33,7 +34,7 @@ pub enum Api {
     OpenaiChat,
     /// The offline model driven by a script.
     Scripted,
-    /// Google Gemini. Not supported yet.
+    /// Google Gemini.
     Gemini,
     /// Amazon Bedrock Converse. Not supported yet.
     Bedrock,
@@ -257,7 +258,8 @@ impl Models {
             }
             Api::Anthropic => "anthropic",
             Api::OpenaiResponses | Api::OpenaiChat => "openai",
-            Api::Gemini | Api::Bedrock => return Err(unsupported(name, entry.api)),
+            Api::Gemini => "google",
+            Api::Bedrock => return Err(unsupported(name, entry.api)),
         };
         let known = PROVIDERS.get(home);
         let key_env = match (&entry.key_env, &entry.base_url) {
@@ -310,6 +312,7 @@ impl Models {
         let family = match (target.named, target.api) {
             (None, _) => target.provider,
             (Some(_), Api::Anthropic) => "anthropic",
+            (Some(_), Api::Gemini) => "google",
             (Some(_), _) => "openai",
         };
         let known = catalog::find(family, target.model);
@@ -325,7 +328,8 @@ impl Models {
                 server,
                 quirks: target.quirks.clone(),
             }),
-            Api::Scripted | Api::Gemini | Api::Bedrock => {
+            Api::Gemini => Arc::new(Gemini { server }),
+            Api::Scripted | Api::Bedrock => {
                 return Err(unsupported(target.provider, target.api));
             }
         };
@@ -376,6 +380,10 @@ impl Models {
             let (name, value) = match target.api {
                 Api::Anthropic => (
                     HeaderName::from_static("x-api-key"),
+                    key.expose().to_owned(),
+                ),
+                Api::Gemini => (
+                    HeaderName::from_static("x-goog-api-key"),
                     key.expose().to_owned(),
                 ),
                 _ => (AUTHORIZATION, format!("Bearer {}", key.expose())),
@@ -443,7 +451,9 @@ fn endpoint(target: &Target<'_>) -> Result<String, String> {
         Api::Anthropic if base.ends_with("/v1") => format!("{base}/messages"),
         Api::Anthropic => format!("{base}/v1/messages"),
         Api::OpenaiResponses => format!("{base}/responses"),
-        Api::OpenaiChat | Api::Scripted | Api::Gemini | Api::Bedrock => {
+        // The rest of the path depends on the model.
+        Api::Gemini => base.to_owned(),
+        Api::OpenaiChat | Api::Scripted | Api::Bedrock => {
             format!("{base}/chat/completions")
         }
     })

@@ -141,9 +141,10 @@ fn by_code(code: &str, message: &str, retry_after: Option<Duration>) -> Option<E
         | "GoUsageLimitError"
         | "FreeUsageLimitError"
         | "1308" => ErrorKind::Quota,
+        // Its text speaks of quota and billing whatever the limit was.
+        "RESOURCE_EXHAUSTED" => ErrorKind::RateLimit { retry_after },
         "rate_limit_error"
         | "rate_limit_exceeded"
-        | "RESOURCE_EXHAUSTED"
         | "ThrottlingException"
         | "requests"
         | "tokens" => limit_or_quota(message, retry_after),
@@ -181,6 +182,7 @@ fn by_code(code: &str, message: &str, retry_after: Option<Duration>) -> Option<E
 
 fn by_status(status: u16, message: &str, retry_after: Option<Duration>) -> Option<ErrorKind> {
     let kind = match status {
+        403 if OUT_OF_MONEY.is_match(message) => ErrorKind::Quota,
         401 | 403 => ErrorKind::Auth,
         402 => ErrorKind::Quota,
         404 if message.to_lowercase().contains("model") => {

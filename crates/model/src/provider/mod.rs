@@ -16,6 +16,7 @@ use crate::request::Request;
 pub(crate) mod anthropic;
 mod assembly;
 pub(crate) mod classify;
+pub(crate) mod gemini;
 pub(crate) mod http;
 pub(crate) mod openai_chat;
 pub(crate) mod openai_responses;

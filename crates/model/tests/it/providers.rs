@@ -25,6 +25,7 @@ fn model(base_url: String, wire: Wire, idle: Duration) -> ResolvedModel {
         Wire::Anthropic => Api::Anthropic,
         Wire::Responses => Api::OpenaiResponses,
         Wire::Chat => Api::OpenaiChat,
+        Wire::Gemini => Api::Gemini,
     };
     let mut settings = ModelSettings::new(|_| Some(Secret::new(KEY)), ".");
     settings.idle_deadline = idle;
@@ -144,7 +145,8 @@ async fn thinking_is_kept_with_what_gives_it_back() {
             panic!("{wire:?}: {message:?}")
         };
         assert_eq!((thought.as_str(), *redacted), ("Let me think.", false));
-        assert!(signature.is_some());
+        // Gemini signs the part behind the thought.
+        assert_eq!(signature.is_some(), wire != Wire::Gemini);
         // The next request of the same model carries it.
         let history = vec![user("hello"), Message::Assistant(message), user("again")];
         bench.answer(answer(), request("test-model", history)).await;
@@ -153,6 +155,7 @@ async fn thinking_is_kept_with_what_gives_it_back() {
             Wire::Anthropic => r#""signature":"sig""#,
             Wire::Responses => r#""encrypted_content":"sig""#,
             Wire::Chat => r#""reasoning_content":"Let me think.""#,
+            Wire::Gemini => r#""text":"Yes.","thoughtSignature":"sig""#,
         };
         assert!(raw.contains(carried), "{wire:?}: {raw}");
     }
@@ -212,6 +215,11 @@ async fn tool_calls_are_parallel_may_have_no_arguments_and_may_be_broken() {
             (&json!({}), &None)
         );
         assert_eq!(calls[2].arguments, json!({}));
+        if wire == Wire::Gemini {
+            // Its arguments are JSON always; here a text, which is no object.
+            assert!(calls[2].invalid_arguments.is_some());
+            continue;
+        }
         assert_eq!(
             calls[2].invalid_arguments.as_deref(),
             Some(r#"{"command": "#)
@@ -530,6 +538,7 @@ async fn the_key_is_sent_in_the_formats_own_header() {
                 assert_eq!(headers["anthropic-version"], "2023-06-01");
                 assert!(!headers.contains_key("authorization"));
             }
+            Wire::Gemini => assert_eq!(headers["x-goog-api-key"], KEY),
             Wire::Responses | Wire::Chat => {
                 assert_eq!(headers["authorization"], format!("Bearer {KEY}"));
             }
@@ -554,10 +563,10 @@ async fn a_conversation_sends_its_prefix_unchanged_from_call_to_call() {
                 .await;
             history.push(Message::Assistant(message));
             history.push(result(&format!("call_{step}"), "bash", "out"));
-            let key = if wire == Wire::Responses {
-                "input"
-            } else {
-                "messages"
+            let key = match wire {
+                Wire::Responses => "input",
+                Wire::Gemini => "contents",
+                Wire::Anthropic | Wire::Chat => "messages",
             };
             let sent = unmarked(&bench.last().body[key]);
             assert_eq!(sent[..earlier.len()], earlier[..], "{wire:?}");
@@ -667,6 +676,12 @@ async fn tool_results_images_and_files_are_sent_in_the_formats_own_way() {
                 assert_eq!(items[3]["output"][0]["type"], "input_image");
                 assert_eq!(items[4]["output"], "Error: no such file");
             }
+            Wire::Gemini => {
+                let parts = body["contents"][2]["parts"].as_array().unwrap();
+                assert_eq!(parts[1]["inlineData"]["mimeType"], "image/png");
+                let response = &parts[2]["functionResponse"]["response"];
+                assert_eq!(response, &json!({"error": "no such file"}));
+            }
             Wire::Chat => {
                 let messages = body["messages"].as_array().unwrap();
                 let roles: Vec<_> = messages
@@ -711,6 +726,18 @@ async fn thinking_levels_become_the_formats_own_settings() {
     assert_eq!(sent.body["reasoning"], json!({"effort": "none"}));
     let sent = send(Wire::Responses, "gpt-4.1", Thinking::High).await;
     assert_eq!(sent.body.get("reasoning"), None);
+    let sent = send(Wire::Gemini, "gemini-2.5-flash", Thinking::Off).await;
+    let config = &sent.body["generationConfig"]["thinkingConfig"];
+    assert_eq!(
+        config,
+        &json!({"thinkingBudget": 0, "includeThoughts": false})
+    );
+    let sent = send(Wire::Gemini, "gemini-3-pro-preview", Thinking::Medium).await;
+    let config = &sent.body["generationConfig"]["thinkingConfig"];
+    assert_eq!(
+        config,
+        &json!({"thinkingLevel": "high", "includeThoughts": true})
+    );
     let sent = send(Wire::Chat, "qwen3", Thinking::High).await;
     assert_eq!(sent.body["reasoning_effort"], "high");
     let sent = send(Wire::Chat, "qwen3", Thinking::Off).await;

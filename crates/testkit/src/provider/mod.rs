@@ -1,5 +1,5 @@
-//! A provider's server that says what a test wants: Anthropic Messages, OpenAI Responses and
-//! OpenAI Chat Completions in their real wire formats, over a real socket on loopback.
+//! A provider's server that says what a test wants: Anthropic Messages, OpenAI Responses, OpenAI
+//! Chat Completions and Google Gemini in their real wire formats, over a real socket on loopback.
 //!
 //! Replies are queued and taken one by one, in whatever format the caller asks; requests are
 //! recorded. A reply can be cut, can end early, can stall until it is released, or can be any bytes
@@ -46,11 +46,13 @@ pub enum Wire {
     Responses,
     /// OpenAI Chat Completions: `POST /v1/chat/completions`.
     Chat,
+    /// Google Gemini: `POST /v1beta/models/MODEL:streamGenerateContent`.
+    Gemini,
 }
 
 impl Wire {
     /// All of them.
-    pub const ALL: [Wire; 3] = [Wire::Anthropic, Wire::Responses, Wire::Chat];
+    pub const ALL: [Wire; 4] = [Wire::Anthropic, Wire::Responses, Wire::Chat, Wire::Gemini];
 }
 
 /// A request as it arrived.
@@ -116,6 +118,7 @@ impl FakeProvider {
             .route("/v1/messages", route(Wire::Anthropic))
             .route("/v1/responses", route(Wire::Responses))
             .route("/v1/chat/completions", route(Wire::Chat))
+            .route("/v1beta/models/{call}", route(Wire::Gemini))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -136,6 +139,7 @@ impl FakeProvider {
         match wire {
             Wire::Anthropic => format!("http://{}", self.address),
             Wire::Responses | Wire::Chat => format!("http://{}/v1", self.address),
+            Wire::Gemini => format!("http://{}/v1beta", self.address),
         }
     }
 

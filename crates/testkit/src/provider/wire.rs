@@ -1,4 +1,4 @@
-//! The three wire formats, as their providers document them.
+//! The wire formats, as their providers document them.
 
 use serde_json::{Value, json};
 
@@ -11,6 +11,7 @@ pub(super) fn events(wire: Wire, answer: &Answer) -> Vec<String> {
         Wire::Anthropic => anthropic(answer),
         Wire::Responses => responses(answer),
         Wire::Chat => chat(answer),
+        Wire::Gemini => gemini(answer),
     }
 }
 
@@ -288,6 +289,74 @@ fn chat(answer: &Answer) -> Vec<String> {
     out
 }
 
+/// Each part that may be streamed in pieces is; a call comes whole. The signature of a thought
+/// stands on the part behind it. Arguments that are not JSON come as their text, which is the
+/// nearest that this format can say.
+fn gemini(answer: &Answer) -> Vec<String> {
+    let usage = answer.usage;
+    let chunk = |parts: Value, finish: Value| {
+        let mut data = json!({
+            "candidates": [{"index": 0, "content": {"role": "model", "parts": parts}}],
+            "usageMetadata": {
+                "promptTokenCount": usage.input + usage.cache_read,
+                "cachedContentTokenCount": usage.cache_read,
+                "candidatesTokenCount": usage.output,
+            },
+            "responseId": answer.id,
+        });
+        if !finish.is_null() {
+            data["candidates"][0]["finishReason"] = finish;
+        }
+        unnamed(&data)
+    };
+    let mut out = Vec::new();
+    let mut signature = None;
+    for part in &answer.parts {
+        let mut parts: Vec<Value> = match part {
+            Part::Text(text) => pieces(text)
+                .into_iter()
+                .map(|text| json!({"text": text}))
+                .collect(),
+            Part::Thinking { text, .. } => pieces(text)
+                .into_iter()
+                .map(|text| json!({"text": text, "thought": true}))
+                .collect(),
+            Part::Tool {
+                id,
+                name,
+                arguments,
+            } => {
+                let mut call = json!({"id": id, "name": name});
+                if !arguments.is_empty() {
+                    call["args"] = serde_json::from_str(arguments).unwrap_or(json!(arguments));
+                }
+                vec![json!({"functionCall": call})]
+            }
+        };
+        if let (Some(last), Some(taken)) = (parts.last_mut(), signature.take()) {
+            last["thoughtSignature"] = json!(taken);
+        }
+        if let Part::Thinking {
+            signature: next, ..
+        } = part
+        {
+            signature = Some(next);
+        }
+        out.extend(
+            parts
+                .into_iter()
+                .map(|part| chunk(json!([part]), Value::Null)),
+        );
+    }
+    let reason = match answer.stop {
+        Stop::Natural => "STOP",
+        Stop::Length => "MAX_TOKENS",
+        Stop::Refused => "SAFETY",
+    };
+    out.push(chunk(json!([{"text": ""}]), json!(reason)));
+    out
+}
+
 /// The status and body of a failure.
 pub(super) fn error(wire: Wire, class: ErrorClass) -> (u16, Value) {
     match wire {
@@ -315,6 +384,32 @@ pub(super) fn error(wire: Wire, class: ErrorClass) -> (u16, Value) {
                 status,
                 json!({"type": "error", "error": {"type": kind, "message": message}}),
             )
+        }
+        Wire::Gemini => {
+            let (code, status, message) = match class {
+                ErrorClass::RateLimit => (
+                    429,
+                    "RESOURCE_EXHAUSTED",
+                    "You exceeded your current quota, please check your billing details. \
+                     Please retry in 34s.",
+                ),
+                ErrorClass::Overloaded => (503, "UNAVAILABLE", "The model is overloaded."),
+                ErrorClass::Auth => (400, "INVALID_ARGUMENT", "API key not valid."),
+                ErrorClass::Quota => (
+                    403,
+                    "FAILED_PRECONDITION",
+                    "Enable billing: insufficient credit",
+                ),
+                ErrorClass::ContextOverflow => (
+                    400,
+                    "INVALID_ARGUMENT",
+                    "The input token count (1196265) exceeds the maximum number of tokens",
+                ),
+                ErrorClass::InvalidRequest => (400, "INVALID_ARGUMENT", "Unknown name \"x\""),
+                ErrorClass::UnknownModel => (404, "NOT_FOUND", "models/x is not found"),
+            };
+            let error = json!({"code": code, "message": message, "status": status});
+            (code, json!({"error": error}))
         }
         Wire::Responses | Wire::Chat => {
             let (status, kind, code, message) = match class {
@@ -377,6 +472,6 @@ pub(super) fn error_event(wire: Wire, class: ErrorClass) -> String {
             let code = error["code"].as_str().or(error["type"].as_str());
             named(&json!({"type": "error", "code": code, "message": error["message"]}))
         }
-        Wire::Chat => unnamed(&body),
+        Wire::Chat | Wire::Gemini => unnamed(&body),
     }
 }
