@@ -1,109 +1,19 @@
 //! One suite for every wire format, against a server that speaks all of them.
 
-use std::path::Path;
 use std::time::Duration;
 
 use bowline_model::{
-    Api, AssistantPart, ErrorKind, Event, FilePart, Message, ModelError, ModelSettings, Models,
-    NamedModel, Request, ResolvedModel, ResultPart, Secret, StopReason, Thinking, ToolResult,
-    Usage, UserMessage, UserPart,
+    AssistantPart, ErrorKind, Event, FilePart, Message, ResultPart, StopReason, Thinking,
+    ToolResult, Usage, UserMessage, UserPart,
 };
 use bowline_testkit::provider::{
-    Answer, ErrorClass, FakeProvider, FakeUsage, Gate, RecordedRequest, Reply, Stop, Wire,
+    Answer, ErrorClass, FakeProvider, FakeUsage, Gate, Reply, Stop, Wire,
 };
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::messages::{call, collect, request, result, said, text, thought, user, whole};
-
-const KEY: &str = "sk-test-0123456789abcdef";
-/// Long enough for a busy machine, and never waited for unless a test wants it.
-const PATIENT: Duration = Duration::from_secs(60);
-
-fn model(base_url: String, wire: Wire, idle: Duration) -> ResolvedModel {
-    let api = match wire {
-        Wire::Anthropic => Api::Anthropic,
-        Wire::Responses => Api::OpenaiResponses,
-        Wire::Chat => Api::OpenaiChat,
-        Wire::Gemini => Api::Gemini,
-    };
-    let mut settings = ModelSettings::new(|_| Some(Secret::new(KEY)), ".");
-    settings.idle_deadline = idle;
-    let entry = NamedModel {
-        api,
-        base_url: Some(base_url),
-        key_env: Some("TEST_KEY".to_owned()),
-        model: Some("test-model".to_owned()),
-        context: None,
-        max_output: Some(8192),
-        price: None,
-    };
-    settings.named.insert("test".to_owned(), entry);
-    Models::new(settings)
-        .resolve("test", Path::new("."))
-        .unwrap()
-}
-
-struct Bench {
-    server: FakeProvider,
-    model: ResolvedModel,
-    wire: Wire,
-}
-
-impl Bench {
-    async fn new(wire: Wire) -> Self {
-        Self::with_idle(wire, PATIENT).await
-    }
-
-    async fn with_idle(wire: Wire, idle: Duration) -> Self {
-        let server = FakeProvider::start().await.unwrap();
-        let model = model(server.base_url(wire), wire, idle);
-        Self {
-            server,
-            model,
-            wire,
-        }
-    }
-
-    async fn answer(&self, reply: Answer, request: Request) -> bowline_model::AssistantMessage {
-        self.server.push(reply);
-        whole(self.model.provider.stream(request).await.unwrap()).await
-    }
-
-    async fn ask(&self, reply: Answer) -> bowline_model::AssistantMessage {
-        self.answer(reply, request("test-model", vec![user("hello")]))
-            .await
-    }
-
-    async fn refused(&self, reply: Reply) -> ModelError {
-        self.server.push(reply);
-        match self
-            .model
-            .provider
-            .stream(request("test-model", vec![user("hello")]))
-            .await
-        {
-            Ok(_) => panic!("{:?}: no error", self.wire),
-            Err(error) => error,
-        }
-    }
-
-    async fn broken(&self, reply: impl Into<Reply>) -> (Vec<Event>, ModelError) {
-        self.server.push(reply);
-        let stream = self
-            .model
-            .provider
-            .stream(request("test-model", vec![user("hello")]))
-            .await
-            .unwrap();
-        let (events, error) = collect(stream).await;
-        (events, error.unwrap())
-    }
-
-    fn last(&self) -> RecordedRequest {
-        self.server.requests().pop().unwrap()
-    }
-}
+use crate::bench::{Bench, KEY, PATIENT, model};
+use crate::messages::{call, request, result, said, text, thought, user, whole};
 
 fn texts(events: &[Event]) -> String {
     let deltas = events.iter().filter_map(|event| match event {
