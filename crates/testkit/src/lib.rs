@@ -1,5 +1,9 @@
 //! Development only: seeded clock, kill harness, fake provider server, golden files.
 //!
+//! - [`seeded`]: a clock, randomness and ids that a seed decides.
+//! - [`faults`]: a store that dies where a test wants.
 //! - [`provider`]: a model provider's server that says what a test wants, in the real wire formats.
 
+pub mod faults;
 pub mod provider;
+pub mod seeded;

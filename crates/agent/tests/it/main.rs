@@ -1,5 +1,9 @@
 //! Integration tests of the crate, one binary.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod definition;
 mod skill;
+mod stage;
+mod turn;
 mod validate;

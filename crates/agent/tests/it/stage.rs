@@ -1,0 +1,213 @@
+//! What the tests of the loop stand on: an agent with a script, a store that may die, a process that
+//! may be started again.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicU32, Ordering},
+};
+
+use bowline_agent::{
+    Agent, Agents, Conversation, KIND, Outgoing, Render, actor,
+    conversation::EntryBody,
+    load,
+    tool::{self, Effect, ToolError},
+};
+use bowline_model::{ModelSettings, Models};
+use bowline_runtime::{Program, Receipt, Runtime, RuntimeError, RuntimeOptions, Settled, Sources, SystemRandom};
+use bowline_sandbox::workspace::Workspace;
+use bowline_store::{ActorId, MemoryStore, Store, Timestamp};
+use bowline_testkit::{
+    faults::{Death, DyingStore},
+    seeded::SeededClock,
+};
+
+/// Where the instance of every test lives.
+pub fn instance() -> ActorId {
+    actor("worker", "one")
+}
+
+/// An agent on a script, and what its outside tool was asked to do.
+pub struct Stage {
+    dir: tempfile::TempDir,
+    pub store: Arc<MemoryStore>,
+    /// The effect ids with which the outside tool was called.
+    pub effects: Arc<Mutex<Vec<String>>>,
+    pub effect: Effect,
+    pub clock: Arc<SeededClock>,
+    instructions: Arc<Mutex<String>>,
+    panics: Arc<AtomicU32>,
+}
+
+/// One process: what runs until the store dies.
+pub struct Process {
+    pub runtime: Runtime,
+    pub agents: Agents,
+    pub store: Arc<DyingStore>,
+}
+
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+struct Notice {
+    /// What to tell.
+    text: String,
+}
+
+/// Records the effect id that it is handed, as an outside system would.
+struct Outside {
+    spec: bowline_model::ToolSpec,
+    effect: Effect,
+    seen: Arc<Mutex<Vec<String>>>,
+}
+
+#[async_trait::async_trait]
+impl tool::Tool for Outside {
+    fn spec(&self) -> &bowline_model::ToolSpec {
+        &self.spec
+    }
+
+    fn effect(&self) -> Effect {
+        self.effect
+    }
+
+    async fn call(&self, context: &tool::ToolContext, _: serde_json::Value) -> Result<tool::ToolOutput, ToolError> {
+        self.seen.lock().unwrap().push(context.effect_id.clone().unwrap());
+        Ok(tool::ToolOutput::text("sent"))
+    }
+}
+
+impl Stage {
+    pub fn new(script: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("script.yaml"), script).unwrap();
+        Self {
+            dir,
+            store: Arc::new(MemoryStore::new()),
+            effects: Arc::default(),
+            effect: Effect::Outside(tool::OnCrash::Unknown),
+            clock: SeededClock::ticking(),
+            instructions: Arc::new(Mutex::new("Do the work.".to_owned())),
+            panics: Arc::default(),
+        }
+    }
+
+    pub fn instruct(&self, text: &str) {
+        text.clone_into(&mut self.instructions.lock().unwrap());
+    }
+
+    /// How often the tool `crash` was called.
+    pub fn panics(&self) -> u32 {
+        self.panics.load(Ordering::SeqCst)
+    }
+
+    pub fn process(&self, death: Death) -> Process {
+        let store = DyingStore::new(self.store.clone(), death);
+        let (dir, effect, seen) = (self.dir.path().to_path_buf(), self.effect, self.effects.clone());
+        let (instructions, panics) = (self.instructions.clone(), self.panics.clone());
+        let agent = Agent::new("worker", move |cx: &mut Render| {
+            cx.model("scripted/script.yaml");
+            cx.definition().dir = Some(dir.clone());
+            cx.definition().limits.turns = 20;
+            let parameters = tool::schema::of::<Notice>().unwrap();
+            let spec = bowline_model::ToolSpec { name: "notify".into(), description: "Tells somebody.".into(), parameters };
+            cx.tool(Outside { spec, effect, seen: seen.clone() });
+            let panics = panics.clone();
+            let crash = tool::from_fn("crash", "Crashes.", move |_: Notice| {
+                panics.fetch_add(1, Ordering::SeqCst);
+                async move { Err::<String, _>(ToolError::new(format!("{:?}", Option::<u8>::None.unwrap()))) }
+            });
+            cx.tool(crash.unwrap().effect(Effect::None));
+            instructions.lock().unwrap().clone()
+        });
+        let sources = Sources::new(self.clock.clone(), Arc::new(SystemRandom));
+        let models = Models::new(ModelSettings::new(|_| None, self.dir.path()));
+        let agents = Agents::new([agent.unwrap()], models, sources.clone());
+        let program: Arc<dyn Program> = Arc::new(agents.clone());
+        let options = RuntimeOptions::default();
+        let runtime = Runtime::new(store.clone(), sources, options, [(KIND.to_owned(), program)]);
+        Process { runtime, agents, store }
+    }
+
+    pub async fn conversation(&self) -> Conversation {
+        load(&*self.store, &instance()).await.unwrap()
+    }
+
+    /// The content of a file of the workspace, as it is stored.
+    pub async fn file(&self, path: &str) -> String {
+        let workspace = Workspace::open(self.store.clone(), instance());
+        let overlay = workspace.begin(Timestamp::default()).await.unwrap();
+        match overlay.read(path).await {
+            Ok(bytes) => String::from_utf8(bytes.to_vec()).unwrap(),
+            Err(error) => error.to_string(),
+        }
+    }
+}
+
+impl Process {
+    pub async fn send(&self, text: &str) -> Result<Receipt, RuntimeError> {
+        self.runtime.submit(&instance(), Outgoing::user(text).into_submission()).await
+    }
+
+    pub async fn send_keyed(&self, text: &str, key: &str) -> Result<Receipt, RuntimeError> {
+        self.runtime.submit(&instance(), Outgoing::user(text).key(key).into_submission()).await
+    }
+
+    pub async fn settled(&self, receipt: &Receipt) -> Result<Settled, RuntimeError> {
+        self.runtime.settled(&instance(), &receipt.submission_id).await
+    }
+
+    pub async fn ask(&self, text: &str) -> Result<Settled, RuntimeError> {
+        let receipt = self.send(text).await?;
+        self.settled(&receipt).await
+    }
+}
+
+/// A transcript in short lines, without ids: `user: …`, `assistant: … [calls]`, `result: …`.
+pub fn lines(conversation: &Conversation) -> Vec<String> {
+    let mut lines = Vec::new();
+    for entry in &conversation.entries {
+        match &entry.body {
+            EntryBody::User(content) => lines.push(format!("user: {}", bowline_agent::view::text(content))),
+            EntryBody::Signal(signal) => lines.push(format!("signal: {}", signal.signal_type)),
+            EntryBody::Assistant { error: Some(error), .. } => lines.push(format!("error: {}", error.code)),
+            EntryBody::Assistant { message, interrupted: true, .. } => {
+                lines.push(format!("interrupted: {}", message.text()));
+            }
+            EntryBody::Assistant { message, .. } => {
+                let calls: Vec<_> = message.tool_calls().map(|call| call.name.as_str()).collect();
+                lines.push(format!("assistant: {} {calls:?}", message.text()));
+            }
+            EntryBody::ToolResults(results) => {
+                for outcome in results {
+                    let mark = if outcome.is_error { "failed" } else { "result" };
+                    let text = bowline_agent::view::text(&outcome.content);
+                    lines.push(format!("{mark}: {}: {}", outcome.tool_name, text.replace('\n', " ")));
+                }
+            }
+        }
+    }
+    lines
+}
+
+/// Every tool call has exactly one result, directly after the message that made it.
+pub fn assert_valid(conversation: &Conversation) {
+    let mut expected: Vec<String> = Vec::new();
+    for entry in &conversation.entries {
+        match &entry.body {
+            EntryBody::Assistant { message, error: None, interrupted: false, .. } => {
+                assert!(expected.is_empty(), "calls without results: {expected:?}");
+                expected = message.tool_calls().map(|call| call.id.clone()).collect();
+            }
+            EntryBody::ToolResults(results) => {
+                let got: Vec<_> = results.iter().map(|outcome| outcome.tool_call_id.clone()).collect();
+                assert_eq!(got, expected);
+                expected.clear();
+            }
+            EntryBody::Assistant { .. } | EntryBody::User(_) | EntryBody::Signal(_) => {}
+        }
+    }
+    assert!(expected.is_empty(), "calls without results: {expected:?}");
+    assert!(conversation.open.is_none(), "a message is open");
+}
+
+pub async fn store_metrics(store: &dyn Store) -> u64 {
+    store.metrics().flushes
+}
