@@ -1,0 +1,86 @@
+//! `bowline abort`.
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Global, fault::Fault, place::Place, signals::Signals, terminal::Terminal};
+use crate::error::Error;
+
+/// Longest wait for the data to close.
+const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// End what a conversation has not finished.
+///
+/// Each open submission settles as `aborted`, or only the one that is named. What is committed stays,
+/// and the conversation can go on. While another process runs the conversation it has to be stopped
+/// first: ctrl-C in a conversation aborts the answer, in `run -m` it leaves it resumable.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    bowline abort triage t1\n  \
+    bowline abort triage t1 sub_01KAN4QJ5T6B8V9W0X1Y2Z3A4B")]
+pub(super) struct Abort {
+    /// The agent
+    agent: String,
+    /// The conversation
+    id: String,
+    /// Only this submission
+    submission: Option<String>,
+}
+
+pub(super) async fn abort(
+    args: &Abort,
+    global: &Global,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
+    let place = Place::find(global)?;
+    let reading = place.conversation(&args.agent, &args.id).await?;
+    let open = bowline_runtime::submission::open(&*reading.store, &reading.actor).await?;
+    let open: Vec<_> = open.into_iter().map(|submission| submission.id).collect();
+    drop(reading);
+    let chosen: Vec<_> = match &args.submission {
+        None => open,
+        Some(one) if open.contains(one) => vec![one.clone()],
+        Some(one) => return Err(Fault::NotOpen(one.clone()).into()),
+    };
+    let mut aborted = Vec::new();
+    if !chosen.is_empty() {
+        let agent = place.project.agent(&args.agent, None)?;
+        let mut signals = Signals::new()?;
+        let service = place.open()?.agent(agent).start();
+        for submission in chosen {
+            service
+                .abort(&args.agent, &args.id, Some(&submission))
+                .await?;
+            tokio::select! {
+                biased;
+                stop = signals.next() => {
+                    service.stop(DRAIN).await;
+                    return Ok(stop.exit_code());
+                }
+                reply = service.reply(&args.agent, &args.id, &submission) => aborted.push((submission, reply?.outcome)),
+            }
+        }
+        service.stop(DRAIN).await;
+    }
+    if terminal.json {
+        let settled: Vec<_> = aborted
+            .iter()
+            .map(|(id, outcome)| json!({"submissionId": id, "outcome": outcome}))
+            .collect();
+        terminal.json(&json!({"type": "aborted", "submissions": settled}))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if aborted.is_empty() {
+        terminal.say("nothing is open in this conversation");
+    }
+    for (submission, outcome) in &aborted {
+        let outcome = json!(outcome);
+        terminal.answer(format_args!(
+            "{submission} {}\n",
+            outcome.as_str().unwrap_or_default()
+        ))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,146 @@
+//! What only a command line can get wrong.
+
+use std::path::PathBuf;
+
+use crate::error::Error;
+
+/// An error that a command declares itself.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Fault {
+    /// Arguments that make no sense; the parser says it better on a terminal.
+    #[error("{0}")]
+    Arguments(String),
+    /// No message, and no terminal to ask on.
+    #[error("there is no message")]
+    NoMessage,
+    /// A message without text.
+    #[error("the message is empty")]
+    EmptyMessage,
+    /// A file that was named cannot be read.
+    #[error("{path}: {why}")]
+    UnreadableFile {
+        /// As it was typed.
+        path: String,
+        /// Why.
+        why: String,
+    },
+    /// A folder that has a project already.
+    #[error("{0} has a bowline.toml already")]
+    ProjectExists(PathBuf),
+    /// A file of the new project cannot be written.
+    #[error("{path}: {why}")]
+    ProjectUnwritable {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// There is no such conversation.
+    #[error("there is no conversation {id} with {agent}")]
+    NoConversation {
+        /// The agent.
+        agent: String,
+        /// The instance.
+        id: String,
+        /// Some that there are.
+        known: Vec<String>,
+    },
+    /// The submission that was named is not open.
+    #[error("the submission {0} is not open")]
+    NotOpen(String),
+    /// The run was interrupted before the answer was complete.
+    #[error("interrupted; what is done is kept")]
+    Interrupted {
+        /// The command that goes on.
+        resume: String,
+    },
+    /// Standard output cannot be written.
+    #[error("standard output cannot be written: {0}")]
+    Output(std::io::Error),
+    /// The terminal cannot be used.
+    #[error("the terminal cannot be used: {0}")]
+    Terminal(String),
+    /// The data directory cannot be watched.
+    #[error("{path}: cannot be watched: {why}")]
+    Watch {
+        /// The directory.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// The machine gives no threads.
+    #[error("cannot start: {0}")]
+    NoThreads(std::io::Error),
+}
+
+impl Fault {
+    /// The stable name. Each has a page `docs/errors/<code>.md`.
+    pub(super) fn code(&self) -> &'static str {
+        match self {
+            Self::Arguments(_) => "usage_arguments",
+            Self::NoMessage | Self::EmptyMessage => "usage_no_message",
+            Self::UnreadableFile { .. } => "usage_unreadable_file",
+            Self::ProjectExists(_) => "project_exists",
+            Self::ProjectUnwritable { .. } => "project_unwritable",
+            Self::NoConversation { .. } => "conversation_not_found",
+            Self::NotOpen(_) => "submission_not_open",
+            Self::Interrupted { .. } => "run_interrupted",
+            Self::Output(_) => "output_failed",
+            Self::Terminal(_) => "terminal_failed",
+            Self::Watch { .. } => "tail_failed",
+            Self::NoThreads(_) => "process_failed",
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Arguments(_) => "see `bowline help`".to_owned(),
+            Self::NoMessage => {
+                "add -m TEXT, -m @FILE or -m -; without -m it needs a terminal".to_owned()
+            }
+            Self::EmptyMessage => {
+                "write something after -m, into its file, or to standard input".to_owned()
+            }
+            Self::UnreadableFile { .. } => {
+                "check the path; it is relative to the current folder".to_owned()
+            }
+            Self::ProjectExists(_) => "choose another folder: `bowline init DIR`".to_owned(),
+            Self::ProjectUnwritable { .. } => {
+                "check that you may write there, or choose another folder".to_owned()
+            }
+            Self::NoConversation { agent, known, .. } if known.is_empty() => {
+                format!("start one with `bowline run {agent}`, or check --project and --data")
+            }
+            Self::NoConversation { agent, known, .. } => {
+                format!("the conversations with {agent} are: {}", known.join(", "))
+            }
+            Self::NotOpen(_) => "`bowline show AGENT ID` lists what is open".to_owned(),
+            Self::Interrupted { resume } => format!("to go on: {resume}"),
+            Self::Output(_) => "check where it is redirected to".to_owned(),
+            Self::Terminal(_) => "send one message with -m instead".to_owned(),
+            Self::Watch { .. } => "`bowline show AGENT ID` prints what there is so far".to_owned(),
+            Self::NoThreads(_) => "check the limits of this user (`ulimit -a`)".to_owned(),
+        }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        let (code, message, hint) = (fault.code(), fault.to_string(), fault.hint());
+        match fault {
+            Fault::Arguments(_)
+            | Fault::NoMessage
+            | Fault::EmptyMessage
+            | Fault::UnreadableFile { .. }
+            | Fault::ProjectExists(_)
+            | Fault::NoConversation { .. }
+            | Fault::NotOpen(_) => Self::usage(code, message, hint),
+            Fault::ProjectUnwritable { .. }
+            | Fault::Interrupted { .. }
+            | Fault::Output(_)
+            | Fault::Terminal(_)
+            | Fault::Watch { .. }
+            | Fault::NoThreads(_) => Self::failure(code, message, hint),
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Markdown on a terminal, block by block as it streams.
+
+use termimad::{
+    Alignment, MadSkin,
+    crossterm::style::{Attribute, Color},
+};
+
+use super::terminal::clean;
+
+/// Widest lines of text, in columns; longer ones are hard to read.
+const WIDEST: usize = 100;
+
+/// Takes text as it streams and gives back whole blocks, rendered.
+#[derive(Debug)]
+pub(super) struct Markdown {
+    skin: MadSkin,
+    pending: String,
+}
+
+impl Markdown {
+    pub(super) fn new(color: bool) -> Self {
+        Self {
+            skin: skin(color),
+            pending: String::new(),
+        }
+    }
+
+    /// Takes more text; returns the blocks that are complete now, which may be none.
+    pub(super) fn feed(&mut self, text: &str) -> String {
+        self.pending.push_str(text);
+        let end = complete(&self.pending);
+        let rest = self.pending.split_off(end);
+        let blocks = std::mem::replace(&mut self.pending, rest);
+        self.render(&blocks)
+    }
+
+    /// The rest, whether it is complete or not.
+    pub(super) fn finish(&mut self) -> String {
+        let rest = std::mem::take(&mut self.pending);
+        self.render(&rest)
+    }
+
+    /// Renders a whole text, with an empty line after it; nothing when there is nothing in it.
+    pub(super) fn render(&self, text: &str) -> String {
+        let text = clean(text);
+        let text = text.trim_matches('\n');
+        if text.trim().is_empty() {
+            return String::new();
+        }
+        let (columns, _) = termimad::terminal_size();
+        let width = usize::from(columns).clamp(20, WIDEST);
+        let rendered = self.skin.text(text, Some(width)).to_string();
+        let lines: Vec<_> = rendered.lines().map(str::trim_end).collect();
+        format!("{}\n\n", lines.join("\n"))
+    }
+}
+
+fn skin(color: bool) -> MadSkin {
+    let mut skin = MadSkin::no_style();
+    if !color {
+        return skin;
+    }
+    skin.bold.add_attr(Attribute::Bold);
+    skin.italic.add_attr(Attribute::Italic);
+    skin.strikeout.add_attr(Attribute::CrossedOut);
+    skin.inline_code.set_fg(Color::Cyan);
+    skin.code_block.set_fg(Color::Cyan);
+    for header in &mut skin.headers {
+        header.add_attr(Attribute::Bold);
+        header.align = Alignment::Left;
+    }
+    if let Some(title) = skin.headers.first_mut() {
+        title.add_attr(Attribute::Underlined);
+    }
+    skin
+}
+
+/// How many bytes of the text are whole blocks: up to the last empty line outside of a code fence.
+fn complete(text: &str) -> usize {
+    let (mut end, mut at) = (0, 0);
+    let mut fence: Option<&str> = None;
+    for line in text.split_inclusive('\n') {
+        at += line.len();
+        if !line.ends_with('\n') {
+            break;
+        }
+        let bare = line.trim();
+        match fence {
+            Some(mark) if bare.starts_with(mark) => {
+                fence = None;
+                end = at;
+            }
+            Some(_) => {}
+            None if bare.starts_with("```") => fence = Some("```"),
+            None if bare.starts_with("~~~") => fence = Some("~~~"),
+            None if bare.is_empty() => end = at,
+            None => {}
+        }
+    }
+    end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_complete_at_an_empty_line_or_at_the_end_of_its_fence() {
+        assert_eq!(complete("one\ntwo"), 0);
+        assert_eq!(complete("one\n\ntwo"), 5);
+        assert_eq!(complete("```\na\n\nb"), 0);
+        assert_eq!(complete("```\na\n\nb\n```\nc"), 12);
+    }
+
+    #[test]
+    fn text_is_rendered_once_wherever_it_was_cut() {
+        let text = "# Title\n\nSome *text*.\n\n```sh\nls\n\npwd\n```\n\n- one\n- two\n";
+        for size in 1..text.len() {
+            let mut markdown = Markdown::new(false);
+            let mut seen = String::new();
+            for piece in text.as_bytes().chunks(size) {
+                seen.push_str(&markdown.feed(&String::from_utf8_lossy(piece)));
+            }
+            seen.push_str(&markdown.finish());
+            assert_eq!(
+                seen, "Title\n\nSome text.\n\nls\n\npwd\n\n• one\n• two\n\n",
+                "cut at {size}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_terminal_would_obey_is_left_out() {
+        assert_eq!(Markdown::new(false).render("a\u{1b}[2Jb"), "a[2Jb\n\n");
+    }
+}

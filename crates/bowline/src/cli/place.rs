@@ -1,0 +1,170 @@
+//! Where a command works: the project and its data.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bowline_agent::{Conversation, KIND, actor};
+use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
+
+use super::{Global, fault::Fault};
+use crate::{
+    config,
+    error::Error,
+    project::{Environment, Project},
+    service::{self, Bowline},
+};
+
+/// Conversations that an error names at most.
+const NAMED: usize = 5;
+/// The database within a data directory.
+const DATABASE: &str = "store.db";
+
+/// A project and its data. Finding it writes nothing.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) project: Project,
+    /// The data directory; it may not be there yet.
+    pub(super) data: PathBuf,
+}
+
+impl Place {
+    pub(super) fn find(global: &Global) -> Result<Self, Error> {
+        let project = Project::load(&folder(global), environment())?;
+        let data = global.data.clone().or_else(data_of_environment);
+        let data = data.unwrap_or_else(|| project.config.data.clone());
+        Ok(Self { project, data })
+    }
+
+    /// Takes the data directory for this process; it is made when it is not there.
+    pub(super) fn open(&self) -> Result<Bowline, Error> {
+        Ok(
+            Bowline::on(SqliteStore::open(&self.data, SqliteOptions::default())?)
+                .models(self.project.models()),
+        )
+    }
+
+    /// True when something was stored here.
+    pub(super) fn has_data(&self) -> bool {
+        self.data.join(DATABASE).exists()
+    }
+
+    /// Opens the data for reading, beside a process that may be using it. `None` when there is none.
+    pub(super) fn read(&self) -> Result<Option<Arc<SqliteStore>>, Error> {
+        if !self.has_data() {
+            return Ok(None);
+        }
+        let options = SqliteOptions {
+            read_only: true,
+            ..SqliteOptions::default()
+        };
+        Ok(Some(SqliteStore::open(&self.data, options)?))
+    }
+
+    /// Opens one conversation for reading.
+    pub(super) async fn conversation(&self, agent: &str, id: &str) -> Result<Reading, Error> {
+        service::check_instance(id)?;
+        let Some(store) = self.read()? else {
+            return Err(self.missing(agent, id, &[]));
+        };
+        match service::peek(&*store, agent, id).await? {
+            Some(conversation) => Ok(Reading {
+                store,
+                actor: actor(agent, id),
+                conversation,
+            }),
+            None => {
+                let known = instances(&*store, agent).await?;
+                Err(self.missing(agent, id, &known))
+            }
+        }
+    }
+
+    /// There is no such conversation; perhaps there is not even such an agent.
+    pub(super) fn missing(&self, agent: &str, id: &str, known: &[String]) -> Error {
+        if known.is_empty()
+            && let Err(error) = self.project.definition(agent)
+        {
+            return error;
+        }
+        let (agent, id) = (agent.to_owned(), id.escape_debug().to_string());
+        Fault::NoConversation {
+            agent,
+            id,
+            known: known.to_vec(),
+        }
+        .into()
+    }
+}
+
+/// A conversation that is read while another process may write it.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) store: Arc<SqliteStore>,
+    pub(super) actor: ActorId,
+    pub(super) conversation: Conversation,
+}
+
+/// Some instances of an agent.
+pub(super) async fn instances(store: &dyn Store, agent: &str) -> Result<Vec<String>, StoreError> {
+    let found = store.actors(KIND, Some(agent), None, NAMED).await?;
+    Ok(found
+        .iter()
+        .map(|actor| actor.key().escape_debug().to_string())
+        .collect())
+}
+
+/// The folder where `bowline.toml` should be.
+pub(super) fn folder(global: &Global) -> PathBuf {
+    match &global.project {
+        Some(dir) => dir.clone(),
+        None => {
+            let here = env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+            let found = config::find_project(&here).unwrap_or_else(|| here.clone());
+            // A path below the current folder is easier to read.
+            if found == here {
+                PathBuf::from(".")
+            } else {
+                found
+            }
+        }
+    }
+}
+
+/// Where `$BOWLINE_DATA` says that data is.
+pub(super) fn data_of_environment() -> Option<PathBuf> {
+    env::var_os("BOWLINE_DATA")
+        .filter(|dir| !dir.is_empty())
+        .map(PathBuf::from)
+}
+
+/// The environment of this process.
+pub(super) fn environment() -> Environment {
+    Arc::new(|name| env::var(name).ok())
+}
+
+/// Reads a file that was named on the command line.
+pub(super) fn read_file(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
+    use std::io::Read as _;
+    let refuse = |why: String| {
+        Error::from(Fault::UnreadableFile {
+            path: path.display().to_string(),
+            why,
+        })
+    };
+    let file = std::fs::File::open(path).map_err(|error| refuse(error.to_string()))?;
+    let meta = file.metadata().map_err(|error| refuse(error.to_string()))?;
+    if meta.is_dir() {
+        return Err(refuse("is a folder, not a file".to_owned()));
+    }
+    let mut bytes = Vec::new();
+    file.take(most + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| refuse(error.to_string()))?;
+    if bytes.len() as u64 > most {
+        return Err(refuse(format!("is larger than {} MiB", most >> 20)));
+    }
+    Ok(bytes)
+}

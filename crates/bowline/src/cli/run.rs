@@ -1,0 +1,282 @@
+//! `bowline run`.
+
+mod chat;
+mod follow;
+mod message;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
+
+use bowline_agent::{Agents, Input, Outgoing};
+use bowline_model::{Models, format_usd};
+use bowline_runtime::{Outcome, Sources};
+use clap::Args;
+use serde::Serialize;
+
+use self::follow::{Ended, Turn};
+use super::{
+    Global,
+    fault::Fault,
+    place::Place,
+    screen::{Screen, Shown},
+    signals::{Signals, Stop},
+    terminal::{Terminal, count, duration, grouped, one_line},
+};
+use crate::{
+    error::Error,
+    service::{Reply, Service, check_instance},
+};
+
+/// How long a run that is stopped may take to stop in good order.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Send an agent a message, or talk with it.
+///
+/// Sends one message and follows the answer. Without -m, on a terminal, it is a conversation: ctrl-C
+/// aborts the answer, ctrl-D leaves.
+///
+/// Every step is durable. Ctrl-C in a run with -m, a crash, a power cut: the same line with the same
+/// --id goes on where it was, and does nothing twice. With --key the message is sent once, however
+/// often the line is repeated; when it is answered already, the answer is printed again.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    bowline run hello\n      \
+        talk with the agent `hello`\n  \
+    bowline run triage -m @bug-report.md\n      \
+        send it a file as the message\n  \
+    git diff | bowline run review -m - --id pr-12 --key pr-12-1 > review.md\n      \
+        send it standard input; run again, it goes on or prints the same answer\n  \
+    bowline run triage -m \"run the tests\" --json | jq -r 'select(.type == \"run-finished\").outcome'\n      \
+        one JSON object a line, for programs")]
+pub(super) struct Run {
+    /// The agent: a folder below `agents/`
+    agent: String,
+    /// The message: TEXT, @FILE, or - for standard input
+    #[arg(short, long, value_name = "TEXT|@FILE|-", allow_hyphen_values = true)]
+    message: Option<String>,
+    /// The conversation, any text without `/` [default: a new one]
+    #[arg(long)]
+    id: Option<String>,
+    /// Send the message at most once under this key
+    #[arg(long, requires = "id", requires = "message")]
+    key: Option<String>,
+    /// Add a file to the message; may be repeated
+    #[arg(long, value_name = "FILE", requires = "message")]
+    attach: Vec<PathBuf>,
+    /// Use this model instead of the one that agent.md names
+    #[arg(long, value_name = "PROVIDER/MODEL")]
+    model: Option<String>,
+}
+
+/// A run that can begin: nothing was written so far.
+struct Ready {
+    service: Service,
+    agent: String,
+    id: String,
+    /// True when the conversation was not named.
+    fresh: bool,
+    terminal: Terminal,
+    data: PathBuf,
+}
+
+/// The last line of `--json`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Finished<'a> {
+    r#type: &'static str,
+    agent: &'a str,
+    id: &'a str,
+    submission_id: &'a str,
+    outcome: Outcome,
+    text: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a bowline_runtime::Failure>,
+    usage: bowline_model::Usage,
+    cost_usd: String,
+}
+
+pub(super) async fn run(
+    args: &Run,
+    global: &Global,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
+    let place = Place::find(global)?;
+    let agent = place.project.agent(&args.agent, args.model.as_deref())?;
+    let outgoing = match &args.message {
+        Some(message) => Some(message::read(message, &args.attach, args.key.as_deref())?),
+        None if terminal.input && terminal.err.terminal && !terminal.json => None,
+        None => return Err(Fault::NoMessage.into()),
+    };
+    let sources = Sources::system();
+    let fresh = args.id.is_none();
+    let id = args.id.clone().unwrap_or_else(|| new_id(&sources));
+    check_instance(&id)?;
+    Agents::new(
+        [agent.clone()],
+        Models::new(place.project.models()),
+        sources,
+    )
+    .check(&args.agent)?;
+
+    let signals = Signals::new()?;
+    let service = place.open()?.agent(agent).start();
+    let agent = args.agent.clone();
+    let ready = Ready {
+        service,
+        agent,
+        id,
+        fresh,
+        terminal,
+        data: place.data,
+    };
+    match outgoing {
+        Some(outgoing) => ready.once(outgoing, args.key.is_some(), signals).await,
+        None => chat::chat(ready, signals).await,
+    }
+}
+
+impl Ready {
+    /// Sends one message, or goes on with it when it is there already, and follows the answer.
+    async fn once(
+        self,
+        outgoing: Outgoing,
+        keyed: bool,
+        mut signals: Signals,
+    ) -> Result<ExitCode, Error> {
+        let mut screen = Screen::new(self.terminal, Shown::Answer);
+        let chunks = self.service.observe(&self.agent, &self.id);
+        let unfinished = if keyed {
+            None
+        } else {
+            self.unfinished(outgoing.input()).await?
+        };
+        let submission = match unfinished {
+            Some(submission) => {
+                screen.line("resuming: this message was not finished");
+                self.service.wake(&self.agent, &self.id).await?;
+                submission
+            }
+            None => {
+                let receipt = self.service.send(&self.agent, &self.id, outgoing).await?;
+                if receipt.deduplicated {
+                    screen.line("this key was sent before: nothing is sent again");
+                }
+                receipt.submission_id
+            }
+        };
+        let mut turn = Turn::new(&self, submission, chunks);
+        let ended = turn.follow(&mut screen, &mut signals).await;
+        screen.pause()?;
+        match ended? {
+            Ended::Settled(reply) => {
+                let code = self.finish(&mut screen, &reply, turn.took());
+                self.service.stop(DRAIN).await;
+                if self.fresh && !self.terminal.json {
+                    let (agent, id) = (&self.agent, &self.id);
+                    self.terminal
+                        .say(format_args!("to go on: bowline run {agent} --id {id}"));
+                }
+                code
+            }
+            Ended::Stopped(stop) => Ok(self.stopped(stop, signals).await),
+        }
+    }
+
+    /// The submission of this very message that has not settled, if there is one.
+    async fn unfinished(&self, input: &Input) -> Result<Option<String>, Error> {
+        let open = self.service.open_submissions(&self.agent, &self.id).await?;
+        let found = open.into_iter().find(|submission| {
+            let payload = serde_json::from_value::<Input>(submission.payload.clone());
+            submission.abort_requested_at.is_none()
+                && payload.is_ok_and(|payload| payload == *input)
+        });
+        Ok(found.map(|submission| submission.id))
+    }
+
+    /// Prints the answer and what it took.
+    fn finish(
+        &self,
+        screen: &mut Screen,
+        reply: &Reply,
+        took: Duration,
+    ) -> Result<ExitCode, Error> {
+        let completed = reply.outcome == Outcome::Completed;
+        if self.terminal.json {
+            self.terminal.json(&Finished {
+                r#type: "run-finished",
+                agent: &self.agent,
+                id: &self.id,
+                submission_id: &reply.submission_id,
+                outcome: reply.outcome,
+                text: &reply.text,
+                error: reply.error.as_ref(),
+                usage: reply.used.usage,
+                cost_usd: format_usd(reply.used.cost_micro_usd),
+            })?;
+        } else {
+            screen.answer(&reply.text)?;
+        }
+        self.terminal.say(summary(reply, took));
+        if completed {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.terminal.json {
+            let fallback = || {
+                Error::failure(
+                    "",
+                    "the submission was aborted",
+                    "send it again when you are ready",
+                )
+            };
+            let error = reply.error.clone().map_or_else(fallback, Error::from);
+            self.terminal.error(&error);
+        }
+        Ok(ExitCode::FAILURE)
+    }
+
+    /// Stops in good order; asked a second time, at once. Nothing is lost either way.
+    async fn stopped(&self, stop: Stop, mut signals: Signals) -> ExitCode {
+        tokio::select! {
+            biased;
+            _ = signals.next() => {}
+            _ = self.service.stop(DRAIN) => {}
+        }
+        let resume =
+            message::command_line(std::env::args_os(), self.fresh.then_some(self.id.as_str()));
+        self.terminal.error(&Fault::Interrupted { resume }.into());
+        stop.exit_code()
+    }
+}
+
+/// What a submission took, in one line.
+fn summary(reply: &Reply, took: Duration) -> String {
+    let used = &reply.used;
+    let outcome = match reply.outcome {
+        Outcome::Completed => "completed",
+        Outcome::Failed => "failed",
+        Outcome::Aborted => "aborted",
+    };
+    let mut parts = vec![
+        outcome.to_owned(),
+        count(u64::from(used.calls), "turn"),
+        count(u64::from(used.tool_calls), "tool call"),
+        format!(
+            "{} tokens in, {} out",
+            grouped(used.usage.context()),
+            grouped(used.usage.output)
+        ),
+    ];
+    if used.cost_micro_usd > 0 {
+        parts.push(format!("${}", format_usd(used.cost_micro_usd)));
+    }
+    parts.push(duration(took));
+    one_line(&parts.join(" · "))
+}
+
+/// An id for a conversation that nobody named: short enough to type.
+fn new_id(sources: &Sources) -> String {
+    const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+    let random = sources.random();
+    let letter =
+        |place: u32| LETTERS[usize::try_from((random >> (5 * place)) & 31).unwrap_or(0)] as char;
+    (0..10).map(letter).collect()
+}

@@ -1,0 +1,94 @@
+//! Following one submission to its end.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bowline_agent::Chunk;
+use tokio::sync::broadcast::{Receiver, error::RecvError};
+
+use super::Ready;
+use crate::{
+    cli::{
+        screen::Screen,
+        signals::{Signals, Stop},
+    },
+    error::Error,
+    service::{Reply, Service},
+};
+
+/// How following ended.
+pub(super) enum Ended {
+    /// The submission settled.
+    Settled(Reply),
+    /// Somebody asked to stop; the submission goes on.
+    Stopped(Stop),
+}
+
+/// One submission that is followed.
+pub(super) struct Turn {
+    service: Service,
+    agent: String,
+    id: String,
+    submission: String,
+    chunks: Receiver<Arc<Chunk>>,
+    began: Instant,
+}
+
+impl Turn {
+    /// `chunks` must have been there before the submission was sent.
+    pub(super) fn new(ready: &Ready, submission: String, chunks: Receiver<Arc<Chunk>>) -> Self {
+        let (service, agent, id) = (ready.service.clone(), ready.agent.clone(), ready.id.clone());
+        Self {
+            service,
+            agent,
+            id,
+            submission,
+            chunks,
+            began: Instant::now(),
+        }
+    }
+
+    /// The submission.
+    pub(super) fn submission(&self) -> &str {
+        &self.submission
+    }
+
+    /// How long it has been followed.
+    pub(super) fn took(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Shows what happens until the submission settles or somebody asks to stop. May be called again
+    /// after that.
+    pub(super) async fn follow(
+        &mut self,
+        screen: &mut Screen,
+        signals: &mut Signals,
+    ) -> Result<Ended, Error> {
+        let service = self.service.clone();
+        let (agent, id, submission) =
+            (self.agent.clone(), self.id.clone(), self.submission.clone());
+        let reply = service.reply(&agent, &id, &submission);
+        tokio::pin!(reply);
+        let mut open = true;
+        loop {
+            tokio::select! {
+                biased;
+                stop = signals.next() => return Ok(Ended::Stopped(stop)),
+                chunk = self.chunks.recv(), if open => match chunk {
+                    Ok(chunk) => screen.chunk(&chunk)?,
+                    Err(RecvError::Lagged(missed)) => screen.missed(missed),
+                    Err(RecvError::Closed) => open = false,
+                },
+                reply = &mut reply => {
+                    while let Ok(chunk) = self.chunks.try_recv() {
+                        screen.chunk(&chunk)?;
+                    }
+                    return Ok(Ended::Settled(reply?));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! A conversation as it happens: text on standard output, each tool call on a line of standard
+//! error, and below them one line that says what goes on.
+
+use std::time::Duration;
+
+use bowline_agent::{
+    Chunk, ChunkBody,
+    live::DeltaKind,
+    view::{Role, UiMessage, UiPart},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::Value;
+
+use super::{
+    markdown::Markdown,
+    terminal::{Paint, Terminal, clean, duration, one_line, shorten},
+};
+use crate::error::Error;
+
+/// Characters of a tool call's label, at most.
+const LABEL: usize = 72;
+/// Characters of a tool's error, at most.
+const REASON: usize = 100;
+/// How often the line that says what goes on is drawn anew.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Which messages are shown besides the model's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    /// Only what the model says and does: whoever watches has written the rest.
+    Answer,
+    /// Messages of persons too.
+    Everything,
+}
+
+/// Shows chunks.
+#[derive(Debug)]
+pub(super) struct Screen {
+    terminal: Terminal,
+    shown: Shown,
+    /// Renders text; none when only the final answer is wanted.
+    markdown: Option<Markdown>,
+    /// The line that says what goes on may be drawn.
+    draws: bool,
+    bar: Option<ProgressBar>,
+    /// The calls that have not ended.
+    calls: Vec<Call>,
+    /// What the model said since the last tool call.
+    said: String,
+}
+
+#[derive(Debug)]
+struct Call {
+    id: String,
+    name: String,
+    label: String,
+}
+
+impl Screen {
+    pub(super) fn new(terminal: Terminal, shown: Shown) -> Self {
+        let streams = !terminal.json && (terminal.out.terminal || shown == Shown::Everything);
+        let draws = terminal.err.terminal && !terminal.quiet && !terminal.logging && !terminal.json;
+        Self {
+            terminal,
+            shown,
+            markdown: streams.then(|| Markdown::new(terminal.out.color)),
+            draws,
+            bar: None,
+            calls: Vec::new(),
+            said: String::new(),
+        }
+    }
+
+    /// Shows one chunk.
+    pub(super) fn chunk(&mut self, chunk: &Chunk) -> Result<(), Error> {
+        if self.terminal.json {
+            return self.terminal.json(chunk);
+        }
+        match &chunk.body {
+            ChunkBody::MessageAppended { message } => self.appended(message),
+            ChunkBody::MessageStarted { .. } => {
+                self.status("thinking");
+                Ok(())
+            }
+            ChunkBody::MessageDelta {
+                kind: DeltaKind::Reasoning,
+                ..
+            } => {
+                self.status("thinking");
+                Ok(())
+            }
+            ChunkBody::MessageDelta {
+                kind: DeltaKind::Text,
+                delta,
+                ..
+            } => {
+                self.status("writing");
+                self.said.push_str(delta);
+                match self.markdown.as_mut().map(|markdown| markdown.feed(delta)) {
+                    Some(blocks) => self.write(&blocks),
+                    None => Ok(()),
+                }
+            }
+            ChunkBody::ToolInput {
+                tool_call_id,
+                tool_name,
+                input,
+                ..
+            } => {
+                self.flush()?;
+                let (id, name) = (tool_call_id.clone(), one_line(tool_name));
+                self.calls.push(Call {
+                    id,
+                    label: label(&name, input),
+                    name,
+                });
+                self.status_of_calls();
+                Ok(())
+            }
+            ChunkBody::ToolOutput {
+                tool_call_id,
+                output,
+                duration_ms,
+            } => {
+                self.ended(tool_call_id, outcome(output), *duration_ms);
+                Ok(())
+            }
+            ChunkBody::ToolOutputError {
+                tool_call_id,
+                error_text,
+                duration_ms,
+            } => {
+                self.ended(
+                    tool_call_id,
+                    Outcome::Failed(error_text.clone()),
+                    *duration_ms,
+                );
+                Ok(())
+            }
+            ChunkBody::ModelRetry {
+                error,
+                message,
+                delay_ms,
+            } => {
+                self.flush()?;
+                self.said.clear();
+                self.calls.clear();
+                let wait = duration(Duration::from_millis(*delay_ms));
+                let err = self.terminal.err;
+                let what = format!("{}, again in {wait}", one_line(message));
+                self.line(&format!("{} {error}: {what}", err.paint(Paint::Odd, "↻")));
+                self.status("waiting to try again");
+                Ok(())
+            }
+            ChunkBody::MessageCompleted { .. } => self.flush(),
+            ChunkBody::Usage { .. } | ChunkBody::SubmissionSettled { .. } => Ok(()),
+        }
+    }
+
+    /// Says that this watcher was too slow to see everything.
+    pub(super) fn missed(&mut self, chunks: u64) {
+        self.said.clear();
+        self.line(&format!(
+            "… {chunks} pieces were not shown; `bowline show` has all of it"
+        ));
+    }
+
+    /// Ends the answer: shows what of the text has not been shown yet.
+    pub(super) fn answer(&mut self, text: &str) -> Result<(), Error> {
+        self.flush()?;
+        self.hide();
+        match &self.markdown {
+            Some(_) if same(&self.said, text) => Ok(()),
+            Some(markdown) => self.terminal.answer(markdown.render(text)),
+            None if text.is_empty() => Ok(()),
+            None => self.terminal.answer(format_args!("{}\n", text.trim_end())),
+        }
+    }
+
+    /// Shows the text that has come so far, and takes away the line that says what goes on.
+    pub(super) fn pause(&mut self) -> Result<(), Error> {
+        self.flush()?;
+        self.hide();
+        Ok(())
+    }
+
+    /// Shows a line of progress.
+    pub(super) fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.terminal.say(text)),
+            None if self.terminal.json => {}
+            None => self.terminal.say(text),
+        }
+    }
+
+    /// Says what goes on.
+    pub(super) fn status(&mut self, text: &str) {
+        if !self.draws {
+            return;
+        }
+        let bar = self.bar.get_or_insert_with(bar);
+        if bar.message() != text {
+            bar.set_message(text.to_owned());
+            bar.reset_elapsed();
+        }
+    }
+
+    fn status_of_calls(&mut self) {
+        if let [first, others @ ..] = self.calls.as_slice() {
+            let more = if others.is_empty() {
+                String::new()
+            } else {
+                format!("  (+{})", others.len())
+            };
+            self.status(&format!("{} {}{more}", first.name, first.label));
+        } else {
+            self.status("thinking");
+        }
+    }
+
+    fn hide(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn flush(&mut self) -> Result<(), Error> {
+        match self.markdown.as_mut().map(Markdown::finish) {
+            Some(rest) => self.write(&rest),
+            None => Ok(()),
+        }
+    }
+
+    fn write(&self, blocks: &str) -> Result<(), Error> {
+        if blocks.is_empty() {
+            return Ok(());
+        }
+        match &self.bar {
+            Some(bar) => bar.suspend(|| self.terminal.answer(blocks)),
+            None => self.terminal.answer(blocks),
+        }
+    }
+
+    fn appended(&mut self, message: &UiMessage) -> Result<(), Error> {
+        if self.shown == Shown::Answer || message.role != Role::User {
+            return Ok(());
+        }
+        let out = self.terminal.out;
+        let texts = message.parts.iter().filter_map(|part| match part {
+            UiPart::Text { text, .. } => Some(clean(text)),
+            UiPart::Reasoning { .. } | UiPart::File { .. } | UiPart::DynamicTool { .. } => None,
+        });
+        let text = texts.collect::<Vec<_>>().join("\n");
+        let quoted: Vec<_> = text.lines().map(|line| format!("> {line}")).collect();
+        self.write(&format!(
+            "{}\n\n",
+            out.paint(Paint::Strong, quoted.join("\n"))
+        ))
+    }
+
+    fn ended(&mut self, id: &str, outcome: Outcome, duration_ms: u64) {
+        let place = self.calls.iter().position(|call| call.id == id);
+        let call = place.map(|place| self.calls.remove(place));
+        let (name, label) = call.map_or_else(
+            || (String::from("tool"), id.to_owned()),
+            |call| (call.name, call.label),
+        );
+        self.said.clear();
+        let time = Duration::from_millis(duration_ms);
+        self.line(&tool_line(self.terminal, &name, &label, &outcome, time));
+        self.status_of_calls();
+    }
+}
+
+/// How a tool call ended.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It gave a result.
+    Fine,
+    /// Its command ended with this code.
+    Exit(String),
+    /// It failed.
+    Failed(String),
+    /// It has not ended.
+    Open,
+}
+
+/// One tool call in one line.
+pub(super) fn tool_line(
+    terminal: Terminal,
+    name: &str,
+    label: &str,
+    outcome: &Outcome,
+    time: Duration,
+) -> String {
+    let err = terminal.err;
+    let spent = format!("({})", duration(time));
+    let (mark, end) = match outcome {
+        Outcome::Fine => (err.paint(Paint::Good, "✓"), String::new()),
+        Outcome::Exit(code) => (
+            err.paint(Paint::Odd, "✓"),
+            err.paint(Paint::Odd, format!(" exit {code}")),
+        ),
+        Outcome::Failed(why) => {
+            let why = shorten(&one_line(why), REASON);
+            (
+                err.paint(Paint::Bad, "✗"),
+                err.paint(Paint::Bad, format!(" {why}")),
+            )
+        }
+        Outcome::Open => {
+            return format!(
+                "{} {} {label} {}",
+                err.paint(Paint::Odd, "…"),
+                err.paint(Paint::Strong, name),
+                "not done"
+            );
+        }
+    };
+    format!(
+        "{mark} {} {label} {}{end}",
+        err.paint(Paint::Strong, name),
+        err.paint(Paint::Dim, spent)
+    )
+}
+
+/// How a call with this result ended. A command that fails is a result, and says so at its end.
+pub(super) fn outcome(output: &Value) -> Outcome {
+    let last = output.as_str().and_then(|text| text.lines().last());
+    match last.and_then(|line| line.strip_prefix("Command exited with code ")) {
+        Some(code) => Outcome::Exit(one_line(code)),
+        None => Outcome::Fine,
+    }
+}
+
+/// What a call is about, in a few words.
+pub(super) fn label(tool: &str, input: &Value) -> String {
+    let key = match tool {
+        "bash" => "command",
+        "read" | "write" | "edit" | "read_skill_resource" => "path",
+        "grep" | "glob" => "pattern",
+        "activate_skill" => "name",
+        _ => "",
+    };
+    let text = match input.get(key).and_then(Value::as_str) {
+        Some(text) => {
+            let mut lines = text.lines().filter(|line| !line.trim().is_empty());
+            let first = lines.next().unwrap_or_default().to_owned();
+            if lines.next().is_some() {
+                format!("{first} …")
+            } else {
+                first
+            }
+        }
+        None => input.to_string(),
+    };
+    shorten(&one_line(&text), LABEL)
+}
+
+fn same(one: &str, other: &str) -> bool {
+    one.split_whitespace().eq(other.split_whitespace())
+}
+
+fn bar() -> ProgressBar {
+    let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}");
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    bar.enable_steady_tick(TICK);
+    bar
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_call_is_named_by_what_it_is_about() {
+        assert_eq!(label("bash", &json!({"command": "\nls\npwd\n"})), "ls …");
+        assert_eq!(
+            label("read", &json!({"path": "a\u{1b}[31m.txt"})),
+            "a[31m.txt"
+        );
+        assert_eq!(label("own", &json!({"x": 1})), r#"{"x":1}"#);
+    }
+
+    #[test]
+    fn a_command_that_failed_shows_its_exit_code() {
+        let output = json!("no such case\n\nCommand exited with code 2");
+        assert!(matches!(outcome(&output), Outcome::Exit(code) if code == "2"));
+        assert!(matches!(outcome(&json!("fine")), Outcome::Fine));
+    }
+}

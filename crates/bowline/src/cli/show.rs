@@ -1,0 +1,240 @@
+//! `bowline show`.
+
+use std::{process::ExitCode, time::Duration};
+
+use bowline_agent::{
+    Conversation, Input,
+    view::{self, Display, Role, ToolState, UiMessage, UiPart},
+};
+use bowline_runtime::{
+    Settled, Submission,
+    submission::{self, Outcome as Ending, State},
+};
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::{
+    Global,
+    markdown::Markdown,
+    place::Place,
+    screen::{self, Outcome},
+    terminal::{Paint, Terminal, clean, one_line, shorten},
+};
+use crate::error::Error;
+
+/// Characters of an open message that are shown.
+const EXCERPT: usize = 60;
+
+/// Print a conversation.
+///
+/// What was said and done, how each message ended, and what is still open. It reads what is durable,
+/// also while another process is at it.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    bowline show triage t1\n  \
+    bowline show triage t1 | less -R\n  \
+    bowline show triage t1 --json | jq '.messages[-1].parts'")]
+pub(super) struct Show {
+    /// The agent
+    agent: String,
+    /// The conversation
+    id: String,
+}
+
+pub(super) async fn show(
+    args: &Show,
+    global: &Global,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
+    let reading = Place::find(global)?
+        .conversation(&args.agent, &args.id)
+        .await?;
+    let open = submission::open(&*reading.store, &reading.actor).await?;
+    let conversation = &reading.conversation;
+    if terminal.json {
+        terminal.json(&history(conversation, &open))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let markdown = Markdown::new(terminal.out.color);
+    for message in view::messages(conversation) {
+        if message.display == Display::Visible || message.settlement.is_some() {
+            terminal.answer(written(&message, &markdown, terminal))?;
+        }
+    }
+    for settled in &conversation.settlements {
+        if let Some(line) = unhappy(settled) {
+            terminal.answer(format_args!("{}\n", terminal.out.paint(Paint::Bad, line)))?;
+        }
+    }
+    for submission in &open {
+        let text = text_of(submission);
+        let line = format!(
+            "open: {} ({}), {}",
+            submission.id,
+            state(submission),
+            shorten(&one_line(&text), EXCERPT)
+        );
+        terminal.answer(format_args!("{}\n", terminal.out.paint(Paint::Odd, line)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The conversation as a program sees it.
+fn history(conversation: &Conversation, open: &[Submission]) -> Value {
+    let settlements: Vec<_> = conversation
+        .settlements
+        .iter()
+        .map(|settled| {
+            let mut value =
+                json!({"submissionId": settled.submission_id, "outcome": settled.outcome});
+            if let (Some(error), Some(fields)) = (&settled.error, value.as_object_mut()) {
+                fields.insert("error".to_owned(), json!(error));
+            }
+            if let (Some(host), Some(fields)) =
+                (&settled.answered_by_submission_id, value.as_object_mut())
+            {
+                fields.insert("answeredBySubmissionId".to_owned(), json!(host));
+            }
+            value
+        })
+        .collect();
+    let open: Vec<_> = open
+        .iter()
+        .map(|submission| {
+            json!({
+                "submissionId": submission.id,
+                "state": state(submission),
+                "text": text_of(submission),
+                "acceptedAt": submission.accepted_at,
+                "attempts": submission.attempts,
+                "abortRequested": submission.abort_requested_at.is_some(),
+            })
+        })
+        .collect();
+    json!({
+        "conversationId": conversation.id,
+        "offset": format!("{}_0", conversation.seq),
+        "incarnation": conversation.uid,
+        "messages": view::messages(conversation),
+        "settlements": settlements,
+        "submissions": open,
+        "approvals": [],
+    })
+}
+
+fn written(message: &UiMessage, markdown: &Markdown, terminal: Terminal) -> String {
+    let mut text = match message.role {
+        Role::User => heading(terminal, "user"),
+        Role::Assistant => heading(terminal, "assistant"),
+        Role::System => String::new(),
+    };
+    let mut tools = false;
+    for part in &message.parts {
+        let tool = matches!(part, UiPart::DynamicTool { .. });
+        if tools && !tool {
+            text.push('\n');
+        }
+        tools = tool;
+        match part {
+            UiPart::Text { text: said, .. } if message.role == Role::System => {
+                text.push_str(&terminal.out.paint(Paint::Dim, one_line(said)));
+                text.push_str("\n\n");
+            }
+            UiPart::Text { text: said, .. } if terminal.out.terminal => {
+                text.push_str(&markdown.render(said))
+            }
+            UiPart::Text { text: said, .. } => {
+                text.push_str(&format!("{}\n\n", clean(said).trim_end()))
+            }
+            UiPart::Reasoning { .. } => {}
+            UiPart::File {
+                media_type,
+                size,
+                filename,
+                ..
+            } => {
+                let name = one_line(filename.as_deref().unwrap_or("a file"));
+                text.push_str(&format!("[{name}, {media_type}, {size} bytes]\n\n"));
+            }
+            UiPart::DynamicTool {
+                tool_name,
+                input,
+                state,
+                ..
+            } => {
+                text.push_str(&tool_line(terminal, tool_name, input, state));
+                text.push('\n');
+            }
+        }
+    }
+    if tools {
+        text.push('\n');
+    }
+    text
+}
+
+fn heading(terminal: Terminal, who: &str) -> String {
+    format!(
+        "{}\n\n",
+        terminal.out.paint(Paint::Strong, format!("── {who} ──"))
+    )
+}
+
+fn tool_line(terminal: Terminal, name: &str, input: &Value, state: &ToolState) -> String {
+    let (outcome, time) = match state {
+        ToolState::InputAvailable => (Outcome::Open, 0),
+        ToolState::OutputAvailable {
+            output,
+            duration_ms,
+        } => (screen::outcome(output), *duration_ms),
+        ToolState::OutputError {
+            error_text,
+            duration_ms,
+        } => (Outcome::Failed(error_text.clone()), *duration_ms),
+    };
+    let name = one_line(name);
+    // Here a tool call is part of the answer, on standard output.
+    let terminal = Terminal {
+        err: terminal.out,
+        ..terminal
+    };
+    screen::tool_line(
+        terminal,
+        &name,
+        &screen::label(&name, input),
+        &outcome,
+        Duration::from_millis(time),
+    )
+}
+
+fn unhappy(settled: &Settled) -> Option<String> {
+    let word = match settled.outcome {
+        Ending::Completed => return None,
+        Ending::Failed => "failed",
+        Ending::Aborted => "aborted",
+    };
+    let why = settled
+        .error
+        .as_ref()
+        .map(|error| format!(": {}", one_line(&error.message)));
+    Some(format!(
+        "{word}: {}{}",
+        settled.submission_id,
+        why.unwrap_or_default()
+    ))
+}
+
+fn text_of(submission: &Submission) -> String {
+    let input = serde_json::from_value::<Input>(submission.payload.clone());
+    input
+        .map(|input| input.text().to_owned())
+        .unwrap_or_default()
+}
+
+fn state(submission: &Submission) -> &'static str {
+    match submission.state {
+        State::Queued => "queued",
+        State::Running => "running",
+        State::Joined { .. } => "joined",
+    }
+}
