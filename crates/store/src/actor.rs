@@ -21,7 +21,11 @@ impl ActorId {
     /// An address from its three parts. Any text is an address; what names are allowed is decided
     /// where they are given.
     pub fn new(kind: &str, name: &str, key: &str) -> Self {
-        Self(Arc::new(Parts { kind: kind.into(), name: name.into(), key: key.into() }))
+        Self(Arc::new(Parts {
+            kind: kind.into(),
+            name: name.into(),
+            key: key.into(),
+        }))
     }
 
     /// The kind, for example `agent`.

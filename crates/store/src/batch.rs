@@ -110,7 +110,9 @@ impl BlobId {
 
     /// From 64 hexadecimal digits; `None` when the text is anything else.
     pub fn parse(text: &str) -> Option<Self> {
-        blake3::Hash::from_hex(text).ok().map(|hash| Self(*hash.as_bytes()))
+        blake3::Hash::from_hex(text)
+            .ok()
+            .map(|hash| Self(*hash.as_bytes()))
     }
 }
 
@@ -138,7 +140,10 @@ pub struct Blob {
 impl Blob {
     /// A blob from its content.
     pub fn new(bytes: Bytes) -> Self {
-        Self { id: BlobId::of(&bytes), bytes }
+        Self {
+            id: BlobId::of(&bytes),
+            bytes,
+        }
     }
 }
 

@@ -57,7 +57,9 @@ pub enum StoreError {
     #[error("the data is damaged: {0}; restore a backup, or move the damaged file away")]
     Corrupt(String),
     /// The data was written by a newer version.
-    #[error("the data has format {found}, this version reads up to {supported}: use a newer bowline")]
+    #[error(
+        "the data has format {found}, this version reads up to {supported}: use a newer bowline"
+    )]
     NewerFormat {
         /// Format of the data.
         found: u32,

@@ -24,18 +24,28 @@ pub const MAX_EPOCH: Epoch = i64::MAX.unsigned_abs();
 
 /// Bytes that a batch holds, roughly.
 pub(crate) fn size(batch: &Batch) -> usize {
-    let records: usize = batch.records.iter().map(|record| record.body.len() + 128 + 32 * record.blobs.len()).sum();
+    let records: usize = batch
+        .records
+        .iter()
+        .map(|record| record.body.len() + 128 + 32 * record.blobs.len())
+        .sum();
     let rows: usize = batch
         .rows
         .iter()
         .map(|row| match row {
-            RowChange::Put { key, value, blobs, .. } => key.len() + value.len() + 64 + 32 * blobs.len(),
+            RowChange::Put {
+                key, value, blobs, ..
+            } => key.len() + value.len() + 64 + 32 * blobs.len(),
             RowChange::Delete { key, .. } => key.len() + 64,
             RowChange::DeletePrefix { prefix, .. } => prefix.len() + 64,
         })
         .sum();
     let blobs: usize = batch.blobs.iter().map(|blob| blob.bytes.len() + 64).sum();
-    let outbox: usize = batch.outbox.iter().map(|message| message.body.len() + 256).sum();
+    let outbox: usize = batch
+        .outbox
+        .iter()
+        .map(|message| message.body.len() + 256)
+        .sum();
     let acks: usize = batch.inbox_acks.iter().map(|id| id.len() + 64).sum();
     records + rows + blobs + outbox + acks
 }
@@ -59,7 +69,10 @@ pub(crate) fn check(batch: &Batch) -> Result<(), String> {
     }
     for blob in &batch.blobs {
         if !referenced.contains(&blob.id) {
-            return Err(format!("no row or record of the batch refers to its blob {}", blob.id));
+            return Err(format!(
+                "no row or record of the batch refers to its blob {}",
+                blob.id
+            ));
         }
         if BlobId::of(&blob.bytes) != blob.id {
             return Err(format!("the bytes of blob {} have another hash", blob.id));
@@ -86,11 +99,17 @@ pub(crate) fn check_message(to: &ActorId, message: &InboxMessage) -> Result<(), 
 
 fn check_record(record: &Record) -> Result<(), String> {
     most("conversation", record.conversation.len(), MAX_ID)?;
-    for id in [&record.submission, &record.attempt, &record.turn].into_iter().flatten() {
+    for id in [&record.submission, &record.attempt, &record.turn]
+        .into_iter()
+        .flatten()
+    {
         most("submission, attempt or turn", id.len(), MAX_ID)?;
     }
     if record.blobs.len() > MAX_REFERENCES {
-        return Err(format!("a record refers to {} blobs, at most {MAX_REFERENCES} can be", record.blobs.len()));
+        return Err(format!(
+            "a record refers to {} blobs, at most {MAX_REFERENCES} can be",
+            record.blobs.len()
+        ));
     }
     most("record body", record.body.len(), MAX_BODY)
 }
@@ -105,7 +124,10 @@ fn check_row(row: &RowChange) -> Result<(), String> {
     if let RowChange::Put { value, blobs, .. } = row {
         most("row value", value.len(), MAX_VALUE)?;
         if blobs.len() > MAX_REFERENCES {
-            return Err(format!("a row refers to {} blobs, at most {MAX_REFERENCES} can be", blobs.len()));
+            return Err(format!(
+                "a row refers to {} blobs, at most {MAX_REFERENCES} can be",
+                blobs.len()
+            ));
         }
     }
     Ok(())
@@ -132,5 +154,11 @@ fn check_id(what: &str, id: &str) -> Result<(), String> {
 }
 
 fn most(what: &str, len: usize, limit: usize) -> Result<(), String> {
-    if len > limit { Err(format!("a {what} has {len} bytes, at most {limit} can be stored")) } else { Ok(()) }
+    if len > limit {
+        Err(format!(
+            "a {what} has {len} bytes, at most {limit} can be stored"
+        ))
+    } else {
+        Ok(())
+    }
 }

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ActorId, Batch, BlobId, CommitError, Epoch, InboxMessage, OutboxMessage, Seq, StoreError, StoredRecord, Timestamp,
+    ActorId, Batch, BlobId, CommitError, Epoch, InboxMessage, OutboxMessage, Seq, StoreError,
+    StoredRecord, Timestamp,
 };
 
 /// A durable store of actors.
@@ -33,13 +34,23 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn head(&self, actor: &ActorId) -> Result<Option<ActorHead>, StoreError>;
 
     /// Up to `limit` records after `after`, in order. MUST verify checksums.
-    async fn read(&self, actor: &ActorId, after: Seq, limit: usize) -> Result<Vec<StoredRecord>, StoreError>;
+    async fn read(
+        &self,
+        actor: &ActorId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, StoreError>;
 
     /// Follows the actor's last sequence. MUST wake without polling, and only for durable records.
     fn tail(&self, actor: &ActorId) -> Tail;
 
     /// One row.
-    async fn row(&self, actor: &ActorId, space: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError>;
+    async fn row(
+        &self,
+        actor: &ActorId,
+        space: &str,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError>;
 
     /// Up to `limit` rows of a space whose key starts with `prefix` and is greater than `after`, in
     /// ascending bytewise order.
@@ -56,7 +67,11 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn blob(&self, id: BlobId) -> Result<Option<Bytes>, StoreError>;
 
     /// Up to `limit` actors whose wake is not after `now`, earliest first.
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(ActorId, Timestamp)>, StoreError>;
+    async fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ActorId, Timestamp)>, StoreError>;
 
     /// The earliest wake of any actor.
     async fn next_wake(&self) -> Result<Option<Timestamp>, StoreError>;
@@ -151,6 +166,10 @@ impl Tail {
     /// Waits until the last durable sequence is greater than `seq`, and returns it. `None` when the
     /// store was closed.
     pub async fn beyond(&mut self, seq: Seq) -> Option<Seq> {
-        self.receiver.wait_for(|head| *head > seq).await.ok().map(|head| *head)
+        self.receiver
+            .wait_for(|head| *head > seq)
+            .await
+            .ok()
+            .map(|head| *head)
     }
 }

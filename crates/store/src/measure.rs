@@ -56,19 +56,28 @@ pub struct Report {
 ///
 /// Whatever the disk or the store reports.
 pub fn appends(dir: &Path, rounds: usize, each: Duration) -> io::Result<Report> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let mut raw = Vec::new();
-    let mut cells: Vec<_> =
-        ACTORS.into_iter().flat_map(|actors| [true, false].map(|group| Cell::new(actors, group))).collect();
+    let mut cells: Vec<_> = ACTORS
+        .into_iter()
+        .flat_map(|actors| [true, false].map(|group| Cell::new(actors, group)))
+        .collect();
     for _ in 0..rounds.max(1) {
         raw.push(raw_flushes(dir, each)?);
         for cell in &mut cells {
             let data = dir.join("append");
-            runtime.block_on(cell.round(&data, each)).map_err(io::Error::other)?;
+            runtime
+                .block_on(cell.round(&data, each))
+                .map_err(io::Error::other)?;
             std::fs::remove_dir_all(&data)?;
         }
     }
-    Ok(Report { raw: best_and_median(&mut raw), rows: cells.into_iter().map(Cell::row).collect() })
+    Ok(Report {
+        raw: best_and_median(&mut raw),
+        rows: cells.into_iter().map(Cell::row).collect(),
+    })
 }
 
 struct Cell {
@@ -81,14 +90,31 @@ struct Cell {
 
 impl Cell {
     fn new(actors: usize, group: bool) -> Self {
-        Self { actors, group, rates: Vec::new(), times: Vec::new(), flushes: 0 }
+        Self {
+            actors,
+            group,
+            rates: Vec::new(),
+            times: Vec::new(),
+            flushes: 0,
+        }
     }
 
-    async fn round(&mut self, dir: &Path, each: Duration) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-        let options = SqliteOptions { group_commit: self.group, ..SqliteOptions::default() };
+    async fn round(
+        &mut self,
+        dir: &Path,
+        each: Duration,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let options = SqliteOptions {
+            group_commit: self.group,
+            ..SqliteOptions::default()
+        };
         let store = SqliteStore::open(dir, options)?;
-        let ids: Vec<_> = (0..self.actors).map(|n| ActorId::new("bench", "append", &n.to_string())).collect();
-        let first = ids.iter().map(|id| tokio::spawn(append(Arc::clone(&store), id.clone(), 0)));
+        let ids: Vec<_> = (0..self.actors)
+            .map(|n| ActorId::new("bench", "append", &n.to_string()))
+            .collect();
+        let first = ids
+            .iter()
+            .map(|id| tokio::spawn(append(Arc::clone(&store), id.clone(), 0)));
         for task in first.collect::<Vec<_>>() {
             task.await??;
         }
@@ -112,7 +138,8 @@ impl Cell {
             count += u32::try_from(times.len())?;
             self.times.extend(times);
         }
-        self.rates.push(f64::from(count) / start.elapsed().as_secs_f64());
+        self.rates
+            .push(f64::from(count) / start.elapsed().as_secs_f64());
         self.flushes += store.metrics().flushes - flushes;
         store.close().await;
         Ok(())
@@ -123,10 +150,17 @@ impl Cell {
         self.times.sort_unstable();
         let at = |hundredth: usize| {
             let last = self.times.len().saturating_sub(1);
-            self.times.get((self.times.len() * hundredth / 100).min(last)).copied().unwrap_or_default()
+            self.times
+                .get((self.times.len() * hundredth / 100).min(last))
+                .copied()
+                .unwrap_or_default()
         };
         Row {
-            mode: if self.group { "group commit" } else { "one transaction each" },
+            mode: if self.group {
+                "group commit"
+            } else {
+                "one transaction each"
+            },
             actors: self.actors,
             best,
             median,
@@ -138,7 +172,11 @@ impl Cell {
     }
 }
 
-async fn append(store: Arc<SqliteStore>, actor: ActorId, seq: u64) -> Result<u64, crate::CommitError> {
+async fn append(
+    store: Arc<SqliteStore>,
+    actor: ActorId,
+    seq: u64,
+) -> Result<u64, crate::CommitError> {
     let mut batch = Batch::new(actor, 1, seq);
     batch.records.push(Record {
         kind: 1,
@@ -172,13 +210,24 @@ fn raw_flushes(dir: &Path, each: Duration) -> io::Result<f64> {
 
 fn best_and_median(rates: &mut [f64]) -> (f64, f64) {
     rates.sort_unstable_by(f64::total_cmp);
-    (rates.last().copied().unwrap_or(0.0), rates.get(rates.len() / 2).copied().unwrap_or(0.0))
+    (
+        rates.last().copied().unwrap_or(0.0),
+        rates.get(rates.len() / 2).copied().unwrap_or(0.0),
+    )
 }
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "raw flushes (4 KiB appended): best {:.0}/s, median {:.0}/s", self.raw.0, self.raw.1)?;
-        writeln!(f, "{:>6}  {:<20} {:>9} {:>9} {:>9} {:>9} {:>9}", "actors", "", "best/s", "median/s", "p50", "p99", "appends/flush")?;
+        writeln!(
+            f,
+            "raw flushes (4 KiB appended): best {:.0}/s, median {:.0}/s",
+            self.raw.0, self.raw.1
+        )?;
+        writeln!(
+            f,
+            "{:>6}  {:<20} {:>9} {:>9} {:>9} {:>9} {:>9}",
+            "actors", "", "best/s", "median/s", "p50", "p99", "appends/flush"
+        )?;
         for pair in self.rows.chunks(2) {
             for row in pair {
                 let per_flush = row.appends.checked_div(row.flushes).unwrap_or(0);
@@ -195,7 +244,14 @@ impl fmt::Display for Report {
                 )?;
             }
             if let [group, single] = pair {
-                writeln!(f, "{:>6}  {:<20} {:>8.1}x {:>8.1}x", "", "ratio", group.best / single.best, group.median / single.median)?;
+                writeln!(
+                    f,
+                    "{:>6}  {:<20} {:>8.1}x {:>8.1}x",
+                    "",
+                    "ratio",
+                    group.best / single.best,
+                    group.median / single.median
+                )?;
             }
         }
         Ok(())

@@ -10,8 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ActorHead, ActorId, Batch, BlobId, CommitError, Epoch, InboxMessage, Metrics, OutboxMessage, Record, Row,
-    RowChange, Seq, Store, StoreError, StoredRecord, Tail, Timestamp, Wake, limits, tails::Tails,
+    ActorHead, ActorId, Batch, BlobId, CommitError, Epoch, InboxMessage, Metrics, OutboxMessage,
+    Record, Row, RowChange, Seq, Store, StoreError, StoredRecord, Tail, Timestamp, Wake, limits,
+    tails::Tails,
 };
 
 /// A store that lives as long as the process. "Durable" means "in memory"; each commit that changes
@@ -64,12 +65,20 @@ impl MemoryStore {
 
     fn writing(&self) -> Result<MutexGuard<'_, State>, CommitError> {
         let state = self.lock();
-        if state.closed { Err(CommitError::Closed("it was closed".into())) } else { Ok(state) }
+        if state.closed {
+            Err(CommitError::Closed("it was closed".into()))
+        } else {
+            Ok(state)
+        }
     }
 
     fn reading(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         let state = self.lock();
-        if state.closed { Err(StoreError::Closed("it was closed".into())) } else { Ok(state) }
+        if state.closed {
+            Err(StoreError::Closed("it was closed".into()))
+        } else {
+            Ok(state)
+        }
     }
 }
 
@@ -80,18 +89,28 @@ impl State {
         let actor = self.actors.get(&batch.actor).unwrap_or(&nobody);
         let (current, seq) = (actor.epoch, actor.seq());
         if batch.epoch < current {
-            return Err(CommitError::Fenced { epoch: batch.epoch, current });
+            return Err(CommitError::Fenced {
+                epoch: batch.epoch,
+                current,
+            });
         }
         if batch.expected_seq != seq {
-            return Err(CommitError::Conflict { expected: batch.expected_seq, current: seq });
+            return Err(CommitError::Conflict {
+                expected: batch.expected_seq,
+                current: seq,
+            });
         }
         limits::check(&batch).map_err(CommitError::Invalid)?;
         if batch.epoch > current && batch.records.is_empty() {
-            return Err(CommitError::Invalid("taking an actor over needs a record".into()));
+            return Err(CommitError::Invalid(
+                "taking an actor over needs a record".into(),
+            ));
         }
         for id in &batch.inbox_acks {
             if !actor.arrived.contains_key(id) {
-                return Err(CommitError::Invalid(format!("no message {id} ever arrived")));
+                return Err(CommitError::Invalid(format!(
+                    "no message {id} ever arrived"
+                )));
             }
         }
         self.check_references(&batch)?;
@@ -107,7 +126,13 @@ impl State {
             RowChange::Put { blobs, .. } => Some(blobs),
             RowChange::Delete { .. } | RowChange::DeletePrefix { .. } => None,
         });
-        for id in batch.records.iter().map(|record| &record.blobs).chain(of_rows).flatten() {
+        for id in batch
+            .records
+            .iter()
+            .map(|record| &record.blobs)
+            .chain(of_rows)
+            .flatten()
+        {
             if !given.contains(id) && !self.blobs.contains_key(id) {
                 return Err(CommitError::Invalid(format!("the store has no blob {id}")));
             }
@@ -116,7 +141,17 @@ impl State {
     }
 
     fn apply(&mut self, batch: Batch, mut seq: Seq) -> Seq {
-        let Batch { actor: id, epoch, records, rows, blobs, wake, inbox_acks, outbox, expected_seq: _ } = batch;
+        let Batch {
+            actor: id,
+            epoch,
+            records,
+            rows,
+            blobs,
+            wake,
+            inbox_acks,
+            outbox,
+            expected_seq: _,
+        } = batch;
         for blob in blobs {
             self.blobs.entry(blob.id).or_insert((blob.bytes, 0));
         }
@@ -154,12 +189,20 @@ impl State {
     }
 
     fn settle(&mut self, delta: Vec<(BlobId, bool)>) {
-        for (id, more) in delta {
-            if let Some((_, count)) = self.blobs.get_mut(&id) {
-                *count = if more { *count + 1 } else { count.saturating_sub(1) };
+        for (id, more) in &delta {
+            if let Some((_, count)) = self.blobs.get_mut(id) {
+                *count = if *more {
+                    *count + 1
+                } else {
+                    count.saturating_sub(1)
+                };
             }
         }
-        self.blobs.retain(|_, (_, count)| *count > 0);
+        for (id, _) in delta {
+            if self.blobs.get(&id).is_some_and(|(_, count)| *count == 0) {
+                self.blobs.remove(&id);
+            }
+        }
     }
 
     fn arrive(&mut self, to: &ActorId, message: InboxMessage) -> bool {
@@ -174,10 +217,25 @@ impl State {
     }
 
     fn purge(&mut self, id: &ActorId) {
-        let Some(actor) = self.actors.get_mut(id) else { return };
-        let epoch = if actor.live { actor.epoch + 1 } else { actor.epoch };
-        let gone = std::mem::replace(actor, Actor { epoch, ..Actor::default() });
-        let of_records = gone.records.iter().flat_map(|stored: &StoredRecord| &stored.record.blobs);
+        let Some(actor) = self.actors.get_mut(id) else {
+            return;
+        };
+        let epoch = if actor.live {
+            actor.epoch + 1
+        } else {
+            actor.epoch
+        };
+        let gone = std::mem::replace(
+            actor,
+            Actor {
+                epoch,
+                ..Actor::default()
+            },
+        );
+        let of_records = gone
+            .records
+            .iter()
+            .flat_map(|stored: &StoredRecord| &stored.record.blobs);
         let of_rows = gone.rows.values().flat_map(|(_, blobs)| blobs);
         let delta = of_records.chain(of_rows).map(|id| (*id, false)).collect();
         self.outbox.retain(|_, (from, _)| from != id);
@@ -189,18 +247,35 @@ impl State {
 impl Actor {
     fn change(&mut self, row: RowChange, delta: &mut Vec<(BlobId, bool)>) {
         let gone: Vec<(Bytes, Vec<BlobId>)> = match row {
-            RowChange::Put { space, key, value, blobs } => {
+            RowChange::Put {
+                space,
+                key,
+                value,
+                blobs,
+            } => {
                 delta.extend(blobs.iter().map(|id| (*id, true)));
-                self.rows.insert((space.to_owned(), key), (value, blobs)).into_iter().collect()
+                self.rows
+                    .insert((space.to_owned(), key), (value, blobs))
+                    .into_iter()
+                    .collect()
             }
-            RowChange::Delete { space, key } => self.rows.remove(&(space.to_owned(), key)).into_iter().collect(),
+            RowChange::Delete { space, key } => self
+                .rows
+                .remove(&(space.to_owned(), key))
+                .into_iter()
+                .collect(),
             RowChange::DeletePrefix { space, prefix } => {
-                let matches = |(at, key): &(String, Vec<u8>)| at == space && key.starts_with(&prefix);
+                let matches =
+                    |(at, key): &(String, Vec<u8>)| at == space && key.starts_with(&prefix);
                 let keys: Vec<_> = self.rows.keys().filter(|at| matches(at)).cloned().collect();
                 keys.iter().filter_map(|at| self.rows.remove(at)).collect()
             }
         };
-        delta.extend(gone.into_iter().flat_map(|(_, blobs)| blobs).map(|id| (id, false)));
+        delta.extend(
+            gone.into_iter()
+                .flat_map(|(_, blobs)| blobs)
+                .map(|id| (id, false)),
+        );
     }
 }
 
@@ -219,15 +294,35 @@ impl Store for MemoryStore {
 
     async fn head(&self, actor: &ActorId) -> Result<Option<ActorHead>, StoreError> {
         let state = self.reading()?;
-        let known = state.actors.get(actor).filter(|actor| actor.live || actor.epoch > 0);
-        Ok(known.map(|actor| ActorHead { epoch: actor.epoch, seq: actor.seq(), wake: actor.wake }))
+        let known = state
+            .actors
+            .get(actor)
+            .filter(|actor| actor.live || actor.epoch > 0);
+        Ok(known.map(|actor| ActorHead {
+            epoch: actor.epoch,
+            seq: actor.seq(),
+            wake: actor.wake,
+        }))
     }
 
-    async fn read(&self, actor: &ActorId, after: Seq, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
+    async fn read(
+        &self,
+        actor: &ActorId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, StoreError> {
         let state = self.reading()?;
-        let Some(actor) = state.actors.get(actor) else { return Ok(Vec::new()) };
+        let Some(actor) = state.actors.get(actor) else {
+            return Ok(Vec::new());
+        };
         let skip = usize::try_from(after).unwrap_or(usize::MAX);
-        Ok(actor.records.iter().skip(skip).take(limit).cloned().collect())
+        Ok(actor
+            .records
+            .iter()
+            .skip(skip)
+            .take(limit)
+            .cloned()
+            .collect())
     }
 
     fn tail(&self, actor: &ActorId) -> Tail {
@@ -236,10 +331,17 @@ impl Store for MemoryStore {
         self.tails.follow(actor, seq).0
     }
 
-    async fn row(&self, actor: &ActorId, space: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    async fn row(
+        &self,
+        actor: &ActorId,
+        space: &str,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
         let state = self.reading()?;
         let rows = state.actors.get(actor).map(|actor| &actor.rows);
-        Ok(rows.and_then(|rows| rows.get(&(space.to_owned(), key.to_vec()))).map(|(value, _)| value.clone()))
+        Ok(rows
+            .and_then(|rows| rows.get(&(space.to_owned(), key.to_vec())))
+            .map(|(value, _)| value.clone()))
     }
 
     async fn scan(
@@ -251,8 +353,13 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<Row>, StoreError> {
         let state = self.reading()?;
-        let Some(actor) = state.actors.get(actor) else { return Ok(Vec::new()) };
-        let start = (space.to_owned(), after.map_or(prefix, |after| after.max(prefix)).to_vec());
+        let Some(actor) = state.actors.get(actor) else {
+            return Ok(Vec::new());
+        };
+        let start = (
+            space.to_owned(),
+            after.map_or(prefix, |after| after.max(prefix)).to_vec(),
+        );
         let rows = actor
             .rows
             .range(start..)
@@ -260,22 +367,47 @@ impl Store for MemoryStore {
             .filter(|((_, key), _)| after.is_none_or(|after| key.as_slice() > after))
             .take_while(|((_, key), _)| key.starts_with(prefix))
             .take(limit);
-        Ok(rows.map(|((_, key), (value, _))| Row { key: key.clone(), value: value.clone() }).collect())
+        Ok(rows
+            .map(|((_, key), (value, _))| Row {
+                key: key.clone(),
+                value: value.clone(),
+            })
+            .collect())
     }
 
     async fn blob(&self, id: BlobId) -> Result<Option<Bytes>, StoreError> {
-        Ok(self.reading()?.blobs.get(&id).map(|(bytes, _)| bytes.clone()))
+        Ok(self
+            .reading()?
+            .blobs
+            .get(&id)
+            .map(|(bytes, _)| bytes.clone()))
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(ActorId, Timestamp)>, StoreError> {
+    async fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ActorId, Timestamp)>, StoreError> {
         let state = self.reading()?;
-        let wakes = state.actors.iter().filter_map(|(id, actor)| actor.wake.map(|wake| (wake, id)));
+        let wakes = state
+            .actors
+            .iter()
+            .filter_map(|(id, actor)| actor.wake.map(|wake| (wake, id)));
         let due: BTreeSet<_> = wakes.filter(|(wake, _)| *wake <= now).collect();
-        Ok(due.into_iter().take(limit).map(|(wake, id)| (id.clone(), wake)).collect())
+        Ok(due
+            .into_iter()
+            .take(limit)
+            .map(|(wake, id)| (id.clone(), wake))
+            .collect())
     }
 
     async fn next_wake(&self) -> Result<Option<Timestamp>, StoreError> {
-        Ok(self.reading()?.actors.values().filter_map(|actor| actor.wake).min())
+        Ok(self
+            .reading()?
+            .actors
+            .values()
+            .filter_map(|actor| actor.wake)
+            .min())
     }
 
     async fn actors(
@@ -286,7 +418,11 @@ impl Store for MemoryStore {
         limit: usize,
     ) -> Result<Vec<ActorId>, StoreError> {
         let state = self.reading()?;
-        let start = ActorId::new(kind, after.map_or("", ActorId::name), after.map_or("", ActorId::key));
+        let start = ActorId::new(
+            kind,
+            after.map_or("", ActorId::name),
+            after.map_or("", ActorId::key),
+        );
         let listed = state
             .actors
             .range(start.clone()..)
@@ -307,13 +443,18 @@ impl Store for MemoryStore {
 
     async fn inbox(&self, actor: &ActorId, limit: usize) -> Result<Vec<InboxMessage>, StoreError> {
         let state = self.reading()?;
-        let Some(actor) = state.actors.get(actor) else { return Ok(Vec::new()) };
+        let Some(actor) = state.actors.get(actor) else {
+            return Ok(Vec::new());
+        };
         Ok(actor.waiting.values().take(limit).cloned().collect())
     }
 
     async fn inbox_actors(&self, limit: usize) -> Result<Vec<ActorId>, StoreError> {
         let state = self.reading()?;
-        let waiting = state.actors.iter().filter(|(_, actor)| !actor.waiting.is_empty());
+        let waiting = state
+            .actors
+            .iter()
+            .filter(|(_, actor)| !actor.waiting.is_empty());
         Ok(waiting.take(limit).map(|(id, _)| id.clone()).collect())
     }
 
@@ -321,9 +462,19 @@ impl Store for MemoryStore {
         let mut state = self.writing()?;
         let mut delivered = Vec::new();
         while delivered.len() < limit {
-            let Some((_, (from, message))) = state.outbox.pop_first() else { break };
+            let Some((_, (from, message))) = state.outbox.pop_first() else {
+                break;
+            };
             let OutboxMessage { to, id, time, body } = message.clone();
-            state.arrive(&to, InboxMessage { id, from: Some(from), time, body });
+            state.arrive(
+                &to,
+                InboxMessage {
+                    id,
+                    from: Some(from),
+                    time,
+                    body,
+                },
+            );
             delivered.push(message);
         }
         state.metrics.flushes += u64::from(!delivered.is_empty());
@@ -338,7 +489,9 @@ impl Store for MemoryStore {
 
     /// Not possible: there are no files. Always fails.
     async fn backup(&self, _into: &Path) -> Result<(), StoreError> {
-        Err(StoreError::Io("a store in memory cannot be backed up".into()))
+        Err(StoreError::Io(
+            "a store in memory cannot be backed up".into(),
+        ))
     }
 
     async fn verify(&self) -> Result<(), StoreError> {
@@ -353,8 +506,16 @@ impl Store for MemoryStore {
                 *counts.entry(*id).or_default() += 1;
             }
         }
-        let kept: HashMap<_, _> = state.blobs.iter().map(|(id, (_, count))| (*id, *count)).collect();
-        if counts == kept { Ok(()) } else { Err(StoreError::Corrupt("blob reference counts differ".into())) }
+        let kept: HashMap<_, _> = state
+            .blobs
+            .iter()
+            .map(|(id, (_, count))| (*id, *count))
+            .collect();
+        if counts == kept {
+            Ok(())
+        } else {
+            Err(StoreError::Corrupt("blob reference counts differ".into()))
+        }
     }
 
     fn metrics(&self) -> Metrics {

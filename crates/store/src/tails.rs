@@ -25,7 +25,10 @@ struct State {
 
 impl Default for State {
     fn default() -> Self {
-        Self { senders: Some(HashMap::new()), sweep_at: 64 }
+        Self {
+            senders: Some(HashMap::new()),
+            sweep_at: 64,
+        }
     }
 }
 
@@ -54,7 +57,9 @@ impl Tails {
     /// Tells the followers of each actor its new last durable sequence.
     pub(crate) fn announce<'a>(&self, heads: impl Iterator<Item = (&'a ActorId, Seq)>) {
         let mut state = self.lock();
-        let Some(senders) = &mut state.senders else { return };
+        let Some(senders) = &mut state.senders else {
+            return;
+        };
         if senders.is_empty() {
             return;
         }
@@ -73,7 +78,11 @@ impl Tails {
     /// later one meanwhile, which stays.
     pub(crate) fn raise(&self, actor: &ActorId, seq: Seq) {
         let state = self.lock();
-        if let Some(sender) = state.senders.as_ref().and_then(|senders| senders.get(actor)) {
+        if let Some(sender) = state
+            .senders
+            .as_ref()
+            .and_then(|senders| senders.get(actor))
+        {
             sender.send_if_modified(|head| {
                 let raised = *head == 0 && seq > 0;
                 if raised {

@@ -17,8 +17,18 @@ pub(crate) fn message(id: &str) -> InboxMessage {
 }
 
 fn outgoing(to: &ActorId, id: &str) -> OutboxMessage {
-    let InboxMessage { id, from: _, time, body } = message(id);
-    OutboxMessage { to: to.clone(), id, time, body }
+    let InboxMessage {
+        id,
+        from: _,
+        time,
+        body,
+    } = message(id);
+    OutboxMessage {
+        to: to.clone(),
+        id,
+        time,
+        body,
+    }
 }
 
 async fn ids(case: Case, store: &dyn Store, of: &ActorId) -> Result<Vec<String>, ConformanceError> {
@@ -30,14 +40,45 @@ async fn ids(case: Case, store: &dyn Store, of: &ActorId) -> Result<Vec<String>,
 pub async fn a_message_arrives_once(store: &dyn Store) -> Outcome {
     let case = Case("a_message_arrives_once");
     let one = actor("one");
-    let first = InboxMessage { from: Some(actor("sender")), ..message("b") };
-    case.same("new", &true, &case.ok(store.send(&one, first.clone()).await)?)?;
-    case.same("new", &true, &case.ok(store.send(&one, message("a")).await)?)?;
-    case.same("again", &false, &case.ok(store.send(&one, message("b")).await)?)?;
-    case.same("to another", &true, &case.ok(store.send(&actor("two"), message("b")).await)?)?;
-    case.same("order", &vec!["b".to_owned(), "a".into()], &ids(case, store, &one).await?)?;
-    case.same("message", &vec![first], &case.ok(store.inbox(&one, 1).await)?)?;
-    case.same("the actor does not exist by that", &None, &case.ok(store.head(&one).await)?)?;
+    let first = InboxMessage {
+        from: Some(actor("sender")),
+        ..message("b")
+    };
+    case.same(
+        "new",
+        &true,
+        &case.ok(store.send(&one, first.clone()).await)?,
+    )?;
+    case.same(
+        "new",
+        &true,
+        &case.ok(store.send(&one, message("a")).await)?,
+    )?;
+    case.same(
+        "again",
+        &false,
+        &case.ok(store.send(&one, message("b")).await)?,
+    )?;
+    case.same(
+        "to another",
+        &true,
+        &case.ok(store.send(&actor("two"), message("b")).await)?,
+    )?;
+    case.same(
+        "order",
+        &vec!["b".to_owned(), "a".into()],
+        &ids(case, store, &one).await?,
+    )?;
+    case.same(
+        "message",
+        &vec![first],
+        &case.ok(store.inbox(&one, 1).await)?,
+    )?;
+    case.same(
+        "the actor does not exist by that",
+        &None,
+        &case.ok(store.head(&one).await)?,
+    )?;
     case.invalid(store.send(&one, message("")).await)
 }
 
@@ -50,13 +91,29 @@ pub async fn a_taken_message_does_not_arrive_again(store: &dyn Store) -> Outcome
     let mut batch = recording(&one, 1, 0, 1);
     batch.inbox_acks.push("a".into());
     case.ok(store.commit(batch).await)?;
-    case.same("left", &vec!["b".to_owned()], &ids(case, store, &one).await?)?;
-    case.same("again", &false, &case.ok(store.send(&one, message("a")).await)?)?;
-    case.same("left", &vec!["b".to_owned()], &ids(case, store, &one).await?)?;
+    case.same(
+        "left",
+        &vec!["b".to_owned()],
+        &ids(case, store, &one).await?,
+    )?;
+    case.same(
+        "again",
+        &false,
+        &case.ok(store.send(&one, message("a")).await)?,
+    )?;
+    case.same(
+        "left",
+        &vec!["b".to_owned()],
+        &ids(case, store, &one).await?,
+    )?;
     let mut again = Batch::new(one.clone(), 1, 1);
     again.inbox_acks = vec!["a".into(), "b".into()];
     case.ok(store.commit(again).await)?;
-    case.same("left", &Vec::<String>::new(), &ids(case, store, &one).await?)?;
+    case.same(
+        "left",
+        &Vec::<String>::new(),
+        &ids(case, store, &one).await?,
+    )?;
     let mut unknown = Batch::new(one.clone(), 1, 1);
     unknown.inbox_acks.push("c".into());
     case.invalid(store.commit(unknown).await)
@@ -67,16 +124,41 @@ pub async fn the_outbox_is_delivered_exactly_once(store: &dyn Store) -> Outcome 
     let case = Case("the_outbox_is_delivered_exactly_once");
     let (one, two) = (actor("one"), actor("two"));
     let mut batch = recording(&one, 1, 0, 1);
-    batch.outbox = vec![outgoing(&two, "a"), outgoing(&two, "b"), outgoing(&two, "a"), outgoing(&one, "self")];
+    batch.outbox = vec![
+        outgoing(&two, "a"),
+        outgoing(&two, "b"),
+        outgoing(&two, "a"),
+        outgoing(&one, "self"),
+    ];
     case.ok(store.commit(batch).await)?;
-    case.same("not before delivery", &Vec::<String>::new(), &ids(case, store, &two).await?)?;
+    case.same(
+        "not before delivery",
+        &Vec::<String>::new(),
+        &ids(case, store, &two).await?,
+    )?;
     let first = case.ok(store.deliver(1).await)?;
     case.same("oldest first", &vec![outgoing(&two, "a")], &first)?;
     case.ok(store.deliver(10).await)?;
-    case.same("nothing is left", &0, &case.ok(store.deliver(10).await)?.len())?;
-    case.same("arrived", &vec!["a".to_owned(), "b".into()], &ids(case, store, &two).await?)?;
-    case.same("to itself", &vec!["self".to_owned()], &ids(case, store, &one).await?)?;
-    let from = case.ok(store.inbox(&two, 1).await)?.into_iter().map(|message| message.from).next();
+    case.same(
+        "nothing is left",
+        &0,
+        &case.ok(store.deliver(10).await)?.len(),
+    )?;
+    case.same(
+        "arrived",
+        &vec!["a".to_owned(), "b".into()],
+        &ids(case, store, &two).await?,
+    )?;
+    case.same(
+        "to itself",
+        &vec!["self".to_owned()],
+        &ids(case, store, &one).await?,
+    )?;
+    let from = case
+        .ok(store.inbox(&two, 1).await)?
+        .into_iter()
+        .map(|message| message.from)
+        .next();
     case.same("sender", &Some(Some(one.clone())), &from)?;
 
     // Sent again after it was taken, by id: it does not come back.
@@ -87,7 +169,11 @@ pub async fn the_outbox_is_delivered_exactly_once(store: &dyn Store) -> Outcome 
     repeated.outbox.push(outgoing(&two, "a"));
     case.ok(store.commit(repeated).await)?;
     case.ok(store.deliver(10).await)?;
-    case.same("not again", &Vec::<String>::new(), &ids(case, store, &two).await?)
+    case.same(
+        "not again",
+        &Vec::<String>::new(),
+        &ids(case, store, &two).await?,
+    )
 }
 
 /// Deliveries that run at the same time, or whose caller has gone, neither lose nor repeat.
@@ -115,7 +201,11 @@ pub async fn an_interrupted_delivery_is_not_repeated(store: &dyn Store) -> Outco
     let arrived = ids(case, store, &two).await?;
     case.same("arrivals", &50, &arrived.len())?;
     case.same("messages", &sent, &arrived.into_iter().collect())?;
-    case.same("nothing is left", &0, &case.ok(store.deliver(100).await)?.len())
+    case.same(
+        "nothing is left",
+        &0,
+        &case.ok(store.deliver(100).await)?.len(),
+    )
 }
 
 /// Actors with waiting messages are listed, each once, until they have taken them.
@@ -130,6 +220,10 @@ pub async fn waiting_actors_are_found(store: &dyn Store) -> Outcome {
     taking.inbox_acks = vec!["a".into(), "b".into()];
     case.ok(store.commit(taking).await)?;
     let waiting: BTreeSet<_> = case.ok(store.inbox_actors(10).await)?.into_iter().collect();
-    case.same("waiting", &BTreeSet::from([actor("actor 0"), actor("actor 2")]), &waiting)?;
+    case.same(
+        "waiting",
+        &BTreeSet::from([actor("actor 0"), actor("actor 2")]),
+        &waiting,
+    )?;
     case.same("limit", &1, &case.ok(store.inbox_actors(1).await)?.len())
 }

@@ -12,7 +12,9 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{ActorId, Batch, CommitError, Epoch, Record, RowChange, Seq, Store, StoreError, Timestamp};
+use crate::{
+    ActorId, Batch, CommitError, Epoch, Record, RowChange, Seq, Store, StoreError, Timestamp,
+};
 
 pub mod batches;
 pub mod messages;
@@ -101,19 +103,51 @@ pub async fn reopening_keeps_everything(engine: &dyn Engine) -> Outcome {
     case.ok(store.commit(recording(&purged, 5, 0, 1)).await)?;
     case.ok(store.purge(&purged).await)?;
     case.ok(store.send(&kept, messages::message("m")).await)?;
-    let heads = (case.ok(store.head(&kept).await)?, case.ok(store.head(&purged).await)?);
+    let heads = (
+        case.ok(store.head(&kept).await)?,
+        case.ok(store.head(&purged).await)?,
+    );
     let records = case.ok(store.read(&kept, 0, 10).await)?;
 
-    let Some(store) = case.ok(engine.reopen(store).await)? else { return Ok(()) };
-    case.same("heads", &heads, &(case.ok(store.head(&kept).await)?, case.ok(store.head(&purged).await)?))?;
-    case.same("records", &records, &case.ok(store.read(&kept, 0, 10).await)?)?;
-    case.same("row", &Some(Bytes::from_static(b"v")), &case.ok(store.row(&kept, "s", b"k").await)?)?;
-    case.same("wake", &Some(Timestamp::from_millis(7)), &case.ok(store.next_wake().await)?)?;
+    let Some(store) = case.ok(engine.reopen(store).await)? else {
+        return Ok(());
+    };
+    case.same(
+        "heads",
+        &heads,
+        &(
+            case.ok(store.head(&kept).await)?,
+            case.ok(store.head(&purged).await)?,
+        ),
+    )?;
+    case.same(
+        "records",
+        &records,
+        &case.ok(store.read(&kept, 0, 10).await)?,
+    )?;
+    case.same(
+        "row",
+        &Some(Bytes::from_static(b"v")),
+        &case.ok(store.row(&kept, "s", b"k").await)?,
+    )?;
+    case.same(
+        "wake",
+        &Some(Timestamp::from_millis(7)),
+        &case.ok(store.next_wake().await)?,
+    )?;
     case.same("inbox", &1, &case.ok(store.inbox(&kept, 10).await)?.len())?;
-    case.same("second arrival", &false, &case.ok(store.send(&kept, messages::message("m")).await)?)?;
+    case.same(
+        "second arrival",
+        &false,
+        &case.ok(store.send(&kept, messages::message("m")).await)?,
+    )?;
     case.fenced(store.commit(recording(&kept, 2, 2, 1)).await)?;
     case.fenced(store.commit(recording(&purged, 5, 0, 1)).await)?;
-    case.same("next sequence", &3, &case.ok(store.commit(recording(&kept, 3, 2, 1)).await)?)?;
+    case.same(
+        "next sequence",
+        &3,
+        &case.ok(store.commit(recording(&kept, 3, 2, 1)).await)?,
+    )?;
     case.ok(store.verify().await)?;
     store.close().await;
     Ok(())
@@ -125,19 +159,34 @@ pub(crate) struct Case(pub(crate) &'static str);
 
 impl Case {
     pub(crate) fn fail(self, detail: String) -> ConformanceError {
-        ConformanceError { behaviour: self.0, detail }
+        ConformanceError {
+            behaviour: self.0,
+            detail,
+        }
     }
 
     /// The value, or the error as a finding.
-    pub(crate) fn ok<T, E: fmt::Display>(self, result: Result<T, E>) -> Result<T, ConformanceError> {
+    pub(crate) fn ok<T, E: fmt::Display>(
+        self,
+        result: Result<T, E>,
+    ) -> Result<T, ConformanceError> {
         result.map_err(|error| self.fail(format!("failed: {error}")))
     }
 
     pub(crate) fn holds(self, what: &str, condition: bool) -> Outcome {
-        if condition { Ok(()) } else { Err(self.fail(format!("does not hold: {what}"))) }
+        if condition {
+            Ok(())
+        } else {
+            Err(self.fail(format!("does not hold: {what}")))
+        }
     }
 
-    pub(crate) fn same<T: PartialEq + fmt::Debug>(self, what: &str, expected: &T, found: &T) -> Outcome {
+    pub(crate) fn same<T: PartialEq + fmt::Debug>(
+        self,
+        what: &str,
+        expected: &T,
+        found: &T,
+    ) -> Outcome {
         if expected == found {
             Ok(())
         } else {
@@ -188,10 +237,17 @@ pub(crate) fn record(body: &str) -> Record {
 /// A batch of `count` records whose bodies are their sequences.
 pub(crate) fn recording(actor: &ActorId, epoch: Epoch, expected: Seq, count: u64) -> Batch {
     let mut batch = Batch::new(actor.clone(), epoch, expected);
-    batch.records = (1..=count).map(|n| record(&(expected + n).to_string())).collect();
+    batch.records = (1..=count)
+        .map(|n| record(&(expected + n).to_string()))
+        .collect();
     batch
 }
 
 pub(crate) fn put(space: &'static str, key: &[u8], value: &[u8]) -> RowChange {
-    RowChange::Put { space, key: key.to_vec(), value: Bytes::copy_from_slice(value), blobs: Vec::new() }
+    RowChange::Put {
+        space,
+        key: key.to_vec(),
+        value: Bytes::copy_from_slice(value),
+        blobs: Vec::new(),
+    }
 }

@@ -3,7 +3,9 @@
 use bytes::Bytes;
 
 use super::{Case, Outcome, actor, batches::together, messages::message, put, recording};
-use crate::{ActorId, Batch, Blob, CommitError, OutboxMessage, RowChange, Store, StoreError, Timestamp, Wake};
+use crate::{
+    ActorId, Batch, Blob, CommitError, OutboxMessage, RowChange, Store, StoreError, Timestamp, Wake,
+};
 
 type Step<'a> = std::pin::Pin<Box<dyn Future<Output = bool> + Send + 'a>>;
 
@@ -37,7 +39,13 @@ pub async fn wakes_are_due_in_order(store: &dyn Store) -> Outcome {
     case.ok(set("late", Wake::At(at(-5))).await)?;
     let due = vec![(actor("late"), at(-5)), (actor("middle"), at(20))];
     case.same("due", &due, &case.ok(store.due(at(99), 10).await)?)?;
-    case.same("head", &Some(Some(at(20))), &case.ok(store.head(&actor("middle")).await)?.map(|head| head.wake))?;
+    case.same(
+        "head",
+        &Some(Some(at(20))),
+        &case
+            .ok(store.head(&actor("middle")).await)?
+            .map(|head| head.wake),
+    )?;
     case.same("next", &Some(at(-5)), &case.ok(store.next_wake().await)?)
 }
 
@@ -60,11 +68,18 @@ pub async fn a_tail_wakes_for_durable_records(store: &dyn Store) -> Outcome {
     let writer: Step<'_> = Box::pin(async {
         // Neither a refused batch nor another actor wakes it.
         let refused = store.commit(recording(&one, 1, 0, 1)).await.is_err();
-        let others = store.commit(recording(&actor("two"), 1, 0, 5)).await.is_ok();
+        let others = store
+            .commit(recording(&actor("two"), 1, 0, 5))
+            .await
+            .is_ok();
         let done = store.commit(recording(&one, 1, 2, 1)).await.is_ok();
         refused && others && done
     });
-    case.same("woken", &vec![true, true], &together(vec![follower, writer]).await)?;
+    case.same(
+        "woken",
+        &vec![true, true],
+        &together(vec![follower, writer]).await,
+    )?;
     store.close().await;
     case.same("after closing", &None, &again.beyond(3).await)
 }
@@ -99,12 +114,20 @@ pub async fn a_purge_keeps_the_fence(store: &dyn Store) -> Outcome {
     case.same("sequence", &0, &head.seq)?;
     case.holds("the epoch has grown", head.epoch > 7)?;
     let next = head.epoch + 1;
-    case.same("begins again", &1, &case.ok(store.commit(recording(&one, next, 0, 1)).await)?)?;
+    case.same(
+        "begins again",
+        &1,
+        &case.ok(store.commit(recording(&one, next, 0, 1)).await)?,
+    )?;
     case.ok(store.purge(&one).await)?;
     case.ok(store.purge(&one).await)?;
     case.fenced(store.commit(recording(&one, next, 0, 1)).await)?;
     case.ok(store.purge(&actor("never was")).await)?;
-    case.same("nobody", &None, &case.ok(store.head(&actor("never was")).await)?)
+    case.same(
+        "nobody",
+        &None,
+        &case.ok(store.head(&actor("never was")).await)?,
+    )
 }
 
 /// A purge takes everything of the actor and nothing of others.
@@ -118,33 +141,82 @@ pub async fn a_purge_leaves_nothing_behind(store: &dyn Store) -> Outcome {
         batch.wake = Wake::At(at(1));
         if *id == one {
             let value = Bytes::new();
-            batch.rows.push(RowChange::Put { space: "s", key: b"b".to_vec(), value, blobs: vec![blob.id] });
+            batch.rows.push(RowChange::Put {
+                space: "s",
+                key: b"b".to_vec(),
+                value,
+                blobs: vec![blob.id],
+            });
             batch.blobs = vec![blob.clone()];
             let body = Bytes::from_static(b"{}");
-            batch.outbox = vec![OutboxMessage { to: two.clone(), id: "m".into(), time: at(1), body }];
+            batch.outbox = vec![OutboxMessage {
+                to: two.clone(),
+                id: "m".into(),
+                time: at(1),
+                body,
+            }];
         }
         case.ok(store.commit(batch).await)?;
         case.ok(store.send(id, message("m")).await)?;
     }
     case.ok(store.purge(&one).await)?;
-    case.same("records", &0, &case.ok(store.read(&one, 0, 10).await)?.len())?;
-    case.same("rows", &0, &case.ok(store.scan(&one, "s", b"", None, 10).await)?.len())?;
+    case.same(
+        "records",
+        &0,
+        &case.ok(store.read(&one, 0, 10).await)?.len(),
+    )?;
+    case.same(
+        "rows",
+        &0,
+        &case.ok(store.scan(&one, "s", b"", None, 10).await)?.len(),
+    )?;
     case.same("blob", &None, &case.ok(store.blob(blob.id).await)?)?;
     case.same("inbox", &0, &case.ok(store.inbox(&one, 10).await)?.len())?;
     case.same("outbox", &0, &case.ok(store.deliver(10).await)?.len())?;
-    case.same("due", &vec![(two.clone(), at(1))], &case.ok(store.due(at(9), 10).await)?)?;
-    case.same("listed", &vec![two.clone()], &case.ok(store.actors(two.kind(), None, None, 10).await)?)?;
-    case.same("waiting", &vec![two.clone()], &case.ok(store.inbox_actors(10).await)?)?;
-    case.same("the other's records", &2, &case.ok(store.read(&two, 0, 10).await)?.len())?;
-    case.same("a message may come again", &true, &case.ok(store.send(&one, message("m")).await)?)
+    case.same(
+        "due",
+        &vec![(two.clone(), at(1))],
+        &case.ok(store.due(at(9), 10).await)?,
+    )?;
+    case.same(
+        "listed",
+        &vec![two.clone()],
+        &case.ok(store.actors(two.kind(), None, None, 10).await)?,
+    )?;
+    case.same(
+        "waiting",
+        &vec![two.clone()],
+        &case.ok(store.inbox_actors(10).await)?,
+    )?;
+    case.same(
+        "the other's records",
+        &2,
+        &case.ok(store.read(&two, 0, 10).await)?.len(),
+    )?;
+    case.same(
+        "a message may come again",
+        &true,
+        &case.ok(store.send(&one, message("m")).await)?,
+    )
 }
 
 /// Actors of a kind are listed in order of name and key, in pages, by name or all.
 pub async fn actors_are_listed_in_pages(store: &dyn Store) -> Outcome {
     let case = Case("actors_are_listed_in_pages");
     let kind = |name: &str, key: &str| ActorId::new("k", name, key);
-    let sorted = [kind("a", "1"), kind("a", "2"), kind("a", "3"), kind("a b", "0"), kind("b", ""), kind("c", "1")];
-    for actor in sorted.iter().rev().chain([&ActorId::new("j", "a", "1"), &ActorId::new("l", "a", "1")]) {
+    let sorted = [
+        kind("a", "1"),
+        kind("a", "2"),
+        kind("a", "3"),
+        kind("a b", "0"),
+        kind("b", ""),
+        kind("c", "1"),
+    ];
+    for actor in sorted
+        .iter()
+        .rev()
+        .chain([&ActorId::new("j", "a", "1"), &ActorId::new("l", "a", "1")])
+    {
         case.ok(store.commit(recording(actor, 1, 0, 1)).await)?;
     }
     case.ok(store.send(&kind("a", "only a message"), message("m")).await)?;
@@ -160,8 +232,20 @@ pub async fn actors_are_listed_in_pages(store: &dyn Store) -> Outcome {
     }
     case.same("all", &sorted.to_vec(), &paged)?;
     let named = case.ok(store.actors("k", Some("a"), None, 10).await)?;
-    case.same("named", &sorted.get(..3).unwrap_or_default(), &named.as_slice())?;
+    case.same(
+        "named",
+        &sorted.get(..3).unwrap_or_default(),
+        &named.as_slice(),
+    )?;
     let rest = case.ok(store.actors("k", Some("a"), sorted.first(), 10).await)?;
-    case.same("the rest", &sorted.get(1..3).unwrap_or_default(), &rest.as_slice())?;
-    case.same("another kind", &0, &case.ok(store.actors("m", None, None, 10).await)?.len())
+    case.same(
+        "the rest",
+        &sorted.get(1..3).unwrap_or_default(),
+        &rest.as_slice(),
+    )?;
+    case.same(
+        "another kind",
+        &0,
+        &case.ok(store.actors("m", None, None, 10).await)?.len(),
+    )
 }

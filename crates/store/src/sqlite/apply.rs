@@ -12,7 +12,8 @@ use super::{
     query::{self, CHUNK, CHUNK_BITS, seq_number},
 };
 use crate::{
-    ActorId, Batch, BlobId, CommitError, InboxMessage, OutboxMessage, RowChange, Seq, StoreError, Wake,
+    ActorId, Batch, BlobId, CommitError, InboxMessage, OutboxMessage, RowChange, Seq, StoreError,
+    Wake,
 };
 
 type Result<T> = std::result::Result<T, Fault>;
@@ -65,13 +66,23 @@ impl Txn<'_> {
     }
 
     /// The fence, before anything is written.
-    pub(super) fn admit(&mut self, batch: &Batch, invalid: Option<&String>) -> Result<Option<Head>> {
+    pub(super) fn admit(
+        &mut self,
+        batch: &Batch,
+        invalid: Option<&String>,
+    ) -> Result<Option<Head>> {
         let head = self.head(&batch.actor)?;
         let (current, seq) = head.map_or((0, 0), |head| (head.epoch, head.seq));
         let refusal = if batch.epoch < current {
-            CommitError::Fenced { epoch: batch.epoch, current }
+            CommitError::Fenced {
+                epoch: batch.epoch,
+                current,
+            }
         } else if batch.expected_seq != seq {
-            CommitError::Conflict { expected: batch.expected_seq, current: seq }
+            CommitError::Conflict {
+                expected: batch.expected_seq,
+                current: seq,
+            }
         } else if let Some(reason) = invalid {
             CommitError::Invalid(reason.clone())
         } else if batch.epoch > current && batch.records.is_empty() {
@@ -95,9 +106,12 @@ impl Txn<'_> {
             codec::encode_record(self.scratch, batch.epoch, record);
             let seq = seq_number(head.seq);
             let crc = codec::record_sum(head.id, seq, self.scratch).finish();
-            let mut insert =
-                self.conn.prepare_cached("INSERT INTO record(actor, seq, crc, data) VALUES (?1, ?2, ?3, ?4)")?;
-            insert.execute(params![head.id, seq, crc, &self.scratch[..]]).map_err(|error| fence(error, batch))?;
+            let mut insert = self.conn.prepare_cached(
+                "INSERT INTO record(actor, seq, crc, data) VALUES (?1, ?2, ?3, ?4)",
+            )?;
+            insert
+                .execute(params![head.id, seq, crc, &self.scratch[..]])
+                .map_err(|error| fence(error, batch))?;
             count(&mut references, &record.blobs, 1);
         }
         head.epoch = batch.epoch;
@@ -107,11 +121,17 @@ impl Txn<'_> {
         for message in &batch.outbox {
             let data = codec::encode_outbox(message);
             let crc = codec::outbox_sum(head.id, &data).finish();
-            let mut insert = self.conn.prepare_cached("INSERT INTO outbox(actor, crc, data) VALUES (?1, ?2, ?3)")?;
+            let mut insert = self
+                .conn
+                .prepare_cached("INSERT INTO outbox(actor, crc, data) VALUES (?1, ?2, ?3)")?;
             insert.execute(params![head.id, crc, data])?;
         }
         if !references.is_empty() {
-            let given = batch.blobs.iter().map(|blob| (blob.id, &blob.bytes)).collect();
+            let given = batch
+                .blobs
+                .iter()
+                .map(|blob| (blob.id, &blob.bytes))
+                .collect();
             self.settle(&references, &given)?;
         }
         self.work.push((batch.actor.clone(), Some(head)));
@@ -132,7 +152,11 @@ impl Txn<'_> {
             Wake::At(time) => Some(time.as_millis()),
             Wake::Clear => None,
         };
-        let head = Head { wake, live: true, ..known };
+        let head = Head {
+            wake,
+            live: true,
+            ..known
+        };
         if wake != known.wake || !known.live {
             self.update(&batch.actor, &head)?;
         }
@@ -146,15 +170,36 @@ impl Txn<'_> {
         let mut insert = self.conn.prepare_cached(
             "INSERT INTO actor(id, kind, name, key, epoch, wake, live, crc) VALUES (?1, ?2, ?3, ?4, 0, ?5, ?6, ?7)",
         )?;
-        insert.execute(params![id, actor.kind(), actor.name(), actor.key(), wake, live, crc])?;
-        Ok(Head { id, epoch: 0, seq: 0, wake, live })
+        insert.execute(params![
+            id,
+            actor.kind(),
+            actor.name(),
+            actor.key(),
+            wake,
+            live,
+            crc
+        ])?;
+        Ok(Head {
+            id,
+            epoch: 0,
+            seq: 0,
+            wake,
+            live,
+        })
     }
 
     fn update(&mut self, actor: &ActorId, head: &Head) -> Result<()> {
         let crc = codec::actor_sum(head.id, actor, head.epoch, head.wake, head.live).finish();
-        let mut update =
-            self.conn.prepare_cached("UPDATE actor SET epoch = ?2, wake = ?3, live = ?4, crc = ?5 WHERE id = ?1")?;
-        update.execute(params![head.id, head.epoch.cast_signed(), head.wake, head.live, crc])?;
+        let mut update = self.conn.prepare_cached(
+            "UPDATE actor SET epoch = ?2, wake = ?3, live = ?4, crc = ?5 WHERE id = ?1",
+        )?;
+        update.execute(params![
+            head.id,
+            head.epoch.cast_signed(),
+            head.wake,
+            head.live,
+            crc
+        ])?;
         Ok(())
     }
 
@@ -173,13 +218,19 @@ impl Txn<'_> {
 
     fn row(&mut self, actor: i64, change: &RowChange, references: &mut References) -> Result<()> {
         match change {
-            RowChange::Put { space, key, value, blobs } => {
+            RowChange::Put {
+                space,
+                key,
+                value,
+                blobs,
+            } => {
                 let refs = codec::encode_refs(blobs);
                 let crc = codec::row_sum(actor, space, key, &refs, value).finish();
                 count(references, blobs, 1);
                 if let Some(id) = self.find_row(actor, space, key, references)? {
-                    let mut update =
-                        self.conn.prepare_cached("UPDATE row SET crc = ?2, refs = ?3, value = ?4 WHERE id = ?1")?;
+                    let mut update = self.conn.prepare_cached(
+                        "UPDATE row SET crc = ?2, refs = ?3, value = ?4 WHERE id = ?1",
+                    )?;
                     update.execute(params![id, crc, refs, &value[..]])?;
                 } else {
                     let mut insert = self.conn.prepare_cached(
@@ -190,37 +241,71 @@ impl Txn<'_> {
             }
             RowChange::Delete { space, key } => {
                 if let Some(id) = self.find_row(actor, space, key, references)? {
-                    self.conn.prepare_cached("DELETE FROM row WHERE id = ?1")?.execute(params![id])?;
+                    self.conn
+                        .prepare_cached("DELETE FROM row WHERE id = ?1")?
+                        .execute(params![id])?;
                 }
             }
-            RowChange::DeletePrefix { space, prefix } => self.delete_prefix(actor, space, prefix, references)?,
+            RowChange::DeletePrefix { space, prefix } => {
+                self.delete_prefix(actor, space, prefix, references)?
+            }
         }
         Ok(())
     }
 
     /// The number of a row that is about to go or be replaced; counts its references down.
-    fn find_row(&self, actor: i64, space: &str, key: &[u8], references: &mut References) -> Result<Option<i64>> {
-        let mut find =
-            self.conn.prepare_cached("SELECT id, refs FROM row WHERE actor = ?1 AND space = ?2 AND key = ?3")?;
+    fn find_row(
+        &self,
+        actor: i64,
+        space: &str,
+        key: &[u8],
+        references: &mut References,
+    ) -> Result<Option<i64>> {
+        let mut find = self.conn.prepare_cached(
+            "SELECT id, refs FROM row WHERE actor = ?1 AND space = ?2 AND key = ?3",
+        )?;
         let found = find.query_row(params![actor, space, key], |row| {
-            Ok((row.get(0)?, query::blob_column(row, 1).and_then(codec::decode_refs)))
+            Ok((
+                row.get(0)?,
+                query::blob_column(row, 1).and_then(codec::decode_refs),
+            ))
         });
-        let Some((id, refs)) = found.optional()? else { return Ok(None) };
+        let Some((id, refs)) = found.optional()? else {
+            return Ok(None);
+        };
         count(references, &refs?, -1);
         Ok(Some(id))
     }
 
-    fn delete_prefix(&self, actor: i64, space: &str, prefix: &[u8], references: &mut References) -> Result<()> {
+    fn delete_prefix(
+        &self,
+        actor: i64,
+        space: &str,
+        prefix: &[u8],
+        references: &mut References,
+    ) -> Result<()> {
         let end = query::prefix_end(prefix);
-        let upper = if end.is_some() { "AND key < ?4" } else { "AND ?4 IS NULL" };
+        let upper = if end.is_some() {
+            "AND key < ?4"
+        } else {
+            "AND ?4 IS NULL"
+        };
         let range = format!("FROM row WHERE actor = ?1 AND space = ?2 AND key >= ?3 {upper}");
-        let mut select = self.conn.prepare_cached(&format!("SELECT refs {range} AND refs <> x''"))?;
+        let mut select = self
+            .conn
+            .prepare_cached(&format!("SELECT refs {range} AND refs <> x''"))?;
         let mut rows = select.query(params![actor, space, prefix, end])?;
         while let Some(row) = rows.next()? {
-            count(references, &codec::decode_refs(query::blob_column(row, 0)?)?, -1);
+            count(
+                references,
+                &codec::decode_refs(query::blob_column(row, 0)?)?,
+                -1,
+            );
         }
         drop(rows);
-        self.conn.prepare_cached(&format!("DELETE {range}"))?.execute(params![actor, space, prefix, end])?;
+        self.conn
+            .prepare_cached(&format!("DELETE {range}"))?
+            .execute(params![actor, space, prefix, end])?;
         Ok(())
     }
 
@@ -240,15 +325,23 @@ impl Txn<'_> {
             };
             let refs = stored.refs + delta;
             if refs < 0 {
-                return Err(Fault::Corrupt(format!("blob {blob} has fewer references than are there")));
+                return Err(Fault::Corrupt(format!(
+                    "blob {blob} has fewer references than are there"
+                )));
             } else if refs == 0 {
                 let (first, end) = query::chunk_range(stored.id);
-                let mut delete = self.conn.prepare_cached("DELETE FROM blob_chunk WHERE id >= ?1 AND id < ?2")?;
+                let mut delete = self
+                    .conn
+                    .prepare_cached("DELETE FROM blob_chunk WHERE id >= ?1 AND id < ?2")?;
                 delete.execute(params![first, end])?;
-                self.conn.prepare_cached("DELETE FROM blob WHERE id = ?1")?.execute(params![stored.id])?;
+                self.conn
+                    .prepare_cached("DELETE FROM blob WHERE id = ?1")?
+                    .execute(params![stored.id])?;
             } else if *delta != 0 {
                 let crc = codec::blob_sum(stored.id, blob.as_bytes(), stored.size, refs).finish();
-                let mut update = self.conn.prepare_cached("UPDATE blob SET refs = ?2, crc = ?3 WHERE id = ?1")?;
+                let mut update = self
+                    .conn
+                    .prepare_cached("UPDATE blob SET refs = ?2, crc = ?3 WHERE id = ?1")?;
                 update.execute(params![stored.id, refs, crc])?;
             }
         }
@@ -256,14 +349,19 @@ impl Txn<'_> {
     }
 
     fn add_blob(&self, blob: BlobId, bytes: &Bytes, refs: i64) -> Result<()> {
-        let mut last = self.conn.prepare_cached("SELECT coalesce(max(id), 0) FROM blob")?;
+        let mut last = self
+            .conn
+            .prepare_cached("SELECT coalesce(max(id), 0) FROM blob")?;
         let id = last.query_row([], |row| row.get::<_, i64>(0))? + 1;
         let size = query::limit(bytes.len());
         let crc = codec::blob_sum(id, blob.as_bytes(), size, refs).finish();
-        let mut insert =
-            self.conn.prepare_cached("INSERT INTO blob(id, hash, size, refs, crc) VALUES (?1, ?2, ?3, ?4, ?5)")?;
+        let mut insert = self.conn.prepare_cached(
+            "INSERT INTO blob(id, hash, size, refs, crc) VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?;
         insert.execute(params![id, blob.as_bytes(), size, refs, crc])?;
-        let mut chunk = self.conn.prepare_cached("INSERT INTO blob_chunk(id, data) VALUES (?1, ?2)")?;
+        let mut chunk = self
+            .conn
+            .prepare_cached("INSERT INTO blob_chunk(id, data) VALUES (?1, ?2)")?;
         for (place, data) in (id << CHUNK_BITS..).zip(bytes.chunks(CHUNK)) {
             chunk.execute(params![place, data])?;
         }
@@ -294,19 +392,38 @@ impl Txn<'_> {
     pub(super) fn deliver(&mut self, limit: usize) -> Result<Vec<OutboxMessage>> {
         let mut waiting = Vec::new();
         let conn = self.conn;
-        let mut select = conn.prepare_cached("SELECT id, actor, crc, data FROM outbox ORDER BY id LIMIT ?1")?;
+        let mut select =
+            conn.prepare_cached("SELECT id, actor, crc, data FROM outbox ORDER BY id LIMIT ?1")?;
         let mut rows = select.query(params![query::limit(limit)])?;
         while let Some(row) = rows.next()? {
             let (id, actor): (i64, i64) = (row.get(0)?, row.get(1)?);
-            waiting.push((id, actor, decode_outbox(actor, row.get(2)?, query::blob_column(row, 3)?)?));
+            waiting.push((
+                id,
+                actor,
+                decode_outbox(actor, row.get(2)?, query::blob_column(row, 3)?)?,
+            ));
         }
         drop(rows);
         let mut delivered = Vec::with_capacity(waiting.len());
         for (id, actor, message) in waiting {
             let from = query::actor_by_id(conn, actor)?;
-            let OutboxMessage { to, id: message_id, time, body } = message.clone();
-            self.send(&to, &InboxMessage { id: message_id, from: Some(from), time, body })?;
-            conn.prepare_cached("DELETE FROM outbox WHERE id = ?1")?.execute(params![id])?;
+            let OutboxMessage {
+                to,
+                id: message_id,
+                time,
+                body,
+            } = message.clone();
+            self.send(
+                &to,
+                &InboxMessage {
+                    id: message_id,
+                    from: Some(from),
+                    time,
+                    body,
+                },
+            )?;
+            conn.prepare_cached("DELETE FROM outbox WHERE id = ?1")?
+                .execute(params![id])?;
             delivered.push(message);
         }
         Ok(delivered)
@@ -314,27 +431,53 @@ impl Txn<'_> {
 
     /// Deletes everything of an actor but its address and its epoch.
     pub(super) fn purge(&mut self, actor: &ActorId) -> Result<()> {
-        let Some(head) = self.head(actor)? else { return Ok(()) };
+        let Some(head) = self.head(actor)? else {
+            return Ok(());
+        };
         let mut references = References::new();
-        let mut records = self.conn.prepare_cached("SELECT seq, crc, data FROM record WHERE actor = ?1")?;
+        let mut records = self
+            .conn
+            .prepare_cached("SELECT seq, crc, data FROM record WHERE actor = ?1")?;
         let mut rows = records.query(params![head.id])?;
         while let Some(row) = rows.next()? {
-            count(&mut references, &query::decode_record(actor, head.id, row)?.record.blobs, -1);
+            count(
+                &mut references,
+                &query::decode_record(actor, head.id, row)?.record.blobs,
+                -1,
+            );
         }
         drop(rows);
-        let mut with_refs = self.conn.prepare_cached("SELECT refs FROM row WHERE actor = ?1 AND refs <> x''")?;
+        let mut with_refs = self
+            .conn
+            .prepare_cached("SELECT refs FROM row WHERE actor = ?1 AND refs <> x''")?;
         let mut rows = with_refs.query(params![head.id])?;
         while let Some(row) = rows.next()? {
-            count(&mut references, &codec::decode_refs(query::blob_column(row, 0)?)?, -1);
+            count(
+                &mut references,
+                &codec::decode_refs(query::blob_column(row, 0)?)?,
+                -1,
+            );
         }
         drop(rows);
         for table in ["record", "row", "inbox", "outbox"] {
-            let mut delete = self.conn.prepare_cached(&format!("DELETE FROM {table} WHERE actor = ?1"))?;
+            let mut delete = self
+                .conn
+                .prepare_cached(&format!("DELETE FROM {table} WHERE actor = ?1"))?;
             delete.execute(params![head.id])?;
         }
         self.settle(&references, &HashMap::new())?;
-        let epoch = if head.live { head.epoch + 1 } else { head.epoch };
-        let head = Head { epoch, seq: 0, wake: None, live: false, id: head.id };
+        let epoch = if head.live {
+            head.epoch + 1
+        } else {
+            head.epoch
+        };
+        let head = Head {
+            epoch,
+            seq: 0,
+            wake: None,
+            live: false,
+            id: head.id,
+        };
         self.update(actor, &head)?;
         self.work.push((actor.clone(), Some(head)));
         Ok(())
@@ -361,7 +504,10 @@ fn count(references: &mut References, blobs: &[BlobId], by: i64) {
 fn fence(error: rusqlite::Error, batch: &Batch) -> Fault {
     if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) {
         let expected = batch.expected_seq;
-        return Fault::Refused(CommitError::Conflict { expected, current: expected + 1 });
+        return Fault::Refused(CommitError::Conflict {
+            expected,
+            current: expected + 1,
+        });
     }
     Fault::from(error)
 }

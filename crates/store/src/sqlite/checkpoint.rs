@@ -54,7 +54,14 @@ impl Checkpoints {
             .name("store-checkpoint".into())
             .spawn(move || copy_when_nudged(&conn, &shared, &nudges, &seen))?;
         let soft = (i64::from(kib) * 1024 / FRAME).max(1);
-        Ok(Self { soft, nudge: Some(nudge), busy, thread: Some(thread), unmeasured: 0, rest: false })
+        Ok(Self {
+            soft,
+            nudge: Some(nudge),
+            busy,
+            thread: Some(thread),
+            unmeasured: 0,
+            rest: false,
+        })
     }
 
     /// After each transaction; `bytes` is roughly what it wrote.
@@ -66,7 +73,9 @@ impl Checkpoints {
             return;
         }
         self.unmeasured = 0;
-        let Some(log) = self.run(conn, shared, "NOOP") else { return };
+        let Some(log) = self.run(conn, shared, "NOOP") else {
+            return;
+        };
         if log.frames - log.copied >= self.soft {
             self.rest = true;
             if let Some(nudge) = &self.nudge {
@@ -146,7 +155,9 @@ fn copy_when_nudged(conn: &Connection, shared: &Shared, nudges: &Receiver<()>, b
 /// full disk is the exception: then nothing was flushed, and the log simply stays.
 fn failed(shared: &Shared, error: &StoreError) {
     match error {
-        StoreError::Full => tracing::warn!("the disk is full: the store's log cannot be copied into the database"),
+        StoreError::Full => {
+            tracing::warn!("the disk is full: the store's log cannot be copied into the database")
+        }
         other => shared.stop(&format!("a checkpoint failed ({other})")),
     }
 }
@@ -158,12 +169,22 @@ pub(super) fn recover(conn: &Connection) -> Result<(), StoreError> {
 }
 
 fn checkpoint(conn: &Connection, mode: &str) -> Result<Log, StoreError> {
-    let mut pragma = conn.prepare_cached(&format!("PRAGMA wal_checkpoint({mode})")).map_err(fault::reading)?;
-    let log = pragma.query_row([], |row| Ok(Log { frames: row.get(1)?, copied: row.get(2)? }));
+    let mut pragma = conn
+        .prepare_cached(&format!("PRAGMA wal_checkpoint({mode})"))
+        .map_err(fault::reading)?;
+    let log = pragma.query_row([], |row| {
+        Ok(Log {
+            frames: row.get(1)?,
+            copied: row.get(2)?,
+        })
+    });
     match log {
         // Whoever reads or copies at this moment goes first.
         Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseBusy) => {
-            Ok(Log { frames: 0, copied: 0 })
+            Ok(Log {
+                frames: 0,
+                copied: 0,
+            })
         }
         other => other.map_err(fault::reading),
     }

@@ -6,7 +6,10 @@
 
 use bytes::Bytes;
 
-use crate::{ActorId, BlobId, Epoch, InboxMessage, OutboxMessage, Record, Seq, StoreError, StoredRecord, Timestamp};
+use crate::{
+    ActorId, BlobId, Epoch, InboxMessage, OutboxMessage, Record, Seq, StoreError, StoredRecord,
+    Timestamp,
+};
 
 /// A checksum over parts, each with its length, so that no two lists of parts look the same.
 pub(super) struct Sum(crc32fast::Hasher);
@@ -32,11 +35,18 @@ impl Sum {
     }
 
     /// Compares with what is stored; `what` names the value in the error.
-    pub(super) fn verify(self, stored: u32, what: impl FnOnce() -> String) -> Result<(), StoreError> {
+    pub(super) fn verify(
+        self,
+        stored: u32,
+        what: impl FnOnce() -> String,
+    ) -> Result<(), StoreError> {
         if self.finish() == stored {
             Ok(())
         } else {
-            Err(StoreError::Corrupt(format!("the checksum of {} does not match", what())))
+            Err(StoreError::Corrupt(format!(
+                "the checksum of {} does not match",
+                what()
+            )))
         }
     }
 }
@@ -46,7 +56,12 @@ pub(super) fn record_sum(actor: i64, seq: i64, data: &[u8]) -> Sum {
 }
 
 pub(super) fn row_sum(actor: i64, space: &str, key: &[u8], refs: &[u8], value: &[u8]) -> Sum {
-    Sum::new().number(actor).bytes(space.as_bytes()).bytes(key).bytes(refs).bytes(value)
+    Sum::new()
+        .number(actor)
+        .bytes(space.as_bytes())
+        .bytes(key)
+        .bytes(refs)
+        .bytes(value)
 }
 
 pub(super) fn blob_sum(id: i64, hash: &[u8], size: i64, refs: i64) -> Sum {
@@ -54,14 +69,24 @@ pub(super) fn blob_sum(id: i64, hash: &[u8], size: i64, refs: i64) -> Sum {
 }
 
 pub(super) fn inbox_sum(actor: i64, id: &str, waiting: bool, data: &[u8]) -> Sum {
-    Sum::new().number(actor).bytes(id.as_bytes()).number(i64::from(waiting)).bytes(data)
+    Sum::new()
+        .number(actor)
+        .bytes(id.as_bytes())
+        .number(i64::from(waiting))
+        .bytes(data)
 }
 
 pub(super) fn outbox_sum(actor: i64, data: &[u8]) -> Sum {
     Sum::new().number(actor).bytes(data)
 }
 
-pub(super) fn actor_sum(id: i64, actor: &ActorId, epoch: Epoch, wake: Option<i64>, live: bool) -> Sum {
+pub(super) fn actor_sum(
+    id: i64,
+    actor: &ActorId,
+    epoch: Epoch,
+    wake: Option<i64>,
+    live: bool,
+) -> Sum {
     Sum::new()
         .number(id)
         .bytes(actor.kind().as_bytes())
@@ -116,7 +141,11 @@ pub(super) fn encode_refs(refs: &[BlobId]) -> Vec<u8> {
 
 pub(super) fn decode_refs(data: &[u8]) -> Result<Vec<BlobId>, StoreError> {
     let (ids, rest) = data.as_chunks::<32>();
-    if rest.is_empty() { Ok(ids.iter().map(|id| BlobId::from_bytes(*id)).collect()) } else { Err(cut_short()) }
+    if rest.is_empty() {
+        Ok(ids.iter().map(|id| BlobId::from_bytes(*id)).collect())
+    } else {
+        Err(cut_short())
+    }
 }
 
 /// Everything of an inbox message but its id.
@@ -211,7 +240,11 @@ impl<'a> Input<'a> {
     }
 
     fn option(&mut self) -> Result<Option<String>, StoreError> {
-        if self.array::<1>()? == [0] { Ok(None) } else { self.text().map(Some) }
+        if self.array::<1>()? == [0] {
+            Ok(None)
+        } else {
+            self.text().map(Some)
+        }
     }
 
     fn actor(&mut self) -> Result<Option<ActorId>, StoreError> {
@@ -244,7 +277,14 @@ mod tests {
         let mut data = Vec::new();
         encode_record(&mut data, 9, &record);
         let stored = decode_record(3, &data).unwrap();
-        assert_eq!(stored, StoredRecord { seq: 3, epoch: 9, record });
+        assert_eq!(
+            stored,
+            StoredRecord {
+                seq: 3,
+                epoch: 9,
+                record
+            }
+        );
         for cut in 0..data.len() - 7 {
             assert!(decode_record(3, &data[..cut]).is_err(), "cut at {cut}");
         }

@@ -22,8 +22,12 @@ impl From<Error> for Fault {
         match &error {
             Error::SqliteFailure(failure, _) => match failure.code {
                 ErrorCode::DiskFull => Self::Full,
-                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Corrupt(error.to_string()),
-                ErrorCode::TooBig => Self::Refused(CommitError::Invalid("a value is too large for the store".into())),
+                ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {
+                    Self::Corrupt(error.to_string())
+                }
+                ErrorCode::TooBig => Self::Refused(CommitError::Invalid(
+                    "a value is too large for the store".into(),
+                )),
                 _ => Self::Broken(error.to_string()),
             },
             other if is_decoding(other) => Self::Corrupt(error.to_string()),

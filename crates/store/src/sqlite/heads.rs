@@ -29,7 +29,11 @@ pub(super) struct Heads {
 impl Heads {
     /// Keeps at most twice `capacity` heads.
     pub(super) fn new(capacity: usize) -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), capacity }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            capacity,
+        }
     }
 
     pub(super) fn get(&mut self, actor: &ActorId) -> Option<Head> {

@@ -31,8 +31,8 @@ use self::{
     writer::{Answer, Job, Work, Writer},
 };
 use crate::{
-    ActorHead, ActorId, Batch, BlobId, CommitError, InboxMessage, Metrics, OutboxMessage, Row, Seq, Store, StoreError,
-    StoredRecord, Tail, Timestamp, limits, tails::Tails,
+    ActorHead, ActorId, Batch, BlobId, CommitError, InboxMessage, Metrics, OutboxMessage, Row, Seq,
+    Store, StoreError, StoredRecord, Tail, Timestamp, limits, tails::Tails,
 };
 
 mod apply;
@@ -164,7 +164,10 @@ impl SqliteStore {
         let shared = Arc::new(Shared::default());
         let owned = if options.read_only {
             if !dir.join(schema::FILE).is_file() {
-                return Err(StoreError::Io(format!("there is no store in {}", dir.display())));
+                return Err(StoreError::Io(format!(
+                    "there is no store in {}",
+                    dir.display()
+                )));
             }
             None
         } else {
@@ -173,10 +176,13 @@ impl SqliteStore {
             let mut conn = schema::connect(dir, Role::Writer, &options)?;
             schema::bring_forward(&mut conn, migrations)?;
             checkpoint::recover(&conn)?;
+            // SQLite does this too, but does not look at whether it worked.
+            schema::sync_directory(dir)?;
             Some((lock, conn))
         };
-        let connections: Result<Vec<_>, _> =
-            (0..options.readers.max(1)).map(|_| schema::connect(dir, Role::Reader, &options)).collect();
+        let connections: Result<Vec<_>, _> = (0..options.readers.max(1))
+            .map(|_| schema::connect(dir, Role::Reader, &options))
+            .collect();
         let connections = connections?;
         if options.read_only
             && let Some(conn) = connections.first()
@@ -201,17 +207,30 @@ impl SqliteStore {
             writer: Mutex::new(writer),
             lock: Mutex::new(lock),
         };
-        Ok(Arc::new(Self { inner: Arc::new(inner), closed: OnceCell::new() }))
+        Ok(Arc::new(Self {
+            inner: Arc::new(inner),
+            closed: OnceCell::new(),
+        }))
     }
 
     async fn ask(&self, work: Work, bytes: usize) -> Result<Answer, CommitError> {
         let inner = &self.inner;
         let kib = u32::try_from((bytes / 1024 + 1).min(QUEUE_KIB)).unwrap_or(u32::MAX);
-        let room = Arc::clone(&inner.room).acquire_many_owned(kib).await.map_err(|_| inner.closed())?;
+        let room = Arc::clone(&inner.room)
+            .acquire_many_owned(kib)
+            .await
+            .map_err(|_| inner.closed())?;
         let (reply, answer) = oneshot::channel();
-        let job = Job { work, bytes, reply, _permit: room };
+        let job = Job {
+            work,
+            bytes,
+            reply,
+            _permit: room,
+        };
         // Between getting room and queueing nothing waits, so batches queue in the order they came.
-        let sent = lock(&inner.queue).as_ref().is_some_and(|queue| queue.send(job).is_ok());
+        let sent = lock(&inner.queue)
+            .as_ref()
+            .is_some_and(|queue| queue.send(job).is_ok());
         if !sent {
             return Err(inner.closed());
         }
@@ -236,11 +255,17 @@ impl SqliteStore {
         let inner = Arc::clone(&self.inner);
         let (reply, answer) = oneshot::channel();
         let run = move || {
-            let result = schema::connect(&inner.dir, Role::Reader, &inner.options).and_then(|conn| work(&conn));
+            let result = schema::connect(&inner.dir, Role::Reader, &inner.options)
+                .and_then(|conn| work(&conn));
             let _ = reply.send(result);
         };
-        std::thread::Builder::new().name("store-aside".into()).spawn(run).map_err(|error| no_thread(&error))?;
-        answer.await.map_err(|_| StoreError::Closed("it was closed".into()))?
+        std::thread::Builder::new()
+            .name("store-aside".into())
+            .spawn(run)
+            .map_err(|error| no_thread(&error))?;
+        answer
+            .await
+            .map_err(|_| StoreError::Closed("it was closed".into()))?
     }
 }
 
@@ -252,7 +277,10 @@ impl Drop for SqliteStore {
 
 impl Inner {
     fn closed(&self) -> CommitError {
-        let read_only = self.options.read_only.then(|| "it was opened read-only".to_owned());
+        let read_only = self
+            .options
+            .read_only
+            .then(|| "it was opened read-only".to_owned());
         let reason = self.shared.stopped().or(read_only);
         CommitError::Closed(reason.unwrap_or_else(|| "it was closed".into()))
     }
@@ -294,7 +322,8 @@ fn start_writer(
     let copier = schema::connect(dir, Role::Writer, options)?;
     let checkpoints = Checkpoints::start(copier, Arc::clone(shared), options.checkpoint_kib)
         .map_err(|error| no_thread(&error))?;
-    let writer = Writer::new(conn, Arc::clone(shared), checkpoints, options.group_commit).map_err(reading)?;
+    let writer = Writer::new(conn, Arc::clone(shared), checkpoints, options.group_commit)
+        .map_err(reading)?;
     let (queue, jobs) = mpsc::unbounded_channel();
     let thread = std::thread::Builder::new()
         .name("store-writer".into())
@@ -308,16 +337,24 @@ fn copy(conn: &Connection, into: &Path) -> Result<(), StoreError> {
     schema::make_directory(into)?;
     let file = into.join(schema::FILE);
     if file.exists() {
-        return Err(StoreError::Io(format!("there is a store in {} already", into.display())));
+        return Err(StoreError::Io(format!(
+            "there is a store in {} already",
+            into.display()
+        )));
     }
-    let text = file.to_str().ok_or_else(|| StoreError::Io("the path of a backup must be UTF-8".into()))?;
+    let text = file
+        .to_str()
+        .ok_or_else(|| StoreError::Io("the path of a backup must be UTF-8".into()))?;
     schema::create_file(&file)?;
-    conn.pragma_update(None, "query_only", false).map_err(reading)?;
+    conn.pragma_update(None, "query_only", false)
+        .map_err(reading)?;
     if let Err(error) = conn.execute("VACUUM INTO ?1", params![text]) {
         let _ = std::fs::remove_file(&file);
         return Err(reading(error));
     }
-    File::open(&file).and_then(|file| file.sync_all()).map_err(|error| fault::file(&file, &error))?;
+    File::open(&file)
+        .and_then(|file| file.sync_all())
+        .map_err(|error| fault::file(&file, &error))?;
     schema::sync_directory(into)
 }
 
@@ -343,9 +380,15 @@ impl Store for SqliteStore {
         }))
     }
 
-    async fn read(&self, actor: &ActorId, after: Seq, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
+    async fn read(
+        &self,
+        actor: &ActorId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, StoreError> {
         let actor = actor.clone();
-        self.view(move |conn| query::records(conn, &actor, after, limit)).await
+        self.view(move |conn| query::records(conn, &actor, after, limit))
+            .await
     }
 
     fn tail(&self, actor: &ActorId) -> Tail {
@@ -361,9 +404,15 @@ impl Store for SqliteStore {
         tail
     }
 
-    async fn row(&self, actor: &ActorId, space: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    async fn row(
+        &self,
+        actor: &ActorId,
+        space: &str,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
         let (actor, space, key) = (actor.clone(), space.to_owned(), key.to_vec());
-        self.view(move |conn| query::row(conn, &actor, &space, &key)).await
+        self.view(move |conn| query::row(conn, &actor, &space, &key))
+            .await
     }
 
     async fn scan(
@@ -376,14 +425,19 @@ impl Store for SqliteStore {
     ) -> Result<Vec<Row>, StoreError> {
         let (actor, space, prefix) = (actor.clone(), space.to_owned(), prefix.to_vec());
         let after = after.map(<[u8]>::to_vec);
-        self.view(move |conn| query::scan(conn, &actor, &space, &prefix, after.as_deref(), limit)).await
+        self.view(move |conn| query::scan(conn, &actor, &space, &prefix, after.as_deref(), limit))
+            .await
     }
 
     async fn blob(&self, id: BlobId) -> Result<Option<Bytes>, StoreError> {
         self.view(move |conn| query::blob(conn, id)).await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(ActorId, Timestamp)>, StoreError> {
+    async fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ActorId, Timestamp)>, StoreError> {
         self.view(move |conn| query::due(conn, now, limit)).await
     }
 
@@ -399,13 +453,23 @@ impl Store for SqliteStore {
         limit: usize,
     ) -> Result<Vec<ActorId>, StoreError> {
         let (kind, name, after) = (kind.to_owned(), name.map(str::to_owned), after.cloned());
-        self.view(move |conn| query::actors(conn, &kind, name.as_deref(), after.as_ref(), limit)).await
+        self.view(move |conn| query::actors(conn, &kind, name.as_deref(), after.as_ref(), limit))
+            .await
     }
 
     async fn send(&self, to: &ActorId, message: InboxMessage) -> Result<bool, CommitError> {
         limits::check_message(to, &message).map_err(CommitError::Invalid)?;
         let bytes = message.body.len() + 256;
-        match self.ask(Work::Send { to: to.clone(), message }, bytes).await? {
+        match self
+            .ask(
+                Work::Send {
+                    to: to.clone(),
+                    message,
+                },
+                bytes,
+            )
+            .await?
+        {
             Answer::Sent(new) => Ok(new),
             Answer::Committed(_) | Answer::Delivered(_) | Answer::Purged => Err(mixed_up()),
         }
@@ -413,11 +477,13 @@ impl Store for SqliteStore {
 
     async fn inbox(&self, actor: &ActorId, limit: usize) -> Result<Vec<InboxMessage>, StoreError> {
         let actor = actor.clone();
-        self.view(move |conn| query::inbox(conn, &actor, limit)).await
+        self.view(move |conn| query::inbox(conn, &actor, limit))
+            .await
     }
 
     async fn inbox_actors(&self, limit: usize) -> Result<Vec<ActorId>, StoreError> {
-        self.view(move |conn| query::inbox_actors(conn, limit)).await
+        self.view(move |conn| query::inbox_actors(conn, limit))
+            .await
     }
 
     async fn deliver(&self, limit: usize) -> Result<Vec<OutboxMessage>, CommitError> {
@@ -428,7 +494,15 @@ impl Store for SqliteStore {
     }
 
     async fn purge(&self, actor: &ActorId) -> Result<(), CommitError> {
-        match self.ask(Work::Purge { actor: actor.clone() }, 0).await? {
+        match self
+            .ask(
+                Work::Purge {
+                    actor: actor.clone(),
+                },
+                0,
+            )
+            .await?
+        {
             Answer::Purged => Ok(()),
             Answer::Committed(_) | Answer::Sent(_) | Answer::Delivered(_) => Err(mixed_up()),
         }
@@ -440,7 +514,8 @@ impl Store for SqliteStore {
     }
 
     async fn verify(&self) -> Result<(), StoreError> {
-        self.aside(|conn| in_one_view(conn, verify::everything)).await
+        self.aside(|conn| in_one_view(conn, verify::everything))
+            .await
     }
 
     fn metrics(&self) -> Metrics {
@@ -463,7 +538,11 @@ impl Store for SqliteStore {
                 inner.shut_down();
                 let _ = done.send(());
             };
-            if std::thread::Builder::new().name("store-close".into()).spawn(run).is_ok() {
+            if std::thread::Builder::new()
+                .name("store-close".into())
+                .spawn(run)
+                .is_ok()
+            {
                 let _ = closed.await;
             } else {
                 self.inner.shut_down();

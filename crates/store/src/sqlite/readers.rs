@@ -45,7 +45,11 @@ impl Readers {
                     job(&conn);
                 }
             };
-            threads.push(std::thread::Builder::new().name("store-reader".into()).spawn(serve)?);
+            threads.push(
+                std::thread::Builder::new()
+                    .name("store-reader".into())
+                    .spawn(serve)?,
+            );
         }
         Ok(Self {
             queue: Mutex::new(Some(queue)),
@@ -59,7 +63,10 @@ impl Readers {
         &self,
         read: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
+        let place = Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(|_| closed())?;
         let (reply, answer) = oneshot::channel();
         let queued = self.enqueue(Box::new(move |conn| {
             let _place: OwnedSemaphorePermit = place;
@@ -80,9 +87,13 @@ impl Readers {
 
     /// Serves what is queued, then stops. Blocks.
     pub(super) fn stop(&self) {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.queue
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         self.places.close();
-        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        let threads =
+            std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             let _ = thread.join();
         }

@@ -66,7 +66,11 @@ pub(super) fn make_directory(dir: &Path) -> Result<(), StoreError> {
     if dir.is_dir() {
         return Ok(());
     }
-    DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| fault::file(dir, &error))?;
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(|error| fault::file(dir, &error))?;
     match dir.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => sync_directory(parent),
         _ => sync_directory(Path::new(".")),
@@ -75,7 +79,9 @@ pub(super) fn make_directory(dir: &Path) -> Result<(), StoreError> {
 
 /// Makes the names in a directory durable.
 pub(super) fn sync_directory(dir: &Path) -> Result<(), StoreError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(|error| fault::file(dir, &error))
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(|error| fault::file(dir, &error))
 }
 
 /// Takes the data directory for this process, for as long as the file is open.
@@ -103,7 +109,11 @@ pub(super) enum Role {
 }
 
 /// Opens a connection with everything set that holds for each of them.
-pub(super) fn connect(dir: &Path, role: Role, options: &SqliteOptions) -> Result<Connection, StoreError> {
+pub(super) fn connect(
+    dir: &Path,
+    role: Role,
+    options: &SqliteOptions,
+) -> Result<Connection, StoreError> {
     let path = dir.join(FILE);
     let access = match role {
         Role::Writer => OpenFlags::SQLITE_OPEN_READ_WRITE,
@@ -112,18 +122,32 @@ pub(super) fn connect(dir: &Path, role: Role, options: &SqliteOptions) -> Result
     if role == Role::Writer {
         create_file(&path)?;
     }
-    let conn = Connection::open_with_flags(&path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX).map_err(reading)?;
+    let conn = Connection::open_with_flags(&path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)
+        .map_err(reading)?;
+    if role == Role::Writer {
+        // Before anything is set: what is not ours, or newer, is not touched.
+        format(&conn)?;
+    }
     prepare_connection(&conn, role, options).map_err(reading)?;
     Ok(conn)
 }
 
 /// SQLite would create it readable for everybody.
 pub(super) fn create_file(path: &Path) -> Result<(), StoreError> {
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
+    let opened = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path);
     opened.map(drop).map_err(|error| fault::file(path, &error))
 }
 
-fn prepare_connection(conn: &Connection, role: Role, options: &SqliteOptions) -> rusqlite::Result<()> {
+fn prepare_connection(
+    conn: &Connection,
+    role: Role,
+    options: &SqliteOptions,
+) -> rusqlite::Result<()> {
     conn.busy_timeout(Duration::from_secs(5))?;
     conn.set_prepared_statement_cache_capacity(64);
     // Whether the log can be emptied is decided by the writer, not by whoever closes last.
@@ -139,7 +163,11 @@ fn prepare_connection(conn: &Connection, role: Role, options: &SqliteOptions) ->
             conn.pragma_update(None, "journal_mode", "WAL")?;
             conn.pragma_update(None, "synchronous", "FULL")?;
             conn.pragma_update(None, "wal_autocheckpoint", 0)?;
-            conn.pragma_update(None, "journal_size_limit", i64::from(options.checkpoint_kib) * 1024 * 8)?;
+            conn.pragma_update(
+                None,
+                "journal_size_limit",
+                i64::from(options.checkpoint_kib) * 1024 * 8,
+            )?;
             conn.pragma_update(None, "foreign_keys", false)?;
             if let Some(pages) = options.max_pages {
                 conn.pragma_update(None, "max_page_count", pages)?;
@@ -151,9 +179,14 @@ fn prepare_connection(conn: &Connection, role: Role, options: &SqliteOptions) ->
 }
 
 /// Creates the tables of an empty database, or brings an older one forward.
-pub(super) fn bring_forward(conn: &mut Connection, migrations: &[Migration]) -> Result<(), StoreError> {
+pub(super) fn bring_forward(
+    conn: &mut Connection,
+    migrations: &[Migration],
+) -> Result<(), StoreError> {
     let Some(found) = format(conn)? else {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(reading)?;
+        let tx = conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(reading)?;
         let create = || {
             tx.execute_batch(SCHEMA)?;
             tx.pragma_update(None, "application_id", APPLICATION)?;
@@ -163,12 +196,17 @@ pub(super) fn bring_forward(conn: &mut Connection, migrations: &[Migration]) -> 
         return tx.commit().map_err(reading);
     };
     for from in found..FORMAT {
-        let tx = conn.transaction_with_behavior(TransactionBehavior::Immediate).map_err(reading)?;
+        let tx = conn
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(reading)?;
         let Some((_, step)) = migrations.iter().find(|(at, _)| *at == from) else {
-            return Err(StoreError::Corrupt(format!("the data says it has format {from}, which never was")));
+            return Err(StoreError::Corrupt(format!(
+                "the data says it has format {from}, which never was"
+            )));
         };
         step(&tx).map_err(reading)?;
-        tx.pragma_update(None, "user_version", from + 1).map_err(reading)?;
+        tx.pragma_update(None, "user_version", from + 1)
+            .map_err(reading)?;
         tx.commit().map_err(reading)?;
     }
     Ok(())
@@ -178,27 +216,41 @@ pub(super) fn bring_forward(conn: &mut Connection, migrations: &[Migration]) -> 
 pub(super) fn check_format(conn: &Connection) -> Result<(), StoreError> {
     match format(conn)? {
         Some(FORMAT) => Ok(()),
-        Some(found) => Err(StoreError::Io(format!("it has the older format {found}: open it for writing once"))),
+        Some(found) => Err(StoreError::Io(format!(
+            "it has the older format {found}: open it for writing once"
+        ))),
         None => Err(StoreError::Io("it is empty".into())),
     }
 }
 
 /// The format of the data; `None` when there is none yet.
 fn format(conn: &Connection) -> Result<Option<u32>, StoreError> {
-    let number = |name| conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(reading);
+    let number = |name| {
+        conn.pragma_query_value(None, name, |row| row.get::<_, i64>(0))
+            .map_err(reading)
+    };
     let (application, version) = (number("application_id")?, number("user_version")?);
-    let tables: i64 =
-        conn.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(reading)?;
+    let tables: i64 = conn
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map_err(reading)?;
     if application == 0 && version == 0 && tables == 0 {
         return Ok(None);
     }
     if application != i64::from(APPLICATION) {
-        return Err(StoreError::Corrupt(format!("{FILE} was not written by bowline")));
+        return Err(StoreError::Corrupt(format!(
+            "{FILE} was not written by bowline"
+        )));
     }
-    let found = u32::try_from(version)
-        .map_err(|_| StoreError::Corrupt(format!("the data says it has format {version}, which cannot be")))?;
+    let found = u32::try_from(version).map_err(|_| {
+        StoreError::Corrupt(format!(
+            "the data says it has format {version}, which cannot be"
+        ))
+    })?;
     if found > FORMAT {
-        return Err(StoreError::NewerFormat { found, supported: FORMAT });
+        return Err(StoreError::NewerFormat {
+            found,
+            supported: FORMAT,
+        });
     }
     Ok(Some(found))
 }
@@ -219,10 +271,16 @@ mod tests {
         tx.execute_batch(SCHEMA)?;
         let actor = ActorId::new("k", "n", "a");
         let sum = super::super::codec::actor_sum(1, &actor, 0, None, true).finish();
-        tx.execute("INSERT INTO actor VALUES (1, 'k', 'n', 'a', 0, NULL, 1, ?1)", [sum])?;
+        tx.execute(
+            "INSERT INTO actor VALUES (1, 'k', 'n', 'a', 0, NULL, 1, ?1)",
+            [sum],
+        )?;
         let data: Vec<u8> = tx.query_row("SELECT data FROM history", [], |row| row.get(0))?;
         let sum = super::super::codec::record_sum(1, 1, &data).finish();
-        tx.execute("INSERT INTO record(actor, seq, crc, data) VALUES (1, 1, ?1, ?2)", rusqlite::params![sum, data])?;
+        tx.execute(
+            "INSERT INTO record(actor, seq, crc, data) VALUES (1, 1, ?1, ?2)",
+            rusqlite::params![sum, data],
+        )?;
         tx.execute_batch("DROP TABLE history")
     }
 
@@ -230,7 +288,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let conn = Connection::open(dir.path().join(FILE)).unwrap();
         let sql = FORMAT_0.split('\'').enumerate();
-        let sql: Vec<_> = sql.map(|(n, part)| if n == 1 { part.replace(' ', "") } else { part.into() }).collect();
+        let sql: Vec<_> = sql
+            .map(|(n, part)| {
+                if n == 1 {
+                    part.replace(' ', "")
+                } else {
+                    part.into()
+                }
+            })
+            .collect();
         conn.execute_batch(&sql.join("'")).unwrap();
         dir
     }
@@ -240,21 +306,34 @@ mod tests {
         let dir = old_store();
         let options = SqliteOptions::default();
         let store = SqliteStore::open_with(dir.path(), options.clone(), &[(0, from_0)]).unwrap();
-        let records = store.read(&ActorId::new("k", "n", "a"), 0, 10).await.unwrap();
+        let records = store
+            .read(&ActorId::new("k", "n", "a"), 0, 10)
+            .await
+            .unwrap();
         assert_eq!(records.len(), 1);
-        assert_eq!((records[0].epoch, &records[0].record.body[..]), (5, &b"{}"[..]));
+        assert_eq!(
+            (records[0].epoch, &records[0].record.body[..]),
+            (5, &b"{}"[..])
+        );
         store.verify().await.unwrap();
         store.close().await;
-        SqliteStore::open(dir.path(), options).unwrap().close().await;
+        SqliteStore::open(dir.path(), options)
+            .unwrap()
+            .close()
+            .await;
     }
 
     #[test]
     fn a_migration_that_fails_changes_nothing() {
         let dir = old_store();
-        let fails: Migration = (0, |tx| tx.execute_batch("DROP TABLE history; SELECT no_such_function()"));
+        let fails: Migration = (0, |tx| {
+            tx.execute_batch("DROP TABLE history; SELECT no_such_function()")
+        });
         assert!(SqliteStore::open_with(dir.path(), SqliteOptions::default(), &[fails]).is_err());
         let conn = Connection::open(dir.path().join(FILE)).unwrap();
-        let count: i64 = conn.query_row("SELECT count(*) FROM history", [], |row| row.get(0)).unwrap();
+        let count: i64 = conn
+            .query_row("SELECT count(*) FROM history", [], |row| row.get(0))
+            .unwrap();
         assert_eq!(count, 1);
         drop(conn);
         assert!(SqliteStore::open(dir.path(), SqliteOptions::default()).is_err());

@@ -9,13 +9,7 @@ use std::{collections::HashMap, sync::Arc};
 use rusqlite::Connection;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{
-    Shared,
-    apply::Txn,
-    checkpoint::Checkpoints,
-    fault::Fault,
-    heads::Heads,
-};
+use super::{Shared, apply::Txn, checkpoint::Checkpoints, fault::Fault, heads::Heads};
 use crate::{ActorId, Batch, CommitError, InboxMessage, OutboxMessage, Seq};
 
 /// Most bytes in one transaction, so that nobody waits long for the work of others.
@@ -27,10 +21,20 @@ const HEADS: usize = 8192;
 #[derive(Debug)]
 pub(super) enum Work {
     /// A batch, and what is known to be wrong with it. The fence is asked first all the same.
-    Commit { batch: Batch, invalid: Option<String> },
-    Send { to: ActorId, message: InboxMessage },
-    Deliver { limit: usize },
-    Purge { actor: ActorId },
+    Commit {
+        batch: Batch,
+        invalid: Option<String>,
+    },
+    Send {
+        to: ActorId,
+        message: InboxMessage,
+    },
+    Deliver {
+        limit: usize,
+    },
+    Purge {
+        actor: ActorId,
+    },
 }
 
 /// What came of it.
@@ -84,9 +88,20 @@ impl Writer {
         checkpoints: Checkpoints,
         group_commit: bool,
     ) -> rusqlite::Result<Self> {
-        let next_actor = conn.query_row("SELECT coalesce(max(id), 0) + 1 FROM actor", [], |row| row.get(0))?;
+        let next_actor =
+            conn.query_row("SELECT coalesce(max(id), 0) + 1 FROM actor", [], |row| {
+                row.get(0)
+            })?;
         let heads = Heads::new(HEADS);
-        Ok(Self { conn, shared, checkpoints, heads, next_actor, scratch: Vec::new(), group_commit })
+        Ok(Self {
+            conn,
+            shared,
+            checkpoints,
+            heads,
+            next_actor,
+            scratch: Vec::new(),
+            group_commit,
+        })
     }
 
     /// Works until the queue is closed and empty.
@@ -95,17 +110,12 @@ impl Writer {
         while let Some(first) = left_over.take().or_else(|| self.next(&mut queue)) {
             let mut bytes = first.bytes;
             let mut group = vec![first];
-            while self.group_commit {
-                let Ok(job) = queue.try_recv() else { break };
-                bytes += job.bytes;
-                if bytes > GROUP_BYTES {
-                    left_over = Some(job);
-                    break;
-                }
-                group.push(job);
+            if self.group_commit {
+                left_over = gather(&mut queue, &mut group, &mut bytes);
             }
             self.group(group);
-            self.checkpoints.after_commit(&self.conn, &self.shared, bytes);
+            self.checkpoints
+                .after_commit(&self.conn, &self.shared, bytes);
         }
         if self.shared.stopped().is_none() {
             self.checkpoints.finish(&self.conn, &self.shared);
@@ -143,7 +153,8 @@ impl Writer {
             }
             Err(Lost::Undone(fault)) => self.refuse(group, fault),
             Err(Lost::Unknown(what)) => {
-                self.shared.stop(&format!("an earlier write failed ({what})"));
+                self.shared
+                    .stop(&format!("an earlier write failed ({what})"));
                 self.refuse_all(group, &CommitError::Io(what));
             }
         }
@@ -153,7 +164,9 @@ impl Writer {
         let error = match fault {
             Fault::Refused(error) => error,
             Fault::Full => CommitError::Full,
-            Fault::Corrupt(what) => CommitError::Closed(format!("the data is damaged ({what}); restore a backup")),
+            Fault::Corrupt(what) => {
+                CommitError::Closed(format!("the data is damaged ({what}); restore a backup"))
+            }
             Fault::Broken(what) => CommitError::Io(what),
         };
         self.refuse_all(group, &error);
@@ -197,7 +210,11 @@ impl Writer {
                 Fault::Corrupt(what) | Fault::Broken(what) => Lost::Unknown(what),
             });
         }
-        self.shared.tails.announce(changed.iter().map(|(actor, head)| (actor, head.map_or(0, |head| head.seq))));
+        self.shared.tails.announce(
+            changed
+                .iter()
+                .map(|(actor, head)| (actor, head.map_or(0, |head| head.seq))),
+        );
         for (actor, head) in changed {
             match head {
                 Some(head) => self.heads.put(actor, head),
@@ -216,13 +233,30 @@ impl Writer {
             match (&job.work, answer) {
                 (Work::Commit { batch, .. }, Ok(_)) if !batch.is_empty() => {
                     self.shared.count(|counters| &counters.batches);
-                    self.shared.add(|counters| &counters.records, batch.records.len());
+                    self.shared
+                        .add(|counters| &counters.records, batch.records.len());
                 }
                 (_, Ok(_)) => {}
                 (_, Err(_)) => self.shared.count(|counters| &counters.refused),
             }
         }
     }
+}
+
+/// Adds everything that has queued to the group, up to its bound; returns what is past that.
+fn gather(
+    queue: &mut mpsc::UnboundedReceiver<Job>,
+    group: &mut Vec<Job>,
+    bytes: &mut usize,
+) -> Option<Job> {
+    while let Ok(job) = queue.try_recv() {
+        if *bytes + job.bytes > GROUP_BYTES {
+            return Some(job);
+        }
+        *bytes += job.bytes;
+        group.push(job);
+    }
+    None
 }
 
 /// One piece of work within the transaction: all of it, or, when it is refused, nothing of it.

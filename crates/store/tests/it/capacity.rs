@@ -5,7 +5,14 @@ use bowline_store::{CommitError, SqliteOptions, SqliteStore, Store};
 use super::{actor, append, record};
 
 fn limited(dir: &std::path::Path, max_pages: u32) -> std::sync::Arc<SqliteStore> {
-    SqliteStore::open(dir, SqliteOptions { max_pages: Some(max_pages), ..SqliteOptions::default() }).unwrap()
+    SqliteStore::open(
+        dir,
+        SqliteOptions {
+            max_pages: Some(max_pages),
+            ..SqliteOptions::default()
+        },
+    )
+    .unwrap()
 }
 
 #[tokio::test]
@@ -30,10 +37,19 @@ async fn a_full_store_refuses_whole_batches_and_works_again_when_there_is_room()
     assert_eq!(store.read(&thin, 0, 10).await.unwrap().len(), 1);
 
     store.purge(&fat).await.unwrap();
-    assert_eq!(store.commit(append(&thin, 1, vec![b'x'; 20_000])).await.unwrap(), 2);
+    assert_eq!(
+        store
+            .commit(append(&thin, 1, vec![b'x'; 20_000]))
+            .await
+            .unwrap(),
+        2
+    );
     store.verify().await.unwrap();
     let large = append(&thin, 2, vec![b'x'; 1_000_000]);
-    assert!(matches!(store.commit(large.clone()).await, Err(CommitError::Full)));
+    assert!(matches!(
+        store.commit(large.clone()).await,
+        Err(CommitError::Full)
+    ));
     store.close().await;
     drop(store);
 
@@ -50,7 +66,11 @@ async fn a_batch_that_is_too_much_does_not_fail_its_neighbours() {
         .map(|n| {
             let store = std::sync::Arc::clone(&store);
             let size = if n == 7 { 2_000_000 } else { 100 };
-            tokio::spawn(async move { store.commit(append(&actor(&n.to_string()), 0, vec![b'x'; size])).await })
+            tokio::spawn(async move {
+                store
+                    .commit(append(&actor(&n.to_string()), 0, vec![b'x'; size]))
+                    .await
+            })
         })
         .collect();
     for (n, commit) in commits.into_iter().enumerate() {

@@ -35,7 +35,11 @@ impl Child {
         };
         command.args(["--exact", "child::task", "--nocapture", "--test-threads=1"]);
         command.env(TASK, format!("{task}:{}", dir.display()));
-        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut process = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
         let output = BufReader::new(process.stdout.take().unwrap());
         Self { process, output }
     }
@@ -76,13 +80,19 @@ fn say(line: &str) {
 /// Does nothing unless this process is a child.
 #[test]
 fn task() {
-    let Ok(task) = std::env::var(TASK) else { return };
+    let Ok(task) = std::env::var(TASK) else {
+        return;
+    };
     let (task, dir) = task.split_once(':').unwrap();
     let store = match SqliteStore::open(Path::new(dir), SqliteOptions::default()) {
         Ok(store) => store,
         Err(error) => return say(&format!("error {}", error.code())),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     match task {
         "open" => say("opened"),
         "append" => runtime.block_on(append_until_it_fails(&store)),
@@ -109,7 +119,10 @@ async fn append_until_it_fails(store: &SqliteStore) {
         }
     }
     // Reading goes on.
-    say(&format!("head {}", store.head(&actor).await.unwrap().map_or(0, |head| head.seq)));
+    say(&format!(
+        "head {}",
+        store.head(&actor).await.unwrap().map_or(0, |head| head.seq)
+    ));
 }
 
 /// Several actors; each batch has two records and a row that says how many there are.
@@ -121,11 +134,18 @@ async fn commit_for_ever(store: &Arc<SqliteStore>) {
             let head = store.head(&actor).await.unwrap();
             let (mut seq, epoch) = head.map_or((0, 1), |head| (head.seq, head.epoch + 1));
             loop {
-                let mut batch = append(&actor, seq, vec![b'x'; usize::try_from(seq % 7 * 700).unwrap()]);
+                let mut batch = append(
+                    &actor,
+                    seq,
+                    vec![b'x'; usize::try_from(seq % 7 * 700).unwrap()],
+                );
                 batch.epoch = epoch;
                 batch.records.push(record("{}"));
                 batch.rows.push(put("s", "records", (seq + 2).to_string()));
-                seq = store.commit(batch).await.unwrap();
+                let Ok(head) = store.commit(batch).await else {
+                    break;
+                };
+                seq = head;
                 say(&format!("{n} {seq}"));
             }
         })

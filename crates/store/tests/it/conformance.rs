@@ -37,14 +37,22 @@ struct Sqlite {
 impl Sqlite {
     fn new(options: SqliteOptions) -> Self {
         let root = tempfile::tempdir().unwrap();
-        Self { root, made: AtomicUsize::new(0), last: Mutex::default(), options }
+        Self {
+            root,
+            made: AtomicUsize::new(0),
+            last: Mutex::default(),
+            options,
+        }
     }
 }
 
 #[async_trait]
 impl Engine for Sqlite {
     async fn fresh(&self) -> Result<Arc<dyn Store>, StoreError> {
-        let dir = self.root.path().join(self.made.fetch_add(1, Ordering::Relaxed).to_string());
+        let dir = self
+            .root
+            .path()
+            .join(self.made.fetch_add(1, Ordering::Relaxed).to_string());
         self.last.lock().unwrap().clone_from(&dir);
         Ok(SqliteStore::open(&dir, self.options.clone())?)
     }
@@ -63,11 +71,18 @@ async fn memory_keeps_the_contract() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sqlite_keeps_the_contract() {
-    conformance::all(&Sqlite::new(SqliteOptions::default())).await.unwrap();
+    conformance::all(&Sqlite::new(SqliteOptions::default()))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
 async fn sqlite_keeps_the_contract_with_one_transaction_for_each_batch() {
-    let options = SqliteOptions { group_commit: false, checkpoint_kib: 16, readers: 1, ..SqliteOptions::default() };
+    let options = SqliteOptions {
+        group_commit: false,
+        checkpoint_kib: 16,
+        readers: 1,
+        ..SqliteOptions::default()
+    };
     conformance::all(&Sqlite::new(options)).await.unwrap();
 }

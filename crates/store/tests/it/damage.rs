@@ -24,9 +24,17 @@ async fn fill(dir: &Path) -> Vec<BlobId> {
     let mut blobs = Vec::new();
     for n in 0..ACTORS {
         for seq in 0..5 {
-            let mut batch = append(&actor(&n.to_string()), seq * 2, format!("{{\"actor\":{n},\"seq\":{seq}}}"));
-            batch.records.push(record(vec![b'a' + u8::try_from(n).unwrap(); 900]));
-            batch.rows = (0..4).map(|k| put("s", format!("{seq} {k}"), format!("value {n} {seq} {k}"))).collect();
+            let mut batch = append(
+                &actor(&n.to_string()),
+                seq * 2,
+                format!("{{\"actor\":{n},\"seq\":{seq}}}"),
+            );
+            batch
+                .records
+                .push(record(vec![b'a' + u8::try_from(n).unwrap(); 900]));
+            batch.rows = (0..4)
+                .map(|k| put("s", format!("{seq} {k}"), format!("value {n} {seq} {k}")))
+                .collect();
             let blob = Blob::new(Bytes::from(vec![u8::try_from(n * 10 + seq).unwrap(); 6000]));
             batch.records[0].blobs.push(blob.id);
             blobs.push(blob.id);
@@ -57,7 +65,12 @@ async fn contents(store: &SqliteStore, blobs: &[BlobId]) -> Contents {
         for stored in note(store.read(&actor, 0, 100).await, &mut all.refused).unwrap_or_default() {
             all.records.insert((n, stored.seq), stored);
         }
-        for row in note(store.scan(&actor, "s", b"", None, 100).await, &mut all.refused).unwrap_or_default() {
+        for row in note(
+            store.scan(&actor, "s", b"", None, 100).await,
+            &mut all.refused,
+        )
+        .unwrap_or_default()
+        {
             all.rows.insert((n, row.key), row.value);
         }
     }
@@ -77,14 +90,24 @@ async fn a_flipped_byte_is_corrupt_and_never_other_data() {
     let intact = std::fs::read(root.path().join("intact/store.db")).unwrap();
     let store = open(&root.path().join("intact"));
     let written = contents(&store, &blobs).await;
-    assert_eq!((written.records.len(), written.rows.len(), written.blobs.len()), (60, 120, 30));
+    assert_eq!(
+        (
+            written.records.len(),
+            written.rows.len(),
+            written.blobs.len()
+        ),
+        (60, 120, 30)
+    );
     store.close().await;
 
     let dir = root.path().join("damaged");
     std::fs::create_dir(&dir).unwrap();
     let (mut place, mut refusals) = (12_345_usize, 0);
     for _ in 0..160 {
-        place = (place.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407)) % (1 << 62);
+        place = (place
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407))
+            % (1 << 62);
         let at = place % intact.len();
         let mut damaged = intact.clone();
         damaged[at] ^= 0x41;
@@ -106,13 +129,25 @@ async fn a_flipped_byte_is_corrupt_and_never_other_data() {
         for (key, value) in &found.rows {
             assert_eq!(Some(value), written.rows.get(key), "byte {at}");
         }
-        assert!(found.blobs.iter().all(|(id, bytes)| BlobId::of(bytes) == *id), "byte {at}");
+        assert!(
+            found
+                .blobs
+                .iter()
+                .all(|(id, bytes)| BlobId::of(bytes) == *id),
+            "byte {at}"
+        );
         let verified = store.verify().await;
         if found != written {
-            assert!(matches!(verified, Err(StoreError::Corrupt(_))), "byte {at}: {verified:?}");
+            assert!(
+                matches!(verified, Err(StoreError::Corrupt(_))),
+                "byte {at}: {verified:?}"
+            );
         }
         refusals += usize::from(found.refused);
         store.close().await;
     }
-    assert!(refusals > 40, "only {refusals} of 160 flips were noticed while reading");
+    assert!(
+        refusals > 40,
+        "only {refusals} of 160 flips were noticed while reading"
+    );
 }

@@ -23,8 +23,15 @@ async fn concurrent_writers_share_flushes() {
         writer.await.unwrap();
     }
     let metrics = store.metrics();
-    assert_eq!((metrics.batches, metrics.records, metrics.refused), (1280, 1280, 0));
-    assert!(metrics.flushes * 2 < metrics.batches, "{} flushes", metrics.flushes);
+    assert_eq!(
+        (metrics.batches, metrics.records, metrics.refused),
+        (1280, 1280, 0)
+    );
+    assert!(
+        metrics.flushes * 2 < metrics.batches,
+        "{} flushes",
+        metrics.flushes
+    );
     store.close().await;
 }
 
@@ -47,7 +54,9 @@ async fn a_plain_turn_writes_at_most_64_kib() {
     // Among other actors with histories, as in a store that has been in use.
     for n in 0..300 {
         let mut batch = append(&actor(&format!("other {n}")), 0, vec![b'x'; 300]);
-        batch.rows = (0..5).map(|n| put("state", format!("key {n}"), vec![b'x'; 200])).collect();
+        batch.rows = (0..5)
+            .map(|n| put("state", format!("key {n}"), vec![b'x'; 200]))
+            .collect();
         store.commit(batch).await.unwrap();
     }
     store.close().await;
@@ -61,9 +70,17 @@ async fn a_plain_turn_writes_at_most_64_kib() {
         let start = log();
         for half in 0..2 {
             let mut batch = append(&actor, seq, vec![b'x'; 300]);
-            batch.records.extend((0..3 - half).map(|_| record(vec![b'x'; 300])));
-            batch.rows = (0..3).map(|n| put("submission", format!("{turn} {n}"), vec![b'x'; 150])).collect();
-            batch.wake = if half == 0 { Wake::At(bowline_store::Timestamp::from_millis(turn)) } else { Wake::Clear };
+            batch
+                .records
+                .extend((0..3 - half).map(|_| record(vec![b'x'; 300])));
+            batch.rows = (0..3)
+                .map(|n| put("submission", format!("{turn} {n}"), vec![b'x'; 150]))
+                .collect();
+            batch.wake = if half == 0 {
+                Wake::At(bowline_store::Timestamp::from_millis(turn))
+            } else {
+                Wake::Clear
+            };
             seq = store.commit(batch).await.unwrap();
         }
         turns.push(log() - start);

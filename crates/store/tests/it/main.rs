@@ -1,5 +1,11 @@
 //! Tests of the store through its public interface.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, clippy::print_stderr)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr
+)]
 
 mod capacity;
 mod child;
@@ -45,5 +51,10 @@ fn append(actor: &ActorId, expected: u64, body: impl Into<Bytes>) -> Batch {
 }
 
 fn put(space: &'static str, key: impl Into<Vec<u8>>, value: impl Into<Bytes>) -> RowChange {
-    RowChange::Put { space, key: key.into(), value: value.into(), blobs: Vec::new() }
+    RowChange::Put {
+        space,
+        key: key.into(),
+        value: value.into(),
+        blobs: Vec::new(),
+    }
 }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use bowline_store::{
-    ActorId, Batch, Blob, CommitError, InboxMessage, MemoryStore, OutboxMessage, RowChange, SqliteOptions,
-    SqliteStore, Store, Timestamp, Wake,
+    ActorId, Batch, Blob, CommitError, InboxMessage, MemoryStore, OutboxMessage, RowChange,
+    SqliteOptions, SqliteStore, Store, Timestamp, Wake,
 };
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -93,7 +93,8 @@ impl Model {
             return Err("store_invalid_batch");
         }
         let seq = (actor.records.len() + commit.records.len()) as u64;
-        let unchanged = commit.records.is_empty() && commit.rows.is_empty() && commit.wake == Wake::Keep;
+        let unchanged =
+            commit.records.is_empty() && commit.rows.is_empty() && commit.wake == Wake::Keep;
         if unchanged && commit.ack.is_none() && commit.outbox.is_empty() {
             return Ok(seq);
         }
@@ -113,7 +114,12 @@ impl Model {
             Wake::Clear => actor.wake = None,
         }
         actor.waiting.retain(|waiting| Some(*waiting) != commit.ack);
-        self.outbox.extend(commit.outbox.iter().map(|(to, id)| (commit.actor, *to, *id)));
+        self.outbox.extend(
+            commit
+                .outbox
+                .iter()
+                .map(|(to, id)| (commit.actor, *to, *id)),
+        );
         self.actors.insert(commit.actor, actor);
         Ok(seq)
     }
@@ -137,7 +143,10 @@ impl Model {
 
     fn purge(&mut self, n: u8) {
         if let Some(actor) = self.actors.get_mut(&n) {
-            *actor = Actor { epoch: actor.epoch + u64::from(actor.live), ..Actor::default() };
+            *actor = Actor {
+                epoch: actor.epoch + u64::from(actor.live),
+                ..Actor::default()
+            };
         }
         self.outbox.retain(|(from, _, _)| *from != n);
     }
@@ -145,7 +154,11 @@ impl Model {
     fn batch(&self, commit: &Commit) -> Batch {
         let actor = self.actors.get(&commit.actor).cloned().unwrap_or_default();
         let seq = actor.records.len() as u64 + u64::from(commit.stale);
-        let mut batch = Batch::new(id(commit.actor), actor.epoch.saturating_add_signed(commit.epoch), seq);
+        let mut batch = Batch::new(
+            id(commit.actor),
+            actor.epoch.saturating_add_signed(commit.epoch),
+            seq,
+        );
         let mut blobs = BTreeSet::new();
         for refers in &commit.records {
             let mut one = record("{}");
@@ -156,10 +169,18 @@ impl Model {
         for (n, change) in &commit.rows {
             let (space, key) = ("s", key(*n));
             batch.rows.push(match change {
-                Change::Put { value, blob: refers } => {
+                Change::Put {
+                    value,
+                    blob: refers,
+                } => {
                     blobs.extend(refers);
                     let refers = refers.iter().map(|n| blob(*n).id).collect();
-                    RowChange::Put { space, key, value: Bytes::from(vec![*value; 3]), blobs: refers }
+                    RowChange::Put {
+                        space,
+                        key,
+                        value: Bytes::from(vec![*value; 3]),
+                        blobs: refers,
+                    }
                 }
                 Change::Delete => RowChange::Delete { space, key },
                 Change::DeletePrefix => RowChange::DeletePrefix { space, prefix: key },
@@ -169,7 +190,12 @@ impl Model {
         batch.wake = commit.wake;
         batch.inbox_acks.extend(commit.ack.map(|n| n.to_string()));
         let (time, body) = (Timestamp::from_millis(1), Bytes::from_static(b"{}"));
-        let send = |(to, n): &(u8, u8)| OutboxMessage { to: id(*to), id: n.to_string(), time, body: body.clone() };
+        let send = |(to, n): &(u8, u8)| OutboxMessage {
+            to: id(*to),
+            id: n.to_string(),
+            time,
+            body: body.clone(),
+        };
         batch.outbox = commit.outbox.iter().map(send).collect();
         batch
     }
@@ -181,14 +207,33 @@ impl Model {
         for n in 0..3 {
             let actor = self.actors.get(&n).cloned().unwrap_or_default();
             let head = store.head(&id(n)).await.unwrap();
-            assert_eq!(head.map_or((0, 0), |head| (head.epoch, head.seq)), (actor.epoch, actor.records.len() as u64));
+            assert_eq!(
+                head.map_or((0, 0), |head| (head.epoch, head.seq)),
+                (actor.epoch, actor.records.len() as u64)
+            );
             assert_eq!(head.and_then(|head| head.wake), actor.wake);
-            assert_eq!(store.read(&id(n), 0, 1000).await.unwrap().len(), actor.records.len());
+            assert_eq!(
+                store.read(&id(n), 0, 1000).await.unwrap().len(),
+                actor.records.len()
+            );
             let rows = store.scan(&id(n), "s", b"", None, 1000).await.unwrap();
-            let rows: BTreeMap<_, _> = rows.into_iter().map(|row| (row.key, row.value[0])).collect();
-            assert_eq!(rows, actor.rows.iter().map(|(key, (value, _))| (key.clone(), *value)).collect());
+            let rows: BTreeMap<_, _> = rows
+                .into_iter()
+                .map(|row| (row.key, row.value[0]))
+                .collect();
+            assert_eq!(
+                rows,
+                actor
+                    .rows
+                    .iter()
+                    .map(|(key, (value, _))| (key.clone(), *value))
+                    .collect()
+            );
             let waiting = store.inbox(&id(n), 1000).await.unwrap();
-            let waiting: Vec<u8> = waiting.iter().map(|message| message.id.parse().unwrap()).collect();
+            let waiting: Vec<u8> = waiting
+                .iter()
+                .map(|message| message.id.parse().unwrap())
+                .collect();
             assert_eq!(waiting, actor.waiting);
             kept.extend(actor.records.iter().flatten().copied());
             kept.extend(actor.rows.values().filter_map(|(_, blob)| *blob));
@@ -198,8 +243,16 @@ impl Model {
             let found = store.blob(blob(n).id).await.unwrap();
             assert_eq!(found, kept.contains(&n).then(|| blob(n).bytes), "blob {n}");
         }
-        let due: BTreeSet<_> = store.due(Timestamp::from_millis(99), 9).await.unwrap().into_iter().collect();
-        assert_eq!(due, wakes.into_iter().map(|(wake, id)| (id, wake)).collect());
+        let due: BTreeSet<_> = store
+            .due(Timestamp::from_millis(99), 9)
+            .await
+            .unwrap()
+            .into_iter()
+            .collect();
+        assert_eq!(
+            due,
+            wakes.into_iter().map(|(wake, id)| (id, wake)).collect()
+        );
     }
 }
 
@@ -224,16 +277,18 @@ fn commits() -> impl Strategy<Value = Commit> {
         proptest::option::weighted(0.2, 0..5_u8),
         proptest::collection::vec((0..3_u8, 0..5_u8), 0..2),
     )
-        .prop_map(|(actor, epoch, stale, records, rows, wake, ack, outbox)| Commit {
-            actor,
-            epoch,
-            stale,
-            records,
-            rows,
-            wake,
-            ack,
-            outbox,
-        })
+        .prop_map(
+            |(actor, epoch, stale, records, rows, wake, ack, outbox)| Commit {
+                actor,
+                epoch,
+                stale,
+                records,
+                rows,
+                wake,
+                ack,
+                outbox,
+            },
+        )
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -248,7 +303,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// Runs the steps; `reopen` gives the store back as its engine would after a restart.
-async fn run(steps: &[Step], mut store: Arc<dyn Store>, reopen: impl AsyncFn(Arc<dyn Store>) -> Arc<dyn Store>) {
+async fn run(
+    steps: &[Step],
+    mut store: Arc<dyn Store>,
+    reopen: impl AsyncFn(Arc<dyn Store>) -> Arc<dyn Store>,
+) {
     let mut model = Model::default();
     for step in steps {
         match step {
@@ -259,11 +318,22 @@ async fn run(steps: &[Step], mut store: Arc<dyn Store>, reopen: impl AsyncFn(Arc
             }
             Step::Send { to, id: n } => {
                 let (time, body) = (Timestamp::from_millis(1), Bytes::from_static(b"{}"));
-                let message = InboxMessage { id: n.to_string(), from: None, time, body };
-                assert_eq!(store.send(&id(*to), message).await.unwrap(), model.arrive(*to, *n));
+                let message = InboxMessage {
+                    id: n.to_string(),
+                    from: None,
+                    time,
+                    body,
+                };
+                assert_eq!(
+                    store.send(&id(*to), message).await.unwrap(),
+                    model.arrive(*to, *n)
+                );
             }
             Step::Deliver { limit } => {
-                assert_eq!(store.deliver(*limit).await.unwrap().len(), model.deliver(*limit));
+                assert_eq!(
+                    store.deliver(*limit).await.unwrap().len(),
+                    model.deliver(*limit)
+                );
             }
             Step::Purge { actor } => {
                 store.purge(&id(*actor)).await.unwrap();
@@ -280,7 +350,9 @@ async fn run(steps: &[Step], mut store: Arc<dyn Store>, reopen: impl AsyncFn(Arc
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().unwrap()
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
 }
 
 proptest! {
