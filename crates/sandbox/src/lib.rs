@@ -1,5 +1,17 @@
 //! A computer to act on: durable workspace, virtual shell, search.
+//!
+//! A tour:
+//!
+//! - [`workspace`]: a filesystem in the store's rows and blobs; overlays hold the writes of a step
+//!   until they commit together with its result.
+//! - [`shell`]: a virtual bash over an overlay, without host processes, host files or network.
+//! - [`search`]: glob, grep, diff and patch, with ripgrep's libraries.
+//! - [`edits`]: changes of several files, all or none, that notice a changed base.
+//! - [`tools`]: `read`, `write`, `edit`, `bash`, `grep` and `glob` as a model gets them.
+//!
+//! Nothing here reads a clock: writes get the time that their overlay was begun with.
 
+pub mod edits;
 pub mod search;
 pub mod shell;
 pub mod tools;

@@ -2,12 +2,17 @@
 //!
 //! - [`glob()`]: paths by pattern.
 //! - [`grep()`]: lines by regular expression.
+//! - [`unified_diff`] and [`patch()`]: differences, and how to apply them.
 
+mod diff;
 mod glob;
 mod grep;
+mod patch;
 
+pub use diff::{MAX_DIFF, diff_files, unified_diff};
 pub use glob::{Glob, GlobMatch, glob};
 pub use grep::{Case, GrepLine, GrepQuery, GrepSummary, grep};
+pub use patch::{FilePatch, PatchError, Patched, Reject, apply, parse, patch};
 
 use crate::workspace::WorkspaceError;
 

@@ -3,6 +3,7 @@
 //! [`Shell::run`] runs one command on an [`Overlay`]; what lasts between commands is a
 //! [`ShellState`]. What is intentionally not there is listed in `docs/limits.md`.
 
+mod braces;
 mod commands;
 mod fs;
 mod state;
@@ -132,6 +133,10 @@ impl Shell {
         command: &str,
         options: &ShellOptions,
     ) -> ShellOutcome {
+        if let Some(range) = braces::oversized_range(command) {
+            let message = format!("bash: the range {range} has more than {} elements: use seq", braces::MAX_RANGE);
+            return failure(String::new(), message, 1, state);
+        }
         let mut session = self.session(&state, options);
         session.fs.set(Some(overlay.clone()));
         let fs = session.fs.clone();
@@ -226,7 +231,9 @@ impl Shell {
             stderr: result.stderr.text_lossy().into_owned(),
             exit_code: result.exit_code,
             timed_out: false,
-            truncated: result.stdout_truncated || result.stderr_truncated,
+            truncated: result.stdout_truncated
+                || result.stderr_truncated
+                || result.stdout.len().max(result.stderr.len()) >= session.output_bytes,
             state,
             state_changed,
         };

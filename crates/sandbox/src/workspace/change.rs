@@ -1,11 +1,11 @@
 //! What the commit of an overlay carries.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bowline_store::{Blob, RowChange};
 
 use super::entry::{DirId, Entry, EntryKind};
-use super::volume::Volume;
+use super::volume::{Volume, VolumeId};
 
 /// What happened to a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -47,6 +47,8 @@ pub struct ChangeSet {
     pub paths: Vec<PathChange>,
     /// Changed paths beyond those in `paths`.
     pub omitted: usize,
+    /// Who made the changes, and in which step; the owner sets it for those who follow them.
+    pub origin: String,
     pub(crate) applied: Applied,
 }
 
@@ -74,6 +76,10 @@ pub(crate) struct Applied {
     pub(crate) removed: Vec<DirId>,
     pub(crate) fresh: Vec<DirId>,
     pub(crate) volume: Option<Volume>,
+    /// All other volumes, where they changed.
+    pub(crate) volumes: Option<BTreeMap<VolumeId, Volume>>,
+    /// All files may be others than before.
+    pub(crate) replaced: bool,
     /// Identity of the overlay, so that it does not conflict with itself.
     pub(crate) by: u64,
 }

@@ -8,14 +8,16 @@ use std::{
     },
 };
 
-use bowline_store::{ActorId, BlobId, Store, StoreError};
+use bowline_store::{ActorId, BlobId, Row, Store, StoreError};
 use bytes::{Bytes, BytesMut};
+use tokio::sync::broadcast;
 
 use super::{
     ChangeSet, WorkspaceError, WorkspaceLimits,
     entry::{Chunk, Content, DirId, Entry, GIVEN, Node, ROOT, decode},
     limits::{CACHED_CHUNKS, CACHED_ENTRIES, CACHED_INLINE},
     volume::{self, SPACE, Volume, VolumeId},
+    watch::{BACKLOG, Changed},
 };
 
 /// Rows read at once while a directory is listed.
@@ -34,9 +36,12 @@ pub(crate) struct Shared {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) actor: ActorId,
     pub(crate) limits: WorkspaceLimits,
+    /// Name of the fork that this is.
+    fork: Option<String>,
     opened: tokio::sync::OnceCell<()>,
     next_dir: AtomicU64,
     next_overlay: AtomicU64,
+    pub(crate) followers: broadcast::Sender<Arc<Changed>>,
     state: Mutex<Committed>,
 }
 
@@ -57,6 +62,8 @@ pub(crate) struct Committed {
     /// What changed while overlays were open: (clock, overlay).
     changed: HashMap<DirId, HashMap<Arc<str>, (u64, u64)>>,
     removed: HashMap<DirId, (u64, u64)>,
+    /// Clock at which all files were replaced by others.
+    replaced: u64,
 }
 
 #[derive(Debug, Default)]
@@ -91,15 +98,22 @@ impl Chunks {
 }
 
 impl Shared {
-    pub(crate) fn new(store: Arc<dyn Store>, actor: ActorId, limits: WorkspaceLimits) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        actor: ActorId,
+        limits: WorkspaceLimits,
+        fork: Option<String>,
+    ) -> Self {
         let live = Volume::first();
         Self {
             store,
             actor,
             limits,
+            fork,
             opened: tokio::sync::OnceCell::new(),
             next_dir: AtomicU64::new(live.next_dir),
             next_overlay: AtomicU64::new(1),
+            followers: broadcast::Sender::new(BACKLOG),
             state: Mutex::new(Committed {
                 chain: vec![live.id],
                 live,
@@ -112,6 +126,7 @@ impl Shared {
                 overlays: 0,
                 changed: HashMap::new(),
                 removed: HashMap::new(),
+                replaced: 0,
             }),
         }
     }
@@ -136,23 +151,17 @@ impl Shared {
     pub(crate) async fn open(&self) -> Result<(), StoreError> {
         self.opened
             .get_or_try_init(|| async {
-                let mut volumes = BTreeMap::new();
-                let mut after: Option<Vec<u8>> = None;
-                loop {
-                    let rows =
-                        self.store.scan(&self.actor, SPACE, &volume::headers(), after.as_deref(), PAGE).await?;
-                    let done = rows.len() < PAGE;
-                    for row in rows {
-                        let found = Volume::read(&row.key, &row.value)?;
-                        volumes.insert(found.id, found);
-                        after = Some(row.key);
-                    }
-                    if done {
-                        break;
-                    }
+                let mut volumes = self.headers().await?;
+                let ours = |volume: &&Volume| match &self.fork {
+                    Some(name) => volume.fork.as_deref() == Some(name),
+                    None => volume.live,
+                };
+                let live = volumes.values().find(ours).cloned();
+                if live.is_none() && self.fork.is_some() {
+                    return Err(StoreError::Io("there is no such fork of the workspace".into()));
                 }
                 let mut state = self.state();
-                if let Some(live) = volumes.values().find(|volume| volume.live).cloned() {
+                if let Some(live) = live {
                     volumes.remove(&live.id);
                     self.next_dir.store(live.next_dir, Ordering::Relaxed);
                     state.live = live;
@@ -162,6 +171,52 @@ impl Shared {
             })
             .await
             .copied()
+    }
+
+    /// The headers of all volumes, as they are stored.
+    pub(crate) async fn headers(&self) -> Result<BTreeMap<VolumeId, Volume>, StoreError> {
+        let mut volumes = BTreeMap::new();
+        for row in self.scan_all(&volume::headers()).await? {
+            let found = Volume::read(&row.key, &row.value)?;
+            volumes.insert(found.id, found);
+        }
+        Ok(volumes)
+    }
+
+    /// All rows with a prefix.
+    async fn scan_all(&self, prefix: &[u8]) -> Result<Vec<Row>, StoreError> {
+        let mut all: Vec<Row> = Vec::new();
+        loop {
+            let after = all.last().map(|row| row.key.as_slice());
+            let rows = self.store.scan(&self.actor, SPACE, prefix, after, PAGE).await?;
+            let done = rows.len() < PAGE;
+            all.extend(rows);
+            if done {
+                return Ok(all);
+            }
+        }
+    }
+
+    /// The entries of a directory in a chain of volumes, past the cache.
+    pub(crate) async fn read_dir(
+        &self,
+        chain: &[VolumeId],
+        dir: DirId,
+    ) -> Result<Vec<(Arc<str>, Entry)>, StoreError> {
+        let mut names: BTreeMap<Arc<str>, Option<Entry>> = BTreeMap::new();
+        for volume in chain {
+            let prefix = volume::dir_key(*volume, dir);
+            for row in self.scan_all(&prefix).await? {
+                let name = name_of(&row.key, prefix.len())?;
+                if !names.contains_key(name) {
+                    names.insert(name.into(), decode(&row.value)?);
+                }
+            }
+        }
+        for (name, _) in GIVEN.iter().filter(|_| dir == ROOT) {
+            names.entry(Arc::from(*name)).or_insert_with(|| given(dir, name));
+        }
+        Ok(names.into_iter().filter_map(|(name, entry)| Some((name, entry?))).collect())
     }
 
     /// An overlay begins; returns the clock that it starts from.
@@ -249,8 +304,7 @@ impl Shared {
                 let rows = self.store.scan(&self.actor, SPACE, &prefix, after.as_deref(), PAGE).await?;
                 let done = rows.len() < PAGE;
                 for row in rows {
-                    let name = row.key.get(prefix.len()..).and_then(|name| std::str::from_utf8(name).ok());
-                    let name = name.ok_or_else(|| StoreError::Corrupt("a workspace entry has no name".into()))?;
+                    let name = name_of(&row.key, prefix.len())?;
                     if !names.contains_key(name) {
                         let entry = decode(&row.value)?.map(|entry| trim(entry, &row.key, &mut inline));
                         names.insert(name.into(), entry.map(|entry| (row.key.clone(), entry)));
@@ -322,10 +376,26 @@ impl Shared {
     /// Takes over what has become durable.
     pub(crate) fn committed(&self, changes: &ChangeSet) {
         let Some(volume) = changes.applied.volume.clone() else { return };
+        self.apply(volume, changes);
+        // Nobody may be listening, which is no error.
+        let _ = self.followers.send(Arc::new(Changed::of(changes)));
+    }
+
+    fn apply(&self, volume: Volume, changes: &ChangeSet) {
         let mut state = self.state();
         let state = &mut *state;
         state.clock += 1;
         state.live = volume;
+        if let Some(volumes) = changes.applied.volumes.clone() {
+            state.volumes = volumes;
+            if let Err(error) = state.rebuild_chain() {
+                tracing::error!(%error, "the volumes of a workspace do not fit together");
+            }
+        }
+        if changes.applied.replaced {
+            state.replaced = state.clock;
+            state.forget();
+        }
         for blob in &changes.blobs {
             state.chunks.insert(blob.id, blob.bytes.clone());
         }
@@ -355,7 +425,8 @@ impl Shared {
     pub(crate) fn changed_since(&self, dir: DirId, name: &str, clock: u64, me: u64) -> bool {
         let state = self.state();
         let newer = |(at, by): &(u64, u64)| *at > clock && *by != me;
-        state.removed.get(&dir).is_some_and(newer)
+        state.replaced > clock
+            || state.removed.get(&dir).is_some_and(newer)
             || state.changed.get(&dir).and_then(|names| names.get(name)).is_some_and(newer)
     }
 
@@ -405,6 +476,12 @@ impl Committed {
         self.chain = chain;
         Ok(())
     }
+}
+
+/// The name in the key of an entry.
+fn name_of(key: &[u8], prefix: usize) -> Result<&str, StoreError> {
+    let name = key.get(prefix..).and_then(|name| std::str::from_utf8(name).ok());
+    name.ok_or_else(|| StoreError::Corrupt("a workspace entry has no name".into()))
 }
 
 fn inline_len(entry: Option<&Entry>) -> usize {

@@ -2,6 +2,7 @@
 //!
 //! - [`Workspace`]: the committed files of one actor, read when they are touched.
 //! - [`Overlay`]: uncommitted writes above them; every operation on files is here.
+//! - [`Snapshot`]: a frozen state, to restore, compare with or fork from.
 //! - [`ChangeSet`]: what the batch of a step carries, so that a tool's effect and its recorded
 //!   result are one commit.
 //!
@@ -17,8 +18,11 @@ mod limits;
 mod ops;
 mod overlay;
 pub(crate) mod path;
+mod snapshot;
+mod stream;
 mod tree;
 mod volume;
+mod watch;
 
 use std::sync::Arc;
 
@@ -31,7 +35,9 @@ pub use limits::WorkspaceLimits;
 pub use ops::{DirEntry, Stat, WriteOptions};
 pub use overlay::{Overlay, Usage};
 pub use path::{WORKING_DIRECTORY, absolute};
+pub use snapshot::Snapshot;
 pub use volume::SPACE;
+pub use watch::{Changed, Watch};
 
 use committed::Shared;
 
@@ -48,7 +54,7 @@ impl Workspace {
 
     /// The workspace of an actor. Reads nothing yet.
     pub fn with_limits(store: Arc<dyn Store>, actor: ActorId, limits: WorkspaceLimits) -> Self {
-        Self(Arc::new(Shared::new(store, actor, limits)))
+        Self(Arc::new(Shared::new(store, actor, limits, None)))
     }
 
     /// Begins an overlay above the committed state; its writes get the time `now`.

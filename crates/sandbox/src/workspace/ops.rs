@@ -184,6 +184,7 @@ impl Overlay {
             match &walked.entry {
                 Some(entry) if recursive && entry.kind() == EntryKind::Directory => return Ok(()),
                 Some(_) => return Err(WorkspaceError::Exists(path.into()).into()),
+                None if walked.dangling => return Err(WorkspaceError::Exists(path.into()).into()),
                 None if !recursive && !walked.missing.is_empty() => {
                     return Err(WorkspaceError::NotFound(path.into()).into());
                 }
@@ -323,6 +324,28 @@ impl Overlay {
         self.alter(path, |entry| entry.modified = time).await
     }
 
+    /// Writes a file from pieces of `CHUNK` bytes, the last one shorter.
+    pub(crate) async fn write_pieces(
+        &self,
+        path: &str,
+        pieces: Vec<Bytes>,
+        size: u64,
+        options: &WriteOptions,
+    ) -> Result<(), WorkspaceError> {
+        if let [only] = &pieces[..] {
+            return self.write(path, only.clone(), options).await;
+        }
+        let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
+        let content = Content::Chunked { size, chunks: pieces.map(Chunk::Fresh).collect() };
+        let names = path::split(path, &self.0.shared.limits)?;
+        self.run(|| {
+            let walked = self.walk(path, &names, true)?;
+            let old = self.writable(path, &walked, options)?;
+            Ok(self.put_file(&walked, old.as_deref(), content.clone(), options)?)
+        })
+        .await
+    }
+
     async fn alter(&self, path: &str, change: impl Fn(&mut Entry) + Send) -> Result<(), WorkspaceError> {
         let found = self.locate(path, true).await?;
         if found.walked.is_root() {
@@ -395,7 +418,9 @@ impl Overlay {
                 Node::Directory(_) => Err(WorkspaceError::IsDirectory(path.into()).into()),
                 Node::Symlink(_) => Err(WorkspaceError::Loop(path.into()).into()),
             },
-            None if !walked.missing.is_empty() && !options.parents => Err(WorkspaceError::NotFound(path.into()).into()),
+            None if !walked.missing.is_empty() && (!options.parents || walked.dangling) => {
+                Err(WorkspaceError::NotFound(path.into()).into())
+            }
             None => Ok(None),
         }
     }

@@ -103,6 +103,8 @@ pub(crate) struct Walked {
     pub(crate) dirs: Vec<(DirId, Arc<str>)>,
     /// Directories that are missing between the parent and `name`.
     pub(crate) missing: Vec<Arc<str>>,
+    /// What is missing is what a link points to.
+    pub(crate) dangling: bool,
     /// The last name; empty for the root.
     pub(crate) name: Arc<str>,
     pub(crate) entry: Option<Arc<Entry>>,
@@ -316,7 +318,11 @@ impl Overlay {
         let mut dirs: Vec<(DirId, Arc<str>)> = vec![(ROOT, "".into())];
         let mut pending: Vec<String> = names.iter().rev().cloned().collect();
         let mut links = 0;
+        // Names above this many are from a link's target.
+        let mut given = usize::MAX;
         while let Some(name) = pending.pop() {
+            let dangling = pending.len() >= given;
+            given = if dangling { given } else { usize::MAX };
             if name == ".." {
                 if dirs.len() > 1 {
                     dirs.pop();
@@ -334,7 +340,7 @@ impl Overlay {
                 while let Some(next) = pending.pop() {
                     missing.push(std::mem::replace(&mut name, next.into()));
                 }
-                return Ok(Walked { dirs, missing, name, entry: None });
+                return Ok(Walked { dirs, missing, dangling, name, entry: None });
             };
             match &entry.node {
                 Node::Symlink(target) if follow || !last => {
@@ -345,10 +351,12 @@ impl Overlay {
                     if target.starts_with('/') {
                         dirs.truncate(1);
                     }
+                    given = given.min(pending.len());
                     pending.extend(path::split_target(target, limits)?.into_iter().rev());
                 }
                 _ if last => {
-                    return Ok(Walked { dirs, missing: Vec::new(), name: name.into(), entry: Some(entry) });
+                    let (missing, dangling) = (Vec::new(), false);
+                    return Ok(Walked { dirs, missing, dangling, name: name.into(), entry: Some(entry) });
                 }
                 Node::Directory(id) => dirs.push((*id, name.into())),
                 Node::File(_) | Node::Symlink(_) => return Err(WorkspaceError::NotDirectory(text.into()).into()),
@@ -360,7 +368,7 @@ impl Overlay {
             Some((parent, _)) => self.peek(*parent, &name)?,
             None => Some(Arc::new(Entry::given(ROOT))),
         };
-        Ok(Walked { dirs, missing: Vec::new(), name, entry })
+        Ok(Walked { dirs, missing: Vec::new(), dangling: false, name, entry })
     }
 
     /// Applies changes, all or none, within the quota.

@@ -28,6 +28,7 @@ impl Overlay {
     ///
     /// `ENOENT`, `ENOTEMPTY`, `EINVAL` for the root, and as [`Overlay::stat`].
     pub async fn remove(&self, path: &str, recursive: bool, force: bool) -> Result<(), WorkspaceError> {
+        not_dots(path)?;
         let found = match self.locate(path, false).await {
             Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) if force => return Ok(()),
             found => found?,
@@ -83,6 +84,8 @@ impl Overlay {
     /// `ENOENT`, `EISDIR`, `ENOTDIR`, `ENOTEMPTY`, `EINVAL` for the root or into itself, and as
     /// [`Overlay::write`].
     pub async fn rename(&self, from: &str, to: &str) -> Result<(), WorkspaceError> {
+        not_dots(from)?;
+        not_dots(to)?;
         let source = self.locate(from, false).await?;
         if source.walked.is_root() {
             return Err(WorkspaceError::Invalid("the root directory cannot be moved".into()));
@@ -216,6 +219,14 @@ impl Overlay {
         edit.fresh.push(id);
         edit.puts.push(Put { entry: Some(Arc::new(Entry::directory(id, mode, self.0.now))), ..put });
         id
+    }
+}
+
+/// A directory is not moved or removed by a path that ends in `..`.
+fn not_dots(path: &str) -> Result<(), WorkspaceError> {
+    match path.trim_end_matches('/').rsplit('/').next() {
+        Some("..") => Err(WorkspaceError::Invalid(format!("the path ends in `..`: {path}"))),
+        _ => Ok(()),
     }
 }
 

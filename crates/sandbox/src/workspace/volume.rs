@@ -42,6 +42,9 @@ pub(crate) struct Volume {
     /// The live volume.
     #[serde(rename = "l", default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) live: bool,
+    /// Name of the fork whose live volume this is.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub(crate) fork: Option<String>,
     /// Name of the snapshot that this volume is.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub(crate) label: Option<String>,
@@ -60,6 +63,7 @@ impl Volume {
             bytes: 0,
             entries: 0,
             live: true,
+            fork: None,
             label: None,
             frozen: None,
         }

@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod overlays;
+mod patches;
 mod peer_defects;
 mod real_directory;
 mod search;
 mod shell;
+mod snapshots;
+mod sqlite;
+mod streams;
 mod support;
 mod tools;
 mod workspace;

@@ -1,0 +1,45 @@
+use bowline_sandbox::search::{self, Case, GrepQuery};
+
+use crate::support::{World, put};
+
+#[tokio::test]
+async fn smart_case_words_and_context() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "f", "one\nTwo\nthree twofold\n").await;
+    let grep = |query: GrepQuery| {
+        let overlay = overlay.clone();
+        async move {
+            let mut lines = Vec::new();
+            search::grep(&overlay, &query, "f", |line| {
+                lines.push(format!("{}{}{}", line.line, if line.matched { ':' } else { '-' }, line.text));
+                true
+            })
+            .await
+            .unwrap();
+            lines
+        }
+    };
+    let two = GrepQuery { pattern: "two".into(), ..GrepQuery::default() };
+    assert_eq!(grep(two.clone()).await, ["3:three twofold"]);
+    assert_eq!(grep(GrepQuery { case: Case::Smart, ..two.clone() }).await, ["2:Two", "3:three twofold"]);
+    assert_eq!(grep(GrepQuery { case: Case::Smart, word: true, ..two.clone() }).await, ["2:Two"]);
+    assert_eq!(grep(GrepQuery { before: 1, ..two }).await, ["2-Two", "3:three twofold"]);
+}
+
+#[tokio::test]
+async fn a_search_stops_when_the_caller_has_enough() {
+    let overlay = World::new().begin().await;
+    for n in 0..20 {
+        put(&overlay, &format!("f{n:02}"), "x\n").await;
+    }
+    let mut seen = 0;
+    let query = GrepQuery { pattern: "x".into(), include: Some("!f00".into()), ..GrepQuery::default() };
+    let summary = search::grep(&overlay, &query, ".", |_| {
+        seen += 1;
+        seen < 3
+    })
+    .await
+    .unwrap();
+    assert!(summary.stopped);
+    assert_eq!((seen, summary.files), (3, 3));
+}

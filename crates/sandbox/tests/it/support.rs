@@ -6,46 +6,46 @@ use bowline_sandbox::workspace::{ChangeSet, Overlay, Workspace, WorkspaceError, 
 use bowline_store::{ActorId, Batch, MemoryStore, Record, Store, Timestamp};
 use bytes::Bytes;
 
-pub struct World {
-    pub store: Arc<dyn Store>,
-    pub actor: ActorId,
-    pub workspace: Workspace,
-    pub limits: WorkspaceLimits,
+pub(crate) struct World {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) actor: ActorId,
+    pub(crate) workspace: Workspace,
+    pub(crate) limits: WorkspaceLimits,
 }
 
-pub const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_795_341_600_000);
 
 impl World {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_limits(WorkspaceLimits::default())
     }
 
-    pub fn with_limits(limits: WorkspaceLimits) -> Self {
+    pub(crate) fn with_limits(limits: WorkspaceLimits) -> Self {
         Self::on(Arc::new(MemoryStore::new()), limits)
     }
 
-    pub fn on(store: Arc<dyn Store>, limits: WorkspaceLimits) -> Self {
+    pub(crate) fn on(store: Arc<dyn Store>, limits: WorkspaceLimits) -> Self {
         let actor = ActorId::new("agent", "test", "one");
         let workspace = Workspace::with_limits(store.clone(), actor.clone(), limits);
         Self { store, actor, workspace, limits }
     }
 
     /// The same files, read from the store again.
-    pub fn reopen(&mut self) {
+    pub(crate) fn reopen(&mut self) {
         self.workspace = Workspace::with_limits(self.store.clone(), self.actor.clone(), self.limits);
     }
 
-    pub async fn begin(&self) -> Overlay {
+    pub(crate) async fn begin(&self) -> Overlay {
         self.workspace.begin(NOW).await.unwrap()
     }
 
-    pub async fn commit(&self, overlay: &Overlay) -> ChangeSet {
+    pub(crate) async fn commit(&self, overlay: &Overlay) -> ChangeSet {
         let changes = overlay.changes().unwrap();
         self.commit_changes(&changes).await;
         changes
     }
 
-    pub async fn commit_changes(&self, changes: &ChangeSet) {
+    pub(crate) async fn commit_changes(&self, changes: &ChangeSet) {
         if changes.is_empty() {
             return;
         }
@@ -70,19 +70,19 @@ impl World {
     }
 }
 
-pub async fn put(overlay: &Overlay, path: &str, content: impl AsRef<[u8]>) {
+pub(crate) async fn put(overlay: &Overlay, path: &str, content: impl AsRef<[u8]>) {
     let content = Bytes::copy_from_slice(content.as_ref());
     overlay.write(path, content, &WriteOptions::with_parents()).await.unwrap();
 }
 
-pub async fn text(overlay: &Overlay, path: &str) -> String {
+pub(crate) async fn text(overlay: &Overlay, path: &str) -> String {
     String::from_utf8(overlay.read(path).await.unwrap().to_vec()).unwrap()
 }
 
-pub fn posix<T: std::fmt::Debug>(result: Result<T, WorkspaceError>) -> &'static str {
+pub(crate) fn posix<T: std::fmt::Debug>(result: Result<T, WorkspaceError>) -> &'static str {
     result.unwrap_err().posix()
 }
 
-pub async fn names(overlay: &Overlay, dir: &str) -> Vec<String> {
+pub(crate) async fn names(overlay: &Overlay, dir: &str) -> Vec<String> {
     overlay.list(dir).await.unwrap().into_iter().map(|entry| entry.name).collect()
 }

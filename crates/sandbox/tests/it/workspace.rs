@@ -208,3 +208,16 @@ async fn every_operation_is_right_with_100_000_entries_in_one_directory() {
     assert_eq!(overlay.usage().entries, 99_999 + 1);
     assert!(!overlay.exists("moved/000000").await.unwrap());
 }
+
+#[tokio::test]
+async fn a_follower_sees_what_is_committed_and_by_whom() {
+    let world = World::new();
+    let mut watch = world.workspace.watch();
+    let overlay = world.begin().await;
+    put(&overlay, "a", "1").await;
+    let mut changes = overlay.changes().unwrap();
+    changes.origin = "turn_1".into();
+    world.commit_changes(&changes).await;
+    let seen = watch.next().await.unwrap().unwrap();
+    assert_eq!((seen.paths[0].path.as_str(), seen.origin.as_str()), ("/workspace/a", "turn_1"));
+}
