@@ -132,10 +132,10 @@ async fn patch_file(overlay: &Overlay, file: &FilePatch, base: &str) -> Result<P
         (Some(_), None) => return Err(reject("+++", "the file is to be removed, but more is in it".into())),
         _ => overlay.write(&path, Bytes::from(after), &WriteOptions::with_parents()).await?,
     }
-    if let (Some(old), Some(new)) = (&old, &new) {
-        if old != new {
-            overlay.remove(old, false, false).await?;
-        }
+    if let (Some(old), Some(new)) = (&old, &new)
+        && old != new
+    {
+        overlay.remove(old, false, false).await?;
     }
     Ok(Patched { path, hunks: file.hunks.len(), offset, fuzz })
 }

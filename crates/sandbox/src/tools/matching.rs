@@ -64,11 +64,11 @@ pub fn replace(text: &str, edits: &[Replacement<'_>], path: &str) -> Result<(Str
     }
     places.sort_unstable_by_key(|(place, _)| (place.start, place.end));
     for pair in places.windows(2) {
-        if let [(one, first), (other, second)] = pair {
-            if other.start < one.end || one == other {
-                let (first, second) = (first.min(second), first.max(second));
-                return Err(format!("edits[{first}] and edits[{second}] overlap in {path}. Merge them into one edit."));
-            }
+        if let [(one, first), (other, second)] = pair
+            && (other.start < one.end || one == other)
+        {
+            let (first, second) = (first.min(second), first.max(second));
+            return Err(format!("edits[{first}] and edits[{second}] overlap in {path}. Merge them into one edit."));
         }
     }
     let mut out = String::with_capacity(text.len());

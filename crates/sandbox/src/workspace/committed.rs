@@ -14,7 +14,7 @@ use tokio::sync::broadcast;
 
 use super::{
     ChangeSet, WorkspaceError, WorkspaceLimits,
-    entry::{Chunk, Content, DirId, Entry, GIVEN, Node, ROOT, decode},
+    entry::{Chunk, Content, DirId, Entry, GIVEN, Names, Node, ROOT, decode},
     limits::{CACHED_CHUNKS, CACHED_ENTRIES, CACHED_INLINE},
     volume::{self, SPACE, Volume, VolumeId},
     watch::{BACKLOG, Changed},
@@ -252,7 +252,7 @@ impl Shared {
     }
 
     /// What is committed in a directory, if that is known without reading.
-    pub(crate) fn peek_list(&self, dir: DirId) -> Result<Vec<(Arc<str>, Arc<Entry>)>, Need> {
+    pub(crate) fn peek_list(&self, dir: DirId) -> Result<Names, Need> {
         let state = self.state();
         match state.dirs.get(&dir) {
             Some(cached) if cached.complete => Ok(cached

@@ -17,6 +17,9 @@ pub(crate) const GIVEN: [(&str, DirId); 2] = [("tmp", 3), ("workspace", 2)];
 /// The first number that a new directory may get.
 pub(crate) const FIRST_DIR: DirId = 16;
 
+/// The entries of a directory, in the order of their names.
+pub(crate) type Names = Vec<(Arc<str>, Arc<Entry>)>;
+
 /// What an entry is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -12,7 +12,7 @@ use super::{
     ChangeKind, ChangeSet, PathChange, WorkspaceError,
     change::Applied,
     committed::{Need, Shared, Stop},
-    entry::{Chunk, Content, DirId, Entry, EntryKind, GIVEN, Node, ROOT, cut, encode, tombstone},
+    entry::{Chunk, Content, DirId, Entry, EntryKind, GIVEN, Names, Node, ROOT, cut, encode, tombstone},
     limits::{INLINE, SUMMARY_PATHS},
     path,
     volume::{self, SPACE, Volume},
@@ -288,7 +288,7 @@ impl Overlay {
     }
 
     /// The names of a directory, in order.
-    pub(crate) fn peek_list(&self, dir: DirId) -> Result<Vec<(Arc<str>, Arc<Entry>)>, Need> {
+    pub(crate) fn peek_list(&self, dir: DirId) -> Result<Names, Need> {
         let (fresh, removed) = {
             let layer = self.0.layer();
             (layer.dirs.get(&dir).is_some_and(|here| here.fresh), layer.removed.contains_key(&dir))

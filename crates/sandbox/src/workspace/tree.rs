@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use super::{
     Overlay, WorkspaceError,
-    entry::{DirId, Entry, EntryKind, Node},
+    entry::{DirId, Entry, EntryKind, Names, Node},
     limits::SUMMARY_PATHS,
     overlay::{Edit, Put, Walked},
     path,
@@ -112,10 +112,10 @@ impl Overlay {
 
     /// Whether `source` may take the place of `target`.
     fn check_target(&self, source: &Entry, target: &Walked, from: &str, to: &str) -> Result<(), WorkspaceError> {
-        if let Node::Directory(id) = source.node {
-            if target.is_root() || target.dirs.iter().any(|(dir, _)| *dir == id) {
-                return Err(WorkspaceError::Invalid(format!("cannot put a directory into itself: {from} to {to}")));
-            }
+        if let Node::Directory(id) = source.node
+            && (target.is_root() || target.dirs.iter().any(|(dir, _)| *dir == id))
+        {
+            return Err(WorkspaceError::Invalid(format!("cannot put a directory into itself: {from} to {to}")));
         }
         match (source.kind(), target.entry.as_ref().map(|entry| entry.kind())) {
             (_, None) | (EntryKind::Directory, Some(EntryKind::Directory)) => Ok(()),
@@ -158,7 +158,7 @@ impl Overlay {
         let copy = self.copy_directory(put(&target, Some((*source.entry).clone())), &mut edit);
         let mut pending =
             vec![Pending { dir: id, path: source.walked.path(), copy, copy_path: target.path() }];
-        let mut merged: HashMap<DirId, Vec<(Arc<str>, Arc<Entry>)>> = HashMap::new();
+        let mut merged: HashMap<DirId, Names> = HashMap::new();
         while let Some(at) = pending.pop() {
             let there = if edit.fresh.contains(&at.copy) {
                 Vec::new()
@@ -175,7 +175,7 @@ impl Overlay {
     async fn copy_names(
         &self,
         at: Pending,
-        merged: &HashMap<DirId, Vec<(Arc<str>, Arc<Entry>)>>,
+        merged: &HashMap<DirId, Names>,
         edit: &mut Edit,
         pending: &mut Vec<Pending>,
     ) -> Result<(), WorkspaceError> {
