@@ -61,7 +61,12 @@ pub(super) fn init(args: &Init, terminal: Terminal) -> Result<ExitCode, Error> {
         return Ok(ExitCode::SUCCESS);
     }
     for name in written {
-        terminal.answer(format_args!("{}\n", dir.join(name).display()))?;
+        let path = if dir == Path::new(".") {
+            PathBuf::from(name)
+        } else {
+            dir.join(name)
+        };
+        terminal.answer(format_args!("{}\n", path.display()))?;
     }
     let go = if dir == Path::new(".") {
         String::new()

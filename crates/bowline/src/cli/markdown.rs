@@ -109,7 +109,7 @@ mod tests {
         assert_eq!(complete("one\ntwo"), 0);
         assert_eq!(complete("one\n\ntwo"), 5);
         assert_eq!(complete("```\na\n\nb"), 0);
-        assert_eq!(complete("```\na\n\nb\n```\nc"), 12);
+        assert_eq!(complete("```\na\n\nb\n```\nc"), 13);
     }
 
     #[test]

@@ -40,10 +40,8 @@ impl Place {
 
     /// Takes the data directory for this process; it is made when it is not there.
     pub(super) fn open(&self) -> Result<Bowline, Error> {
-        Ok(
-            Bowline::on(SqliteStore::open(&self.data, SqliteOptions::default())?)
-                .models(self.project.models()),
-        )
+        let store = self.store(SqliteOptions::default())?;
+        Ok(Bowline::on(store).models(self.project.models()))
     }
 
     /// True when something was stored here.
@@ -60,7 +58,25 @@ impl Place {
             read_only: true,
             ..SqliteOptions::default()
         };
-        Ok(Some(SqliteStore::open(&self.data, options)?))
+        self.store(options).map(Some)
+    }
+
+    fn store(&self, options: SqliteOptions) -> Result<Arc<SqliteStore>, Error> {
+        SqliteStore::open(&self.data, options).map_err(|error| {
+            let hint = match error {
+                StoreError::Io(_) => "check the data directory, or choose another with --data",
+                // These say it themselves.
+                StoreError::Corrupt(_)
+                | StoreError::NewerFormat { .. }
+                | StoreError::Locked(_)
+                | StoreError::Full
+                | StoreError::Closed(_) => "",
+            };
+            Error {
+                hint: hint.to_owned(),
+                ..error.into()
+            }
+        })
     }
 
     /// Opens one conversation for reading.

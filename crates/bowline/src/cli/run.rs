@@ -76,6 +76,8 @@ struct Ready {
     fresh: bool,
     terminal: Terminal,
     data: PathBuf,
+    /// The line that goes on with this conversation.
+    again: String,
 }
 
 /// The last line of `--json`.
@@ -120,6 +122,7 @@ pub(super) async fn run(
     let signals = Signals::new()?;
     let service = place.open()?.agent(agent).start();
     let agent = args.agent.clone();
+    let again = message::again(&agent, &id, global);
     let ready = Ready {
         service,
         agent,
@@ -127,6 +130,7 @@ pub(super) async fn run(
         fresh,
         terminal,
         data: place.data,
+        again,
     };
     match outgoing {
         Some(outgoing) => ready.once(outgoing, args.key.is_some(), signals).await,
@@ -168,14 +172,17 @@ impl Ready {
         screen.pause()?;
         match ended? {
             Ended::Settled(reply) => {
-                let code = self.finish(&mut screen, &reply, turn.took());
+                let printed = self.finish(&mut screen, &reply, turn.took());
                 self.service.stop(DRAIN).await;
+                printed?;
                 if self.fresh && !self.terminal.json {
-                    let (agent, id) = (&self.agent, &self.id);
-                    self.terminal
-                        .say(format_args!("to go on: bowline run {agent} --id {id}"));
+                    self.terminal.say(format_args!("to go on: {}", self.again));
                 }
-                code
+                if reply.outcome == Outcome::Completed {
+                    return Ok(ExitCode::SUCCESS);
+                }
+                self.complain(&reply);
+                Ok(ExitCode::FAILURE)
             }
             Ended::Stopped(stop) => Ok(self.stopped(stop, signals).await),
         }
@@ -193,13 +200,7 @@ impl Ready {
     }
 
     /// Prints the answer and what it took.
-    fn finish(
-        &self,
-        screen: &mut Screen,
-        reply: &Reply,
-        took: Duration,
-    ) -> Result<ExitCode, Error> {
-        let completed = reply.outcome == Outcome::Completed;
+    fn finish(&self, screen: &mut Screen, reply: &Reply, took: Duration) -> Result<(), Error> {
         if self.terminal.json {
             self.terminal.json(&Finished {
                 r#type: "run-finished",
@@ -216,21 +217,16 @@ impl Ready {
             screen.answer(&reply.text)?;
         }
         self.terminal.say(summary(reply, took));
-        if completed {
-            return Ok(ExitCode::SUCCESS);
+        Ok(())
+    }
+
+    /// Says why there is no answer. In JSON the last line has said it.
+    fn complain(&self, reply: &Reply) {
+        if let Some(failure) = &reply.error
+            && !self.terminal.json
+        {
+            self.terminal.error(&failure.clone().into());
         }
-        if !self.terminal.json {
-            let fallback = || {
-                Error::failure(
-                    "",
-                    "the submission was aborted",
-                    "send it again when you are ready",
-                )
-            };
-            let error = reply.error.clone().map_or_else(fallback, Error::from);
-            self.terminal.error(&error);
-        }
-        Ok(ExitCode::FAILURE)
     }
 
     /// Stops in good order; asked a second time, at once. Nothing is lost either way.

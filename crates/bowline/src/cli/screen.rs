@@ -47,6 +47,8 @@ pub(super) struct Screen {
     calls: Vec<Call>,
     /// What the model said since the last tool call.
     said: String,
+    /// The last line was one of progress.
+    progressed: bool,
 }
 
 #[derive(Debug)]
@@ -68,6 +70,7 @@ impl Screen {
             bar: None,
             calls: Vec::new(),
             said: String::new(),
+            progressed: false,
         }
     }
 
@@ -171,7 +174,10 @@ impl Screen {
         self.hide();
         match &self.markdown {
             Some(_) if same(&self.said, text) => Ok(()),
-            Some(markdown) => self.terminal.answer(markdown.render(text)),
+            Some(markdown) => {
+                let rendered = markdown.render(text);
+                self.write(&rendered)
+            }
             None if text.is_empty() => Ok(()),
             None => self.terminal.answer(format_args!("{}\n", text.trim_end())),
         }
@@ -185,7 +191,8 @@ impl Screen {
     }
 
     /// Shows a line of progress.
-    pub(super) fn line(&self, text: &str) {
+    pub(super) fn line(&mut self, text: &str) {
+        self.progressed = true;
         match &self.bar {
             Some(bar) => bar.suspend(|| self.terminal.say(text)),
             None if self.terminal.json => {}
@@ -198,9 +205,12 @@ impl Screen {
         if !self.draws {
             return;
         }
+        let (columns, _) = termimad::terminal_size();
+        // It has to fit into one line, with the `^C` that a terminal may write behind it.
+        let text = shorten(text, usize::from(columns).saturating_sub(12));
         let bar = self.bar.get_or_insert_with(bar);
         if bar.message() != text {
-            bar.set_message(text.to_owned());
+            bar.set_message(text);
             bar.reset_elapsed();
         }
     }
@@ -231,13 +241,21 @@ impl Screen {
         }
     }
 
-    fn write(&self, blocks: &str) -> Result<(), Error> {
+    fn write(&mut self, blocks: &str) -> Result<(), Error> {
         if blocks.is_empty() {
             return Ok(());
         }
+        let together = self.terminal.out.terminal && self.terminal.err.terminal;
+        let apart = if self.progressed && together && !self.terminal.quiet {
+            "\n"
+        } else {
+            ""
+        };
+        self.progressed = false;
+        let answer = || self.terminal.answer(format_args!("{apart}{blocks}"));
         match &self.bar {
-            Some(bar) => bar.suspend(|| self.terminal.answer(blocks)),
-            None => self.terminal.answer(blocks),
+            Some(bar) => bar.suspend(answer),
+            None => answer(),
         }
     }
 
@@ -362,7 +380,7 @@ fn same(one: &str, other: &str) -> bool {
 }
 
 fn bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}");
+    let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}");
     let bar = ProgressBar::new_spinner();
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.enable_steady_tick(TICK);

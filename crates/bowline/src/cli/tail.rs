@@ -180,12 +180,7 @@ impl Retold {
                 }]
             }
             Fact::AssistantText(text) => {
-                vec![self.delta(
-                    &submission,
-                    text.message_id,
-                    DeltaKind::Text,
-                    format!("{}\n\n", text.text),
-                )]
+                vec![self.delta(&submission, text.message_id, DeltaKind::Text, text.text)]
             }
             Fact::AssistantReasoning(thought) => {
                 vec![self.delta(

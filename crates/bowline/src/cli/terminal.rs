@@ -7,7 +7,6 @@ use std::{
 };
 
 use serde::Serialize;
-use serde_json::json;
 
 use super::{Global, fault::Fault};
 use crate::error::Error;
@@ -56,6 +55,19 @@ struct Line<'a, T> {
     v: u8,
     #[serde(flatten)]
     body: &'a T,
+}
+
+#[derive(Serialize)]
+struct ErrorLine<'a> {
+    r#type: &'static str,
+    error: ErrorBody<'a>,
+}
+
+#[derive(Serialize)]
+struct ErrorBody<'a> {
+    r#type: &'a str,
+    message: &'a str,
+    details: &'a str,
 }
 
 impl Terminal {
@@ -137,9 +149,21 @@ impl Terminal {
 
     /// The last line of an answer in JSON that is none.
     pub(super) fn print_json_error(error: &Error) {
-        let (code, message, details) = (&error.code, &error.message, &error.hint);
-        let body = json!({"type": code, "message": message, "details": details});
-        let line = json!({"v": LINE_VERSION, "type": "error", "error": body});
+        let error = ErrorBody {
+            r#type: &error.code,
+            message: &error.message,
+            details: &error.hint,
+        };
+        let body = ErrorLine {
+            r#type: "error",
+            error,
+        };
+        let line = Line {
+            v: LINE_VERSION,
+            body: &body,
+        };
+        // It holds texts only, which always have a JSON form.
+        let line = serde_json::to_string(&line).unwrap_or_default();
         let _ = writeln!(io::stdout().lock(), "{line}");
     }
 }
@@ -199,6 +223,7 @@ pub(super) fn grouped(number: u64) -> String {
 pub(super) fn duration(time: std::time::Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
+        0 if time.as_millis() == 0 => "<1 ms".to_owned(),
         0 => format!("{} ms", time.as_millis()),
         1..60 => format!("{:.1} s", time.as_secs_f64()),
         60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),

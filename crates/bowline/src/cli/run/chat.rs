@@ -3,6 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use bowline_agent::Outgoing;
+use bowline_runtime::Outcome;
 use rustyline::{Config, DefaultEditor, error::ReadlineError};
 use tokio::task::spawn_blocking;
 
@@ -87,7 +88,7 @@ pub(super) async fn chat(ready: Ready, mut signals: Signals) -> Result<ExitCode,
         }
     }
     ready.service.stop(DRAIN).await;
-    terminal.say(format_args!("to go on: bowline run {agent} --id {id}"));
+    terminal.say(format_args!("to go on: {}", ready.again));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,6 +105,9 @@ async fn answer(
             Ended::Settled(reply) => {
                 screen.pause()?;
                 ready.finish(screen, &reply, turn.took())?;
+                if reply.outcome == Outcome::Failed {
+                    ready.complain(&reply);
+                }
                 return Ok(None);
             }
             Ended::Stopped(Stop::Interrupt) => {

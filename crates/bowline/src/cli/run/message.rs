@@ -6,7 +6,7 @@ use bowline_agent::Outgoing;
 use bytes::Bytes;
 
 use crate::{
-    cli::{fault::Fault, place::read_file},
+    cli::{Global, fault::Fault, place::read_file},
     error::Error,
 };
 
@@ -104,6 +104,22 @@ pub(super) fn command_line(args: impl Iterator<Item = OsString>, id: Option<&str
         words.push(format!("--id {}", quoted(id)));
     }
     format!("bowline {}", words.join(" "))
+}
+
+/// The line that goes on with a conversation.
+pub(super) fn again(agent: &str, id: &str, global: &Global) -> String {
+    let mut words = vec![
+        "bowline run".to_owned(),
+        quoted(agent),
+        "--id".to_owned(),
+        quoted(id),
+    ];
+    for (option, dir) in [("--project", &global.project), ("--data", &global.data)] {
+        if let Some(dir) = dir {
+            words.push(format!("{option} {}", quoted(&dir.to_string_lossy())));
+        }
+    }
+    words.join(" ")
 }
 
 /// A word that a shell takes as it is.

@@ -1,0 +1,11 @@
+//! The binary, as somebody who types sees it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod bad_input;
+mod help;
+mod read;
+mod run;
+mod stop;
+mod triage;
+mod world;
