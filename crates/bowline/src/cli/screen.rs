@@ -1,6 +1,8 @@
 //! A conversation as it happens: text on standard output, each tool call on a line of standard
 //! error, and below them one line that says what goes on.
 
+mod status_line;
+
 use std::time::Duration;
 
 use bowline_agent::{
@@ -8,8 +10,10 @@ use bowline_agent::{
     live::DeltaKind,
     view::{Role, UiMessage, UiPart},
 };
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
+
+use self::status_line::StatusLine;
 
 use super::{
     markdown::Markdown,
@@ -206,7 +210,7 @@ impl Screen {
             return;
         }
         let (columns, _) = termimad::terminal_size();
-        // It has to fit into one line, with the `^C` that a terminal may write behind it.
+        // It has to fit into one line.
         let text = shorten(text, usize::from(columns).saturating_sub(12));
         let bar = self.bar.get_or_insert_with(bar);
         if bar.message() != text {
@@ -381,7 +385,8 @@ fn same(one: &str, other: &str) -> bool {
 
 fn bar() -> ProgressBar {
     let style = ProgressStyle::with_template("{spinner} {msg}  {elapsed}");
-    let bar = ProgressBar::new_spinner();
+    let target = ProgressDrawTarget::term_like(Box::new(StatusLine));
+    let bar = ProgressBar::with_draw_target(None, target);
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.enable_steady_tick(TICK);
     bar
