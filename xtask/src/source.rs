@@ -63,6 +63,21 @@ impl<'a> Source<'a> {
             .collect()
     }
 
+    /// The string literals that are the first argument of a call, as written, each with the byte
+    /// position of the call. `call` ends with its bracket, as in `Failure::new(`.
+    pub(crate) fn first_arguments(&self, call: &str) -> Vec<(usize, &'a str)> {
+        self.code
+            .match_indices(call)
+            .filter(|(at, _)| !ends_in_word(&self.code[..*at]))
+            .filter_map(|(at, _)| {
+                let rest = &self.code[at + call.len()..];
+                let quote = self.code.len() - rest.trim_start().len();
+                let literal = self.strings.iter().find(|s| s.start == quote + 1)?;
+                Some((at, &self.text[literal.clone()]))
+            })
+            .collect()
+    }
+
     /// The names after `mod`, with whether the module is in a file of its own (`mod name;`).
     pub(crate) fn modules(&self) -> Vec<(&str, bool)> {
         let mut found = Vec::new();
@@ -262,6 +277,26 @@ mod a; pub(crate) mod b { } // mod c;
             [r#"first\"_one"#, "second\"one", "third\\"]
         );
         assert_eq!(source.line(bodies[0].start), 6);
+    }
+
+    #[test]
+    fn a_first_argument_is_found_only_where_it_is_a_literal() {
+        let text = r#"
+// Failure::new("in_a_comment")
+a::Failure::new("same_line", "second");
+Failure::new( // why
+    "next_line",
+    other("inner"));
+Failure::new(&format!("made_{x}"), "second");
+Failure::new(error.code(), "second");
+OtherFailure::new("another_type")
+"#;
+        let found: Vec<_> = Source::new(text)
+            .first_arguments("Failure::new(")
+            .into_iter()
+            .map(|(_, name)| name)
+            .collect();
+        assert_eq!(found, ["same_line", "next_line"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Every error that a user can meet has its page.
 //!
 //! The convention: the stable name of an error, its `type`, is a string literal in a function named
-//! `code`, and nothing else is a string literal there. `docs/errors/<type>.md` explains it.
+//! `code`, where nothing else is a string literal, or the first argument of one of [`MAKERS`].
+//! `docs/errors/<type>.md` explains it.
 
 use crate::finding::Finding;
 use crate::source::Source;
@@ -13,6 +14,13 @@ const FOLDER: &str = "docs/errors";
 /// The index of all pages.
 pub(crate) const INDEX: &str = "docs/errors/README.md";
 
+/// What makes an error out of its type, a message and a hint.
+const MAKERS: [&str; 3] = ["Failure::new(", "Error::failure(", "Error::usage("];
+
+/// How types begin that are put together while the program runs: `limit_` and the name of the limit
+/// in `agent.md`. No literal holds such a type, so nothing here can tell whether its page is needed.
+const COMPOSED: [&str; 1] = ["limit_"];
+
 /// Whether a file is the page of an error.
 pub(crate) fn is_page(file: &File) -> bool {
     file.folder() == FOLDER && file.path != INDEX && file.name().ends_with(".md")
@@ -22,19 +30,15 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut declared: BTreeMap<&str, String> = BTreeMap::new();
     for file in files.iter().filter(|file| declares(file)) {
-        let source = Source::new(&file.text);
-        for body in source.bodies("code") {
-            let place = format!("{}:{}", file.path, source.line(body.start));
-            for name in source.strings_in(&body) {
-                if is_type(name) {
-                    declared.entry(name).or_insert_with(|| place.clone());
-                } else {
-                    findings.push(Finding::new(
-                        &place,
-                        format!("`{name}` is not an error type"),
-                        "a function named `code` holds only types in snake_case; rename the function or the type",
-                    ));
-                }
+        for (place, name) in named(file) {
+            if is_type(name) {
+                declared.entry(name).or_insert(place);
+            } else {
+                findings.push(Finding::new(
+                    &place,
+                    format!("`{name}` is not an error type"),
+                    "a type is in snake_case; rename the type, or the function if it is no `code`",
+                ));
             }
         }
     }
@@ -50,11 +54,15 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
             format!("write {FOLDER}/{name}.md from the template in {INDEX}"),
         ));
     }
-    for page in pages.iter().filter(|page| !declared.contains_key(*page)) {
+    let composed = |page: &str| COMPOSED.iter().any(|begin| page.starts_with(begin));
+    for page in pages
+        .iter()
+        .filter(|page| !declared.contains_key(*page) && !composed(page))
+    {
         findings.push(Finding::new(
             format!("{FOLDER}/{page}.md"),
             "no error has this type",
-            "delete the page, or name the error so in its `code` function",
+            "delete the page, or name the error so where it is made",
         ));
     }
     let index = files
@@ -72,6 +80,23 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// The types that a file names, each with its place.
+fn named(file: &File) -> Vec<(String, &str)> {
+    let source = Source::new(&file.text);
+    let bodies = source.bodies("code");
+    let in_code = bodies.iter().flat_map(|body| {
+        let strings = source.strings_in(body).into_iter();
+        strings.map(|name| (body.start, name))
+    });
+    let made = MAKERS
+        .iter()
+        .flat_map(|maker| source.first_arguments(maker));
+    in_code
+        .chain(made)
+        .map(|(at, name)| (format!("{}:{}", file.path, source.line(at)), name))
+        .collect()
 }
 
 fn declares(file: &File) -> bool {
@@ -118,6 +143,30 @@ mod tests {
         );
         assert!(found[1].starts_with("docs/errors/store_gone.md: no error has this type"));
         assert!(found[2].starts_with("docs/errors/README.md: store_gone.md is not in the list"));
+    }
+
+    #[test]
+    fn an_error_that_is_named_where_it_is_made_needs_its_page() {
+        let text = "fn f() { Failure::new(\"store_full\", m, h); Error::usage(\"id_bad\", m, h);
+            Error::failure(\n\"tail_cut\", m, h); Error::failure(error.code(), \"m\", h) }";
+        let files = [
+            File::new("crates/a/src/b.rs", text),
+            File::new("docs/errors/store_full.md", ""),
+            File::new(INDEX, "- [store_full](store_full.md)"),
+        ];
+        let found: Vec<String> = check(&files).iter().map(ToString::to_string).collect();
+        assert_eq!(found.len(), 2);
+        assert!(found[0].starts_with("crates/a/src/b.rs:1: the error `id_bad` has no page"));
+        assert!(found[1].starts_with("crates/a/src/b.rs:2: the error `tail_cut` has no page"));
+    }
+
+    #[test]
+    fn the_page_of_a_type_that_is_put_together_is_no_orphan() {
+        let files = [
+            File::new("docs/errors/limit_turns.md", ""),
+            File::new(INDEX, "- [limit_turns](limit_turns.md)"),
+        ];
+        assert_eq!(check(&files), []);
     }
 
     #[test]
