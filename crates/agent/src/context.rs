@@ -17,7 +17,12 @@ pub const WORKING_DIRECTORY: &str = "/workspace";
 
 /// Composes the system prompt. It is recorded when the conversation begins and then stays the same,
 /// byte for byte, so that a provider can cache it.
-pub fn system(definition: &Definition, agents_md: Option<&str>, date: &str, sandbox: bool) -> String {
+pub fn system(
+    definition: &Definition,
+    agents_md: Option<&str>,
+    date: &str,
+    sandbox: bool,
+) -> String {
     let mut text = definition.instructions.trim().to_owned();
     let mut section = |body: &str| {
         if !text.is_empty() {
@@ -41,7 +46,10 @@ pub fn system(definition: &Definition, agents_md: Option<&str>, date: &str, sand
 
 /// The transcript of a conversation as the model is sent it. Messages that were cut or failed are
 /// left out; files are read from the store.
-pub async fn transcript(conversation: &Conversation, store: &dyn Store) -> Result<Vec<Message>, StoreError> {
+pub async fn transcript(
+    conversation: &Conversation,
+    store: &dyn Store,
+) -> Result<Vec<Message>, StoreError> {
     let mut messages = Vec::with_capacity(conversation.entries.len());
     for entry in &conversation.entries {
         match &entry.body {
@@ -50,14 +58,23 @@ pub async fn transcript(conversation: &Conversation, store: &dyn Store) -> Resul
                 for piece in content {
                     parts.push(match piece {
                         Content::Text { text } => UserPart::Text { text: text.clone() },
-                        Content::Attachment { attachment } => UserPart::File(file(attachment, store).await?),
+                        Content::Attachment { attachment } => {
+                            UserPart::File(file(attachment, store).await?)
+                        }
                     });
                 }
                 messages.push(Message::User(UserMessage { parts }));
             }
-            EntryBody::Signal(signal) => messages.push(Message::User(UserMessage::text(tagged(signal)))),
-            EntryBody::Assistant { error: Some(_), .. } | EntryBody::Assistant { interrupted: true, .. } => {}
-            EntryBody::Assistant { message, .. } => messages.push(Message::Assistant(message.clone())),
+            EntryBody::Signal(signal) => {
+                messages.push(Message::User(UserMessage::text(tagged(signal))))
+            }
+            EntryBody::Assistant { error: Some(_), .. }
+            | EntryBody::Assistant {
+                interrupted: true, ..
+            } => {}
+            EntryBody::Assistant { message, .. } => {
+                messages.push(Message::Assistant(message.clone()))
+            }
             EntryBody::ToolResults(results) => {
                 for outcome in results {
                     messages.push(Message::ToolResult(result(outcome, store).await?));
@@ -88,7 +105,11 @@ async fn file(attachment: &Attachment, store: &dyn Store) -> Result<FilePart, St
     let missing = || StoreError::Corrupt(format!("attachment {} has no content", attachment.id));
     let blob = attachment.blob().ok_or_else(missing)?;
     let data = store.blob(blob).await?.ok_or_else(missing)?;
-    Ok(FilePart { media_type: attachment.mime_type.clone(), name: attachment.filename.clone(), data })
+    Ok(FilePart {
+        media_type: attachment.mime_type.clone(),
+        name: attachment.filename.clone(),
+        data,
+    })
 }
 
 /// A signal as the model reads it. The text is escaped, so that it cannot pretend to be more.
@@ -102,5 +123,8 @@ fn tagged(signal: &Signal) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }

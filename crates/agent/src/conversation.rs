@@ -6,7 +6,8 @@ use bowline_model::{AssistantMessage, AssistantPart, ModelRef, StopReason, ToolC
 use bowline_store::{Seq, StoreError, StoredRecord, Timestamp};
 
 use crate::record::{
-    AssistantCompleted, AssistantStarted, CallError, Content, Fact, ResourceSnapshot, Signal, ToolOutcome,
+    AssistantCompleted, AssistantStarted, CallError, Content, Fact, ResourceSnapshot, Signal,
+    ToolOutcome,
 };
 
 /// What was said and done, in order, with what is still open.
@@ -121,6 +122,14 @@ pub enum Next {
 }
 
 impl Conversation {
+    /// A conversation of which only what comes after a record will be taken in.
+    pub fn after(seq: Seq) -> Self {
+        Self {
+            seq,
+            ..Self::default()
+        }
+    }
+
     /// Takes in records, in order.
     pub fn apply(&mut self, records: &[StoredRecord]) -> Result<(), StoreError> {
         for stored in records {
@@ -145,22 +154,36 @@ impl Conversation {
             return Next::Repair;
         }
         // Searched from the end: an open submission is at the end of the conversation.
-        if !self.entries.iter().rev().any(|entry| entry.submission.as_deref() == Some(submission)) {
+        if !self
+            .entries
+            .iter()
+            .rev()
+            .any(|entry| entry.submission.as_deref() == Some(submission))
+        {
             return Next::Input;
         }
-        let Some(last) = self.entries.last() else { return Next::Input };
+        let Some(last) = self.entries.last() else {
+            return Next::Input;
+        };
         match &last.body {
-            EntryBody::User(_) | EntryBody::Signal(_) | EntryBody::ToolResults(_) => Next::CallModel,
-            EntryBody::Assistant { interrupted: true, .. } | EntryBody::Assistant { error: Some(_), .. } => {
+            EntryBody::User(_) | EntryBody::Signal(_) | EntryBody::ToolResults(_) => {
                 Next::CallModel
             }
+            EntryBody::Assistant {
+                interrupted: true, ..
+            }
+            | EntryBody::Assistant { error: Some(_), .. } => Next::CallModel,
             EntryBody::Assistant { message, .. } => {
                 let calls: Vec<_> = message.tool_calls().cloned().collect();
                 if calls.is_empty() {
                     return Next::Nothing;
                 }
                 let truncated = message.stop == StopReason::Length;
-                Next::RunTools { message_id: last.id.clone(), calls, truncated }
+                Next::RunTools {
+                    message_id: last.id.clone(),
+                    calls,
+                    truncated,
+                }
             }
         }
     }
@@ -176,16 +199,33 @@ impl Conversation {
                 self.created_at = Some(created.created_at);
             }
             Fact::UserMessage(message) => {
-                self.push(message.message_id, submission, record.time, EntryBody::User(message.content));
+                self.push(
+                    message.message_id,
+                    submission,
+                    record.time,
+                    EntryBody::User(message.content),
+                );
             }
             Fact::Signal(signal) => {
-                self.push(signal.message_id.clone(), submission, record.time, EntryBody::Signal(signal));
+                self.push(
+                    signal.message_id.clone(),
+                    submission,
+                    record.time,
+                    EntryBody::Signal(signal),
+                );
             }
             Fact::AssistantStarted(started) => {
-                self.open = Some(OpenMessage { started, submission, parts: Vec::new() });
+                self.open = Some(OpenMessage {
+                    started,
+                    submission,
+                    parts: Vec::new(),
+                });
             }
             Fact::AssistantText(text) => {
-                let part = AssistantPart::Text { text: text.text, signature: text.text_signature };
+                let part = AssistantPart::Text {
+                    text: text.text,
+                    signature: text.text_signature,
+                };
                 self.part(&text.message_id, text.block_index, part);
             }
             Fact::AssistantReasoning(thought) => {
@@ -197,7 +237,11 @@ impl Conversation {
                 self.part(&thought.message_id, thought.block_index, part);
             }
             Fact::AssistantToolCall(call) => {
-                self.part(&call.message_id, call.block_index, AssistantPart::ToolCall(call.call));
+                self.part(
+                    &call.message_id,
+                    call.block_index,
+                    AssistantPart::ToolCall(call.call),
+                );
             }
             Fact::AssistantCompleted(completed) => self.complete(completed, record.time),
             Fact::ToolOutcome(outcome) => {
@@ -208,8 +252,17 @@ impl Conversation {
             }
             Fact::ToolResultsCommitted(committed) => {
                 let mut outcomes = std::mem::take(&mut self.outcomes);
-                let results = committed.outcome_ids.iter().filter_map(|id| outcomes.remove(id)).collect();
-                self.push(committed.message_id, submission, record.time, EntryBody::ToolResults(results));
+                let results = committed
+                    .outcome_ids
+                    .iter()
+                    .filter_map(|id| outcomes.remove(id))
+                    .collect();
+                self.push(
+                    committed.message_id,
+                    submission,
+                    record.time,
+                    EntryBody::ToolResults(results),
+                );
             }
             Fact::ResourceSnapshot(snapshot) => {
                 if let Some(system) = &snapshot.system {
@@ -227,7 +280,12 @@ impl Conversation {
     }
 
     fn push(&mut self, id: String, submission: Option<String>, time: Timestamp, body: EntryBody) {
-        self.entries.push(Entry { id, submission, time, body });
+        self.entries.push(Entry {
+            id,
+            submission,
+            time,
+            body,
+        });
     }
 
     fn part(&mut self, message: &str, index: u32, part: AssistantPart) {
@@ -239,7 +297,9 @@ impl Conversation {
     }
 
     fn complete(&mut self, completed: AssistantCompleted, time: Timestamp) {
-        let Some(mut open) = self.open.take() else { return };
+        let Some(mut open) = self.open.take() else {
+            return;
+        };
         if let Some(submission) = &open.submission {
             let used = self.used.entry(submission.clone()).or_default();
             used.usage += completed.usage;
@@ -296,27 +356,39 @@ impl MessageFacts<'_> {
         let id = || self.message_id.to_owned();
         let mut facts = Vec::with_capacity(self.message.parts.len() + 2);
         if !self.started {
-            facts.push(start(self.message_id, self.parent_id.clone(), self.message.model.clone()));
+            facts.push(start(
+                self.message_id,
+                self.parent_id.clone(),
+                self.message.model.clone(),
+            ));
         }
         for (block_index, part) in (0u32..).zip(&self.message.parts) {
             facts.push(match part.clone() {
-                AssistantPart::Text { text, signature } => Fact::AssistantText(crate::record::AssistantText {
-                    message_id: id(),
-                    block_index,
-                    text,
-                    text_signature: signature,
-                }),
-                AssistantPart::Thinking { text, signature, redacted } => {
-                    Fact::AssistantReasoning(crate::record::AssistantReasoning {
+                AssistantPart::Text { text, signature } => {
+                    Fact::AssistantText(crate::record::AssistantText {
                         message_id: id(),
                         block_index,
                         text,
-                        encrypted: signature,
-                        redacted,
+                        text_signature: signature,
                     })
                 }
+                AssistantPart::Thinking {
+                    text,
+                    signature,
+                    redacted,
+                } => Fact::AssistantReasoning(crate::record::AssistantReasoning {
+                    message_id: id(),
+                    block_index,
+                    text,
+                    encrypted: signature,
+                    redacted,
+                }),
                 AssistantPart::ToolCall(call) => {
-                    Fact::AssistantToolCall(crate::record::AssistantToolCall { message_id: id(), block_index, call })
+                    Fact::AssistantToolCall(crate::record::AssistantToolCall {
+                        message_id: id(),
+                        block_index,
+                        call,
+                    })
                 }
             });
         }
@@ -335,5 +407,9 @@ impl MessageFacts<'_> {
 
 /// The fact that a message began.
 pub fn start(message_id: &str, parent_id: Option<String>, model_info: ModelRef) -> Fact {
-    Fact::AssistantStarted(AssistantStarted { message_id: message_id.to_owned(), parent_id, model_info })
+    Fact::AssistantStarted(AssistantStarted {
+        message_id: message_id.to_owned(),
+        parent_id,
+        model_info,
+    })
 }

@@ -45,9 +45,13 @@ impl Input {
 
     /// The message as the history keeps it.
     pub fn content(&self) -> Vec<Content> {
-        let mut content = vec![Content::Text { text: self.text().to_owned() }];
+        let mut content = vec![Content::Text {
+            text: self.text().to_owned(),
+        }];
         if let Self::User { attachments, .. } = self {
-            let attachment = |one: &Attachment| Content::Attachment { attachment: one.clone() };
+            let attachment = |one: &Attachment| Content::Attachment {
+                attachment: one.clone(),
+            };
             content.extend(attachments.iter().map(attachment));
         }
         content
@@ -65,14 +69,29 @@ pub struct Outgoing {
 impl Outgoing {
     /// A person's message.
     pub fn user(body: impl Into<String>) -> Self {
-        let input = Input::User { body: body.into(), attachments: Vec::new() };
-        Self { input, key: None, blobs: Vec::new() }
+        let input = Input::User {
+            body: body.into(),
+            attachments: Vec::new(),
+        };
+        Self {
+            input,
+            key: None,
+            blobs: Vec::new(),
+        }
     }
 
     /// Something that happened elsewhere.
     pub fn signal(signal_type: impl Into<String>, body: impl Into<String>) -> Self {
-        let input = Input::Signal { signal_type: signal_type.into(), body: body.into(), attributes: BTreeMap::new() };
-        Self { input, key: None, blobs: Vec::new() }
+        let input = Input::Signal {
+            signal_type: signal_type.into(),
+            body: body.into(),
+            attributes: BTreeMap::new(),
+        };
+        Self {
+            input,
+            key: None,
+            blobs: Vec::new(),
+        }
     }
 
     /// With a key the message is sent at most once, however often this is repeated.
@@ -84,7 +103,12 @@ impl Outgoing {
 
     /// Adds a file. Its id is derived from its content, so that a repeated message is the same one.
     #[must_use]
-    pub fn attach(mut self, filename: Option<String>, mime_type: impl Into<String>, bytes: Bytes) -> Self {
+    pub fn attach(
+        mut self,
+        filename: Option<String>,
+        mime_type: impl Into<String>,
+        bytes: Bytes,
+    ) -> Self {
         if let Input::User { attachments, .. } = &mut self.input {
             let digest = BlobId::of(&bytes).to_string();
             attachments.push(Attachment {
@@ -108,6 +132,10 @@ impl Outgoing {
     pub fn into_submission(self) -> NewSubmission {
         // An input holds strings and numbers only, which always have a JSON form.
         let payload = serde_json::to_value(&self.input).unwrap_or_default();
-        NewSubmission { payload, key: self.key, blobs: self.blobs }
+        NewSubmission {
+            payload,
+            key: self.key,
+            blobs: self.blobs,
+        }
     }
 }

@@ -20,7 +20,10 @@ use crate::{
     input::Input,
     live::{Chunk, ChunkBody, Position},
     program::{DRAFT, SHELL, Seed, Shared},
-    record::{self, Content, Created, Fact, ResourceSnapshot, Scope, Signal, ToolOutcome, ToolResultsCommitted},
+    record::{
+        self, Content, Created, Fact, ResourceSnapshot, Scope, Signal, ToolOutcome,
+        ToolResultsCommitted,
+    },
     render::Rendered,
     skill,
     tool::sandbox::ShellCell,
@@ -48,7 +51,9 @@ pub(crate) struct AgentInstance {
 
 impl std::fmt::Debug for AgentInstance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AgentInstance").field("actor", &self.actor).finish_non_exhaustive()
+        f.debug_struct("AgentInstance")
+            .field("actor", &self.actor)
+            .finish_non_exhaustive()
     }
 }
 
@@ -82,12 +87,25 @@ impl AgentInstance {
         if !conversation.id.is_empty() {
             effects = effect::open(&*store, &actor).await?;
             if let Some(row) = store.row(&actor, SHELL, b"state").await? {
-                shell_state = serde_json::from_slice(&row)
-                    .map_err(|error| StoreError::Corrupt(format!("the shell's state does not decode: {error}")))?;
+                shell_state = serde_json::from_slice(&row).map_err(|error| {
+                    StoreError::Corrupt(format!("the shell's state does not decode: {error}"))
+                })?;
             }
         }
         let shell = ShellCell::default();
-        Ok(Self { shared, actor, store, conversation, workspace, shell, shell_state, effects, seed, new_id, chunk: 0 })
+        Ok(Self {
+            shared,
+            actor,
+            store,
+            conversation,
+            workspace,
+            shell,
+            shell_state,
+            effects,
+            seed,
+            new_id,
+            chunk: 0,
+        })
     }
 
     /// Where a fact of this submission belongs.
@@ -101,9 +119,15 @@ impl AgentInstance {
     }
 
     /// Adds facts to a step.
-    pub(crate) fn add(&self, step: &mut Step, facts: impl IntoIterator<Item = Fact>, scope: &Scope) {
+    pub(crate) fn add(
+        &self,
+        step: &mut Step,
+        facts: impl IntoIterator<Item = Fact>,
+        scope: &Scope,
+    ) {
         let now = self.shared.sources.now();
-        step.records.extend(facts.into_iter().map(|fact| fact.record(now, scope)));
+        step.records
+            .extend(facts.into_iter().map(|fact| fact.record(now, scope)));
     }
 
     /// The step that makes the input of a submission part of the history.
@@ -111,17 +135,29 @@ impl AgentInstance {
         let message_id = self.shared.sources.id("msg_");
         let parent_id = parent.replace(message_id.clone());
         let fact = match serde_json::from_value(submission.payload.clone()) {
-            Ok(Input::Signal { signal_type, body, attributes }) => {
-                Fact::Signal(Signal { message_id, parent_id, signal_type, content: body, attributes })
-            }
-            Ok(input @ Input::User { .. }) => {
-                Fact::UserMessage(record::UserMessage { message_id, parent_id, content: input.content() })
-            }
+            Ok(Input::Signal {
+                signal_type,
+                body,
+                attributes,
+            }) => Fact::Signal(Signal {
+                message_id,
+                parent_id,
+                signal_type,
+                content: body,
+                attributes,
+            }),
+            Ok(input @ Input::User { .. }) => Fact::UserMessage(record::UserMessage {
+                message_id,
+                parent_id,
+                content: input.content(),
+            }),
             // A payload of another program's making is shown to the model as it is.
             Err(_) => Fact::UserMessage(record::UserMessage {
                 message_id,
                 parent_id,
-                content: vec![Content::Text { text: submission.payload.to_string() }],
+                content: vec![Content::Text {
+                    text: submission.payload.to_string(),
+                }],
             }),
         };
         vec![fact]
@@ -130,22 +166,36 @@ impl AgentInstance {
     /// What the model has to be told because the agent changed since it was last told.
     fn narrate(&self, rendered: &Rendered, parent: &mut Option<String>) -> Vec<Fact> {
         let snapshot = snapshot(rendered, None);
-        let Some(told) = &self.conversation.resources else { return Vec::new() };
+        let Some(told) = &self.conversation.resources else {
+            return Vec::new();
+        };
         let mut signal = |signal_type: &str, content: String| {
             let message_id = self.shared.sources.id("msg_");
             let parent_id = parent.replace(message_id.clone());
             let attributes = BTreeMap::new();
-            Fact::Signal(Signal { message_id, parent_id, signal_type: signal_type.to_owned(), content, attributes })
+            Fact::Signal(Signal {
+                message_id,
+                parent_id,
+                signal_type: signal_type.to_owned(),
+                content,
+                attributes,
+            })
         };
         let mut facts = Vec::new();
         if told.instructions_digest != snapshot.instructions_digest {
-            let text = format!("Your instructions changed. They are now:\n\n{}", rendered.definition.instructions);
+            let text = format!(
+                "Your instructions changed. They are now:\n\n{}",
+                rendered.definition.instructions
+            );
             facts.push(signal("instructions", text));
         }
         if told.skills_digest != snapshot.skills_digest {
             let catalogue = skill::catalogue(&rendered.definition.skills);
             let text = catalogue.unwrap_or_else(|| "There are no skills any more.".to_owned());
-            facts.push(signal("resources", format!("The skills changed. They are now:\n\n{text}")));
+            facts.push(signal(
+                "resources",
+                format!("The skills changed. They are now:\n\n{text}"),
+            ));
         }
         if !facts.is_empty() {
             facts.push(Fact::ResourceSnapshot(snapshot));
@@ -168,15 +218,26 @@ impl AgentInstance {
 
     /// Tells whoever follows the conversation.
     pub(crate) fn tell(&mut self, body: impl FnOnce() -> ChunkBody) {
-        let position = Position { batch: self.conversation.seq, index: self.chunk };
+        let position = Position {
+            batch: self.conversation.seq,
+            index: self.chunk,
+        };
         self.chunk += 1;
         let conversation_id = self.conversation_id();
-        let chunk = || Chunk { body: body(), conversation_id: conversation_id.to_owned(), position };
+        let chunk = || Chunk {
+            body: body(),
+            conversation_id: conversation_id.to_owned(),
+            position,
+        };
         self.shared.observers.tell(&self.actor, chunk);
     }
 
     fn conversation_id(&self) -> &str {
-        if self.conversation.id.is_empty() { &self.new_id } else { &self.conversation.id }
+        if self.conversation.id.is_empty() {
+            &self.new_id
+        } else {
+            &self.conversation.id
+        }
     }
 
     /// Tells what became durable.
@@ -192,7 +253,10 @@ impl AgentInstance {
             }
             Fact::ToolOutcome(outcome) => self.tell(|| told(&outcome)),
             Fact::AssistantCompleted(done) => {
-                self.tell(|| ChunkBody::Usage { usage: done.usage, cost_micro_usd: done.cost_micro_usd });
+                self.tell(|| ChunkBody::Usage {
+                    usage: done.usage,
+                    cost_micro_usd: done.cost_micro_usd,
+                });
             }
             Fact::SubmissionSettled(settled) => {
                 if let Some(message_id) = submission.and_then(|id| self.response_id(id)) {
@@ -221,9 +285,17 @@ impl AgentInstance {
 fn told(outcome: &ToolOutcome) -> ChunkBody {
     let (tool_call_id, duration_ms) = (outcome.tool_call_id.clone(), outcome.duration_ms);
     if outcome.is_error {
-        ChunkBody::ToolOutputError { tool_call_id, error_text: view::text(&outcome.content), duration_ms }
+        ChunkBody::ToolOutputError {
+            tool_call_id,
+            error_text: view::text(&outcome.content),
+            duration_ms,
+        }
     } else {
-        ChunkBody::ToolOutput { tool_call_id, output: view::output(outcome), duration_ms }
+        ChunkBody::ToolOutput {
+            tool_call_id,
+            output: view::output(outcome),
+            duration_ms,
+        }
     }
 }
 
@@ -247,12 +319,20 @@ impl Instance for AgentInstance {
         let rendered = self.shared.rendered(self.actor.name());
         if self.conversation.id.is_empty() {
             let now = self.shared.sources.now();
-            facts.push(Fact::Created(Created { uid: self.shared.sources.id("inst_"), created_at: now }));
+            facts.push(Fact::Created(Created {
+                uid: self.shared.sources.id("inst_"),
+                created_at: now,
+            }));
             let agents_md = self.seed.as_ref().and_then(|seed| seed.agents_md.clone());
             if let Ok(rendered) = &rendered {
                 let date = now.to_string();
                 let sandbox = rendered.definition.sandbox == SandboxKind::Workspace;
-                let system = context::system(&rendered.definition, agents_md.as_deref(), &date[..10], sandbox);
+                let system = context::system(
+                    &rendered.definition,
+                    agents_md.as_deref(),
+                    &date[..10],
+                    sandbox,
+                );
                 facts.push(Fact::ResourceSnapshot(snapshot(rendered, Some(system))));
             }
             if let Some(seed) = &self.seed {
@@ -294,18 +374,31 @@ impl Instance for AgentInstance {
 
     async fn repair(&mut self, submission: &Submission) -> Result<Step, StoreError> {
         let mut step = Step::new();
-        let Some(open) = self.conversation.open.clone() else { return Ok(step) };
+        let Some(open) = self.conversation.open.clone() else {
+            return Ok(step);
+        };
         let message_id = open.started.message_id.clone();
         let prefix = format!("{message_id}/").into_bytes();
         let mut parts: BTreeMap<Vec<u8>, Draft> = BTreeMap::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let rows = self.store.scan(&self.actor, DRAFT, &prefix, after.as_deref(), 256).await?;
+            let rows = self
+                .store
+                .scan(&self.actor, DRAFT, &prefix, after.as_deref(), 256)
+                .await?;
             for row in &rows {
-                let piece: Draft = serde_json::from_slice(&row.value)
-                    .map_err(|error| StoreError::Corrupt(format!("a draft does not decode: {error}")))?;
-                let block = row.key.get(prefix.len()..prefix.len() + 4).unwrap_or_default().to_vec();
-                let part = parts.entry(block).or_insert(Draft { reasoning: piece.reasoning, text: String::new() });
+                let piece: Draft = serde_json::from_slice(&row.value).map_err(|error| {
+                    StoreError::Corrupt(format!("a draft does not decode: {error}"))
+                })?;
+                let block = row
+                    .key
+                    .get(prefix.len()..prefix.len() + 4)
+                    .unwrap_or_default()
+                    .to_vec();
+                let part = parts.entry(block).or_insert(Draft {
+                    reasoning: piece.reasoning,
+                    text: String::new(),
+                });
                 part.text.push_str(&piece.text);
             }
             match rows.last() {
@@ -315,9 +408,16 @@ impl Instance for AgentInstance {
         }
         let parts = parts.into_values().map(|draft| {
             if draft.reasoning {
-                AssistantPart::Thinking { text: draft.text, signature: None, redacted: false }
+                AssistantPart::Thinking {
+                    text: draft.text,
+                    signature: None,
+                    redacted: false,
+                }
             } else {
-                AssistantPart::Text { text: draft.text, signature: None }
+                AssistantPart::Text {
+                    text: draft.text,
+                    signature: None,
+                }
             }
         });
         let message = AssistantMessage {
@@ -339,7 +439,10 @@ impl Instance for AgentInstance {
         let mut scope = self.scope(submission, None);
         scope.submission.clone_from(&open.submission);
         self.add(&mut step, facts.facts(), &scope);
-        step.rows.push(RowChange::DeletePrefix { space: DRAFT, prefix });
+        step.rows.push(RowChange::DeletePrefix {
+            space: DRAFT,
+            prefix,
+        });
         Ok(step)
     }
 
@@ -358,15 +461,23 @@ impl Instance for AgentInstance {
         let mut facts = Vec::new();
         let mut parent = self.conversation.leaf();
         let mut interrupted = Vec::new();
-        if let Next::RunTools { message_id, calls, .. } = self.conversation.next(&submission.id) {
-            for call in calls.iter().filter(|call| !self.conversation.outcomes.contains_key(&call.id)) {
+        if let Next::RunTools {
+            message_id, calls, ..
+        } = self.conversation.next(&submission.id)
+        {
+            for call in calls
+                .iter()
+                .filter(|call| !self.conversation.outcomes.contains_key(&call.id))
+            {
                 interrupted.push(call.name.clone());
                 facts.push(Fact::ToolOutcome(ToolOutcome {
                     assistant_message_id: message_id.clone(),
                     tool_call_id: call.id.clone(),
                     tool_name: call.name.clone(),
                     is_error: true,
-                    content: vec![Content::Text { text: turn::interrupted() }],
+                    content: vec![Content::Text {
+                        text: turn::interrupted(),
+                    }],
                     output: None,
                     duration_ms: 0,
                 }));
@@ -380,14 +491,21 @@ impl Instance for AgentInstance {
             }));
         }
         let (signal_type, content) = match closing {
-            Closing::Aborted => ("submission_aborted", "The work on the last message was stopped.".to_owned()),
-            Closing::Failed(failure) => {
-                ("submission_interrupted", format!("The work on the last message ended with an error: {failure}"))
-            }
+            Closing::Aborted => (
+                "submission_aborted",
+                "The work on the last message was stopped.".to_owned(),
+            ),
+            Closing::Failed(failure) => (
+                "submission_interrupted",
+                format!("The work on the last message ended with an error: {failure}"),
+            ),
         };
         let mut attributes = BTreeMap::new();
         if !interrupted.is_empty() {
-            attributes.insert("interruptedTools".to_owned(), json!(interrupted).to_string());
+            attributes.insert(
+                "interruptedTools".to_owned(),
+                json!(interrupted).to_string(),
+            );
         }
         facts.push(Fact::Signal(Signal {
             message_id: self.shared.sources.id("msg_"),

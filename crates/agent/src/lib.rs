@@ -29,6 +29,6 @@ pub use conversation::Conversation;
 pub use definition::Definition;
 pub use input::{Input, Outgoing};
 pub use live::{Chunk, ChunkBody};
-pub use program::{Agents, KIND, actor, load};
+pub use program::{Agents, KIND, actor, load, load_after};
 pub use render::{Agent, Render};
 pub use tool::{Effect, OnCrash, Tool, ToolError, ToolOutput};

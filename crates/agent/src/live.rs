@@ -53,7 +53,11 @@ pub enum DeltaKind {
 
 /// What happened.
 #[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "type",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase"
+)]
 pub enum ChunkBody {
     /// A whole message joined the conversation.
     MessageAppended {
@@ -156,7 +160,10 @@ impl Observers {
     pub fn observe(&self, actor: &ActorId) -> broadcast::Receiver<Arc<Chunk>> {
         let mut channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
         channels.retain(|_, sender| sender.receiver_count() > 0);
-        channels.entry(actor.clone()).or_insert_with(|| broadcast::channel(BUFFER).0).subscribe()
+        channels
+            .entry(actor.clone())
+            .or_insert_with(|| broadcast::channel(BUFFER).0)
+            .subscribe()
     }
 
     /// Tells whoever follows the conversation; nobody may.

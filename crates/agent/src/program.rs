@@ -3,15 +3,15 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
-use bowline_model::{Models, RetryPolicy};
+use bowline_model::{Models, ResolvedModel, RetryPolicy};
 use bowline_runtime::{Bounds, Failure, Instance, Program, Sources};
 use bowline_sandbox::workspace::{ChangeSet, Workspace, WorkspaceError, WriteOptions};
-use bowline_store::{ActorId, Store, StoreError};
+use bowline_store::{ActorId, Seq, Store, StoreError};
 use bytes::Bytes;
 
 use crate::{
@@ -52,6 +52,8 @@ pub(crate) struct Shared {
     pub(crate) retry: RetryPolicy,
     /// Tools by agent, as long as what they were made from stays the same.
     mounted: Mutex<BTreeMap<String, MountedTools>>,
+    /// Models that were resolved, by name and folder: a script is read once.
+    resolved: Mutex<BTreeMap<(String, PathBuf), ResolvedModel>>,
 }
 
 #[derive(Clone)]
@@ -62,7 +64,9 @@ struct MountedTools {
 
 impl fmt::Debug for Agents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agents").field("agents", &self.0.agents.keys()).finish_non_exhaustive()
+        f.debug_struct("Agents")
+            .field("agents", &self.0.agents.keys())
+            .finish_non_exhaustive()
     }
 }
 
@@ -76,12 +80,16 @@ impl Agents {
     /// The program of these agents.
     pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models, sources: Sources) -> Self {
         Self(Arc::new(Shared {
-            agents: agents.into_iter().map(|agent| (agent.name().to_string(), agent)).collect(),
+            agents: agents
+                .into_iter()
+                .map(|agent| (agent.name().to_string(), agent))
+                .collect(),
             models,
             sources,
             observers: Observers::default(),
             retry: RetryPolicy::default(),
             mounted: Mutex::default(),
+            resolved: Mutex::default(),
         }))
     }
 
@@ -107,15 +115,34 @@ impl Shared {
     pub(crate) fn rendered(&self, agent: &str) -> Result<Rendered, Failure> {
         let found = self.agents.get(agent).ok_or_else(|| {
             let known = self.agents.keys().cloned().collect::<Vec<_>>().join(", ");
-            Failure::new("agent_not_found", format!("there is no agent {agent}"), format!("the agents are: {known}"))
+            Failure::new(
+                "agent_not_found",
+                format!("there is no agent {agent}"),
+                format!("the agents are: {known}"),
+            )
         })?;
         Ok(found.rendered())
     }
 
-    pub(crate) fn resolve(&self, rendered: &Rendered) -> Result<bowline_model::ResolvedModel, Failure> {
+    pub(crate) fn resolve(&self, rendered: &Rendered) -> Result<ResolvedModel, Failure> {
         let base = rendered.definition.dir.as_deref().unwrap_or(Path::new("."));
+        let key = (rendered.definition.model.clone(), base.to_path_buf());
+        if let Some(known) = self
+            .resolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+        {
+            return Ok(known.clone());
+        }
         let resolved = self.models.resolve(&rendered.definition.model, base);
-        resolved.map_err(|error| Failure::new(error.code(), error.to_string(), error.hint()))
+        let resolved = resolved
+            .map_err(|error| Failure::new(error.code(), error.to_string(), error.hint()))?;
+        self.resolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(key, resolved.clone());
+        Ok(resolved)
     }
 
     /// The tools of an agent; compiled once for each change of the agent.
@@ -123,13 +150,22 @@ impl Shared {
         let name = rendered.definition.name.as_ref();
         {
             let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(known) = mounted.get(name).filter(|known| same(&known.made_from, rendered)) {
+            if let Some(known) = mounted
+                .get(name)
+                .filter(|known| same(&known.made_from, rendered))
+            {
                 return Ok(known.tools.clone());
             }
         }
         let tools = Arc::new(mount(rendered)?);
-        let entry = MountedTools { made_from: rendered.clone(), tools: tools.clone() };
-        self.mounted.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), entry);
+        let entry = MountedTools {
+            made_from: rendered.clone(),
+            tools: tools.clone(),
+        };
+        self.mounted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.to_owned(), entry);
         Ok(tools)
     }
 }
@@ -142,12 +178,15 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
         && a.tools == b.tools
         && one.tools.len() == other.tools.len()
         && one.tools.iter().zip(&other.tools).all(|(left, right)| {
-            Arc::ptr_eq(left, right) || (left.spec() == right.spec() && left.effect() == right.effect())
+            Arc::ptr_eq(left, right)
+                || (left.spec() == right.spec() && left.effect() == right.effect())
         })
 }
 
 fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
-    let failure = |error: crate::tool::schema::SchemaError| Failure::new(error.code(), error.to_string(), error.hint());
+    let failure = |error: crate::tool::schema::SchemaError| {
+        Failure::new(error.code(), error.to_string(), error.hint())
+    };
     let definition = &rendered.definition;
     let mut tools = Vec::new();
     if definition.sandbox == SandboxKind::Workspace {
@@ -157,16 +196,26 @@ fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
     }
     if !definition.skills.is_empty() {
         let skills = definition.skills.clone();
-        tools.push(Mounted::new(Arc::new(framework::ActivateSkill::new(skills.clone()))).map_err(failure)?);
+        tools.push(
+            Mounted::new(Arc::new(framework::ActivateSkill::new(skills.clone())))
+                .map_err(failure)?,
+        );
         if skills.iter().any(|skill| !skill.files.is_empty()) {
-            tools.push(Mounted::new(Arc::new(framework::ReadSkillResource::new(skills))).map_err(failure)?);
+            tools.push(
+                Mounted::new(Arc::new(framework::ReadSkillResource::new(skills)))
+                    .map_err(failure)?,
+            );
         }
     }
     for tool in &rendered.tools {
         tools.push(Mounted::new(tool.clone()).map_err(failure)?);
     }
     for (index, tool) in tools.iter().enumerate() {
-        if tools.iter().take(index).any(|other| other.name() == tool.name()) {
+        if tools
+            .iter()
+            .take(index)
+            .any(|other| other.name() == tool.name())
+        {
             return Err(Failure::new(
                 "tool_name_conflict",
                 format!("two tools are named {}", tool.name()),
@@ -178,7 +227,10 @@ fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
         if !tools.iter().any(|tool| tool.name() == name) {
             return Err(Failure::new(
                 "tool_not_found",
-                format!("agent {} names a tool {name} that nobody brings", definition.name),
+                format!(
+                    "agent {} names a tool {name} that nobody brings",
+                    definition.name
+                ),
                 "remove it from tools, or add it to the program that serves the agent",
             ));
         }
@@ -188,30 +240,58 @@ fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
 
 #[async_trait]
 impl Program for Agents {
-    async fn open(&self, actor: &ActorId, store: &Arc<dyn Store>) -> Result<Box<dyn Instance>, Failure> {
+    async fn open(
+        &self,
+        actor: &ActorId,
+        store: &Arc<dyn Store>,
+    ) -> Result<Box<dyn Instance>, Failure> {
         let rendered = self.0.rendered(actor.name())?;
-        let conversation = load(&**store, actor).await.map_err(|error| store_failure(&error))?;
+        let conversation = load(&**store, actor)
+            .await
+            .map_err(|error| store_failure(&error))?;
         let workspace = Workspace::open(store.clone(), actor.clone());
         let mut seed = None;
         if conversation.id.is_empty() && rendered.definition.sandbox == SandboxKind::Workspace {
             let changes = seed_workspace(&workspace, &rendered, self.0.sources.now()).await;
             seed = Some(changes.map_err(|error| workspace_failure(&error))?);
         }
-        let instance = AgentInstance::open(self.0.clone(), actor.clone(), store.clone(), conversation, workspace, seed);
+        let instance = AgentInstance::open(
+            self.0.clone(),
+            actor.clone(),
+            store.clone(),
+            conversation,
+            workspace,
+            seed,
+        );
         let instance = instance.await.map_err(|error| store_failure(&error))?;
         Ok(Box::new(instance))
     }
 
     fn bounds(&self, actor: &ActorId) -> Bounds {
-        let Ok(rendered) = self.0.rendered(actor.name()) else { return Bounds::default() };
+        let Ok(rendered) = self.0.rendered(actor.name()) else {
+            return Bounds::default();
+        };
         let limits = &rendered.definition.limits;
-        Bounds { attempts: limits.attempts, wall: limits.wall, ..Bounds::default() }
+        Bounds {
+            attempts: limits.attempts,
+            wall: limits.wall,
+            ..Bounds::default()
+        }
     }
 }
 
 /// Reads a conversation from its records.
 pub async fn load(store: &dyn Store, actor: &ActorId) -> Result<Conversation, StoreError> {
-    let mut conversation = Conversation::default();
+    load_after(store, actor, 0).await
+}
+
+/// Reads what a conversation did after a record, without what came before.
+pub async fn load_after(
+    store: &dyn Store,
+    actor: &ActorId,
+    after: Seq,
+) -> Result<Conversation, StoreError> {
+    let mut conversation = Conversation::after(after);
     loop {
         let records = store.read(actor, conversation.seq, PAGE).await?;
         conversation.apply(&records)?;
@@ -250,7 +330,8 @@ async fn seed_workspace(
         None => Vec::new(),
         Some(dir) => {
             let read = tokio::task::spawn_blocking(move || read_seed(&dir)).await;
-            read.unwrap_or_else(|error| Err(error.to_string())).map_err(WorkspaceError::Invalid)?
+            read.unwrap_or_else(|error| Err(error.to_string()))
+                .map_err(WorkspaceError::Invalid)?
         }
     };
     let overlay = workspace.begin(now).await?;
@@ -261,17 +342,23 @@ async fn seed_workspace(
             agents_md = Some(String::from_utf8_lossy(&bytes).into_owned());
         }
         let path = format!("{WORKING_DIRECTORY}/{path}");
-        overlay.write(&path, bytes, &WriteOptions::with_parents()).await?;
+        overlay
+            .write(&path, bytes, &WriteOptions::with_parents())
+            .await?;
         if executable {
             overlay.chmod(&path, 0o755).await?;
         }
     }
-    Ok(Seed { changes: overlay.changes()?, agents_md })
+    Ok(Seed {
+        changes: overlay.changes()?,
+        agents_md,
+    })
 }
 
 /// The files of a folder, in order, with their paths below it. Links are not followed.
 fn read_seed(dir: &Path) -> Result<Vec<(String, Bytes, bool)>, String> {
-    let cannot = |path: &Path, error: std::io::Error| format!("cannot read {}: {error}", path.display());
+    let cannot =
+        |path: &Path, error: std::io::Error| format!("cannot read {}: {error}", path.display());
     let mut files = Vec::new();
     let mut total = 0;
     let mut folders = vec![dir.to_path_buf()];
@@ -286,14 +373,19 @@ fn read_seed(dir: &Path) -> Result<Vec<(String, Bytes, bool)>, String> {
                 continue;
             }
             if !meta.is_file() {
-                return Err(format!("{} is neither a file nor a folder: remove it", path.display()));
+                return Err(format!(
+                    "{} is neither a file nor a folder: remove it",
+                    path.display()
+                ));
             }
             total += meta.len();
             if total > MAX_SEED {
                 return Err(format!("{} holds more than 64 MiB", dir.display()));
             }
             let relative = path.strip_prefix(dir).ok().and_then(Path::to_str);
-            let relative = relative.ok_or_else(|| format!("{} has no UTF-8 name", path.display()))?.to_owned();
+            let relative = relative
+                .ok_or_else(|| format!("{} has no UTF-8 name", path.display()))?
+                .to_owned();
             let bytes = std::fs::read(&path).map_err(|error| cannot(&path, error))?;
             files.push((relative, Bytes::from(bytes), executable(&meta)));
         }

@@ -290,8 +290,13 @@ impl Fact {
             Self::ToolResultsCommitted(body) => (109, json(body)),
             Self::ResourceSnapshot(body) => (110, json(body)),
             Self::AttemptStarted(body) => (bowline_runtime::kind::ATTEMPT_STARTED, json(body)),
-            Self::SubmissionSettled(body) => (bowline_runtime::kind::SUBMISSION_SETTLED, json(body)),
-            Self::Runtime => (bowline_runtime::kind::ACTOR_OPENED, json(&serde_json::json!({}))),
+            Self::SubmissionSettled(body) => {
+                (bowline_runtime::kind::SUBMISSION_SETTLED, json(body))
+            }
+            Self::Runtime => (
+                bowline_runtime::kind::ACTOR_OPENED,
+                json(&serde_json::json!({})),
+            ),
         };
         Record {
             kind,
@@ -316,7 +321,10 @@ impl Fact {
         use bowline_runtime::kind;
         let record = &stored.record;
         if record.version > VERSION {
-            return Err(StoreError::NewerFormat { found: u32::from(record.version), supported: u32::from(VERSION) });
+            return Err(StoreError::NewerFormat {
+                found: u32::from(record.version),
+                supported: u32::from(VERSION),
+            });
         }
         Ok(match record.kind {
             100 => Self::Created(body(stored)?),
@@ -334,7 +342,10 @@ impl Fact {
             kind::SUBMISSION_SETTLED => Self::SubmissionSettled(body(stored)?),
             kind::ACTOR_OPENED | kind::EFFECT_INTENDED | kind::EFFECT_SETTLED => Self::Runtime,
             unknown => {
-                return Err(StoreError::NewerFormat { found: u32::from(unknown), supported: 110 });
+                return Err(StoreError::NewerFormat {
+                    found: u32::from(unknown),
+                    supported: 110,
+                });
             }
         })
     }
@@ -367,7 +378,10 @@ impl Fact {
 
 fn body<T: DeserializeOwned>(stored: &StoredRecord) -> Result<T, StoreError> {
     serde_json::from_slice(&stored.record.body).map_err(|error| {
-        StoreError::Corrupt(format!("record {} (kind {}) does not decode: {error}", stored.seq, stored.record.kind))
+        StoreError::Corrupt(format!(
+            "record {} (kind {}) does not decode: {error}",
+            stored.seq, stored.record.kind
+        ))
     })
 }
 

@@ -19,7 +19,9 @@ pub struct Rendered {
 
 impl fmt::Debug for Rendered {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rendered").field("definition", &self.definition).finish_non_exhaustive()
+        f.debug_struct("Rendered")
+            .field("definition", &self.definition)
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,7 +44,9 @@ pub struct Agent {
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Agent").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Agent")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,19 +66,31 @@ impl Agent {
         let named = name.clone();
         let render = move || {
             let mut cx = Render {
-                rendered: Rendered { definition: Definition::new(named.clone(), "", ""), tools: Vec::new() },
+                rendered: Rendered {
+                    definition: Definition::new(named.clone(), "", ""),
+                    tools: Vec::new(),
+                },
             };
             let instructions = render(&mut cx).into();
             cx.rendered.definition.instructions = instructions;
             cx.rendered
         };
-        Ok(Self { name, render: Arc::new(render) })
+        Ok(Self {
+            name,
+            render: Arc::new(render),
+        })
     }
 
     /// The agent that a directory describes.
     pub fn from_definition(definition: Definition) -> Self {
         let name = definition.name.clone();
-        Self { name, render: Arc::new(move || Rendered { definition: definition.clone(), tools: Vec::new() }) }
+        Self {
+            name,
+            render: Arc::new(move || Rendered {
+                definition: definition.clone(),
+                tools: Vec::new(),
+            }),
+        }
     }
 
     /// Its name.

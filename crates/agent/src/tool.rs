@@ -80,7 +80,11 @@ pub struct ToolOutput {
 impl ToolOutput {
     /// Text only.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), media: None, output: None }
+        Self {
+            text: text.into(),
+            media: None,
+            output: None,
+        }
     }
 }
 
@@ -112,7 +116,9 @@ pub struct Mounted {
 
 impl fmt::Debug for Mounted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Mounted").field(&self.tool.spec().name).finish()
+        f.debug_tuple("Mounted")
+            .field(&self.tool.spec().name)
+            .finish()
     }
 }
 
@@ -175,7 +181,11 @@ where
     let parameters = schema::of::<I>()?;
     schema::check(&parameters, name)?;
     Ok(FnTool {
-        spec: ToolSpec { name: name.to_owned(), description: description.to_owned(), parameters },
+        spec: ToolSpec {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            parameters,
+        },
         effect: Effect::Outside(OnCrash::Unknown),
         function,
         input: PhantomData,
@@ -192,7 +202,10 @@ pub struct FnTool<F, I> {
 
 impl<F, I> fmt::Debug for FnTool<F, I> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FnTool").field("name", &self.spec.name).field("effect", &self.effect).finish_non_exhaustive()
+        f.debug_struct("FnTool")
+            .field("name", &self.spec.name)
+            .field("effect", &self.effect)
+            .finish_non_exhaustive()
     }
 }
 
@@ -221,8 +234,13 @@ where
         self.effect
     }
 
-    async fn call(&self, _context: &ToolContext, arguments: Value) -> Result<ToolOutput, ToolError> {
-        let input = serde_json::from_value(arguments).map_err(|error| ToolError::new(error.to_string()))?;
+    async fn call(
+        &self,
+        _context: &ToolContext,
+        arguments: Value,
+    ) -> Result<ToolOutput, ToolError> {
+        let input =
+            serde_json::from_value(arguments).map_err(|error| ToolError::new(error.to_string()))?;
         let output = (self.function)(input).await?;
         let output = serde_json::to_value(output)
             .map_err(|error| ToolError::new(format!("the result has no JSON form: {error}")))?;
@@ -230,6 +248,10 @@ where
             Value::String(text) => text.clone(),
             other => other.to_string(),
         };
-        Ok(ToolOutput { text, media: None, output: Some(output) })
+        Ok(ToolOutput {
+            text,
+            media: None,
+            output: Some(output),
+        })
     }
 }

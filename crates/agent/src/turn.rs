@@ -66,7 +66,11 @@ pub(crate) async fn run(instance: &mut AgentInstance, attempt: &Attempt) -> Resu
         match instance.conversation.next(&submission.id) {
             Next::Input | Next::Repair => {
                 let why = "the conversation is not in a state that an attempt can start from";
-                return Err(Stop::Failed(Failure::new("internal_error", why, "please report it")));
+                return Err(Stop::Failed(Failure::new(
+                    "internal_error",
+                    why,
+                    "please report it",
+                )));
             }
             Next::Nothing => {
                 let waiting = attempt.waiting().await?;
@@ -75,8 +79,17 @@ pub(crate) async fn run(instance: &mut AgentInstance, attempt: &Attempt) -> Resu
                 }
                 join(instance, attempt, Step::new(), &waiting).await?;
             }
-            Next::RunTools { message_id, calls, truncated } => {
-                let batch = tools::Batch { message_id, calls, truncated, pending: Vec::new() };
+            Next::RunTools {
+                message_id,
+                calls,
+                truncated,
+            } => {
+                let batch = tools::Batch {
+                    message_id,
+                    calls,
+                    truncated,
+                    pending: Vec::new(),
+                };
                 tools::run(instance, attempt, batch).await?;
             }
             Next::CallModel => {
@@ -99,8 +112,13 @@ async fn think(
     submission: &Submission,
 ) -> Result<Option<Step>, Stop> {
     let rendered = instance.shared.rendered(instance.actor.name())?;
-    within(&rendered.definition.limits, instance.conversation.used(&submission.id))?;
-    let Some(answer) = call::call(instance, attempt, &rendered).await? else { return Ok(None) };
+    within(
+        &rendered.definition.limits,
+        instance.conversation.used(&submission.id),
+    )?;
+    let Some(answer) = call::call(instance, attempt, &rendered).await? else {
+        return Ok(None);
+    };
     let calls: Vec<_> = answer.message.tool_calls().cloned().collect();
     let truncated = answer.message.stop == bowline_model::StopReason::Length;
     let facts = MessageFacts {
@@ -115,7 +133,11 @@ async fn think(
     let facts = facts.facts();
     if calls.is_empty() {
         let mut step = Step::new();
-        instance.add(&mut step, facts, &instance.scope(submission, Some(attempt.id())));
+        instance.add(
+            &mut step,
+            facts,
+            &instance.scope(submission, Some(attempt.id())),
+        );
         step.rows.extend(answer.drafts);
         let waiting = attempt.waiting().await?;
         if waiting.is_empty() {
@@ -128,7 +150,11 @@ async fn think(
         message_id: answer.message_id,
         calls,
         truncated,
-        pending: facts.into_iter().map(tools::Pending::Fact).chain(answer.drafts.map(tools::Pending::Row)).collect(),
+        pending: facts
+            .into_iter()
+            .map(tools::Pending::Fact)
+            .chain(answer.drafts.map(tools::Pending::Row))
+            .collect(),
     };
     tools::run(instance, attempt, batch).await?;
     Ok(None)
@@ -154,7 +180,11 @@ async fn join(
 fn within(limits: &Limits, used: crate::conversation::Used) -> Result<(), Failure> {
     let over = |name: &str, limit: String| {
         let what = format!("the submission reached its limit of {limit}");
-        Err(Failure::new(&format!("limit_{name}"), what, format!("raise limits.{name} of the agent")))
+        Err(Failure::new(
+            &format!("limit_{name}"),
+            what,
+            format!("raise limits.{name} of the agent"),
+        ))
     };
     if used.calls >= limits.turns {
         return over("turns", format!("{} turns", limits.turns));
@@ -165,8 +195,14 @@ fn within(limits: &Limits, used: crate::conversation::Used) -> Result<(), Failur
     if let Some(tokens) = limits.tokens.filter(|tokens| used.usage.total() >= *tokens) {
         return over("tokens", format!("{tokens} tokens"));
     }
-    if let Some(spend) = limits.spend_usd.filter(|spend| used.cost_micro_usd >= *spend) {
-        return over("spend_usd", format!("{} US dollars", bowline_model::format_usd(spend)));
+    if let Some(spend) = limits
+        .spend_usd
+        .filter(|spend| used.cost_micro_usd >= *spend)
+    {
+        return over(
+            "spend_usd",
+            format!("{} US dollars", bowline_model::format_usd(spend)),
+        );
     }
     Ok(())
 }

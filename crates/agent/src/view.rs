@@ -94,7 +94,11 @@ pub struct UiSettlement {
 
 /// A piece of a message.
 #[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "type",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase"
+)]
 pub enum UiPart {
     /// What is said.
     Text {
@@ -138,7 +142,11 @@ pub enum UiPart {
 
 /// How far a tool call is.
 #[derive(Debug, Clone, Serialize)]
-#[serde(tag = "state", rename_all = "kebab-case", rename_all_fields = "camelCase")]
+#[serde(
+    tag = "state",
+    rename_all = "kebab-case",
+    rename_all_fields = "camelCase"
+)]
 pub enum ToolState {
     /// It has not ended.
     InputAvailable,
@@ -189,7 +197,11 @@ pub fn messages(conversation: &Conversation) -> Vec<UiMessage> {
         }
     }
     let running = conversation.outcomes.values();
-    if let Some(open) = messages.iter_mut().rev().find(|message| message.role == Role::Assistant) {
+    if let Some(open) = messages
+        .iter_mut()
+        .rev()
+        .find(|message| message.role == Role::Assistant)
+    {
         running.for_each(|outcome| settle(open, outcome));
     }
     messages
@@ -212,34 +224,54 @@ pub fn user(entry: &Entry, content: &[Content]) -> UiMessage {
 /// What the model was told by somebody other than a person, as one message.
 pub fn signal(entry: &Entry, signal: &Signal) -> UiMessage {
     let settlement = match signal.signal_type.as_str() {
-        "submission_aborted" => Some(UiSettlement { outcome: Outcome::Aborted }),
-        "submission_interrupted" => Some(UiSettlement { outcome: Outcome::Failed }),
+        "submission_aborted" => Some(UiSettlement {
+            outcome: Outcome::Aborted,
+        }),
+        "submission_interrupted" => Some(UiSettlement {
+            outcome: Outcome::Failed,
+        }),
         _ => None,
     };
-    let ours = settlement.is_some() || matches!(signal.signal_type.as_str(), "resources" | "instructions");
+    let ours =
+        settlement.is_some() || matches!(signal.signal_type.as_str(), "resources" | "instructions");
     UiMessage {
         id: entry.id.clone(),
         role: Role::System,
-        purpose: if ours { Purpose::Advisory } else { Purpose::Dispatch },
+        purpose: if ours {
+            Purpose::Advisory
+        } else {
+            Purpose::Dispatch
+        },
         display: Display::Diagnostic,
         submission_id: entry.submission.clone(),
-        signal: Some(UiSignal { signal_type: signal.signal_type.clone(), attributes: signal.attributes.clone() }),
+        signal: Some(UiSignal {
+            signal_type: signal.signal_type.clone(),
+            attributes: signal.attributes.clone(),
+        }),
         settlement,
-        parts: vec![UiPart::Text { text: signal.content.clone(), state: "done" }],
+        parts: vec![UiPart::Text {
+            text: signal.content.clone(),
+            state: "done",
+        }],
     }
 }
 
 /// The response of a submission, when one is there after the last message of a person.
-fn response<'a>(messages: &'a mut [UiMessage], submission: Option<&str>) -> Option<&'a mut UiMessage> {
-    messages
-        .iter_mut()
-        .rev()
-        .find(|message| message.role == Role::Assistant && message.submission_id.as_deref() == submission)
+fn response<'a>(
+    messages: &'a mut [UiMessage],
+    submission: Option<&str>,
+) -> Option<&'a mut UiMessage> {
+    messages.iter_mut().rev().find(|message| {
+        message.role == Role::Assistant && message.submission_id.as_deref() == submission
+    })
 }
 
 fn piece(content: &Content) -> UiPart {
     match content {
-        Content::Text { text } => UiPart::Text { text: text.clone(), state: "done" },
+        Content::Text { text } => UiPart::Text {
+            text: text.clone(),
+            state: "done",
+        },
         Content::Attachment { attachment } => UiPart::File {
             media_type: attachment.mime_type.clone(),
             id: attachment.id.clone(),
@@ -251,8 +283,14 @@ fn piece(content: &Content) -> UiPart {
 
 fn part(part: &AssistantPart) -> UiPart {
     match part {
-        AssistantPart::Text { text, .. } => UiPart::Text { text: text.clone(), state: "done" },
-        AssistantPart::Thinking { text, .. } => UiPart::Reasoning { text: text.clone(), state: "done" },
+        AssistantPart::Text { text, .. } => UiPart::Text {
+            text: text.clone(),
+            state: "done",
+        },
+        AssistantPart::Thinking { text, .. } => UiPart::Reasoning {
+            text: text.clone(),
+            state: "done",
+        },
         AssistantPart::ToolCall(call) => UiPart::DynamicTool {
             tool_name: call.name.clone(),
             tool_call_id: call.id.clone(),
@@ -264,14 +302,24 @@ fn part(part: &AssistantPart) -> UiPart {
 
 fn settle(message: &mut UiMessage, outcome: &ToolOutcome) {
     for part in message.parts.iter_mut().rev() {
-        if let UiPart::DynamicTool { tool_call_id, state, .. } = part
+        if let UiPart::DynamicTool {
+            tool_call_id,
+            state,
+            ..
+        } = part
             && *tool_call_id == outcome.tool_call_id
             && matches!(state, ToolState::InputAvailable)
         {
             *state = if outcome.is_error {
-                ToolState::OutputError { error_text: text(&outcome.content), duration_ms: outcome.duration_ms }
+                ToolState::OutputError {
+                    error_text: text(&outcome.content),
+                    duration_ms: outcome.duration_ms,
+                }
             } else {
-                ToolState::OutputAvailable { output: output(outcome), duration_ms: outcome.duration_ms }
+                ToolState::OutputAvailable {
+                    output: output(outcome),
+                    duration_ms: outcome.duration_ms,
+                }
             };
             return;
         }
@@ -293,18 +341,30 @@ pub fn text(content: &[Content]) -> String {
         Content::Text { text } => Some(text.clone()),
         Content::Attachment { .. } => None,
     };
-    content.iter().filter_map(text).collect::<Vec<_>>().join("\n")
+    content
+        .iter()
+        .filter_map(text)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// The answer to a submission: the text of its last message.
 pub fn answer(conversation: &Conversation, submission: &str) -> String {
-    let last = conversation.entries.iter().rev().find_map(|entry| match &entry.body {
-        EntryBody::Assistant { message, error: None, interrupted: false, .. }
-            if entry.submission.as_deref() == Some(submission) =>
-        {
-            Some(message.text())
-        }
-        EntryBody::Assistant { .. } | EntryBody::User(_) | EntryBody::Signal(_) | EntryBody::ToolResults(_) => None,
-    });
+    let last = conversation
+        .entries
+        .iter()
+        .rev()
+        .find_map(|entry| match &entry.body {
+            EntryBody::Assistant {
+                message,
+                error: None,
+                interrupted: false,
+                ..
+            } if entry.submission.as_deref() == Some(submission) => Some(message.text()),
+            EntryBody::Assistant { .. }
+            | EntryBody::User(_)
+            | EntryBody::Signal(_)
+            | EntryBody::ToolResults(_) => None,
+        });
     last.unwrap_or_default()
 }

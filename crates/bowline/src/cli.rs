@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! One file each: `init`, `run`, `show`, `tail`, `abort`, `agents`, `doctor`, `completions`.
+//! One file each: `init`, `run`, `show`, `tail`, `abort`, `agents`, `bench`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
@@ -15,6 +15,7 @@ use crate::error::{Error, Kind};
 
 mod abort;
 mod agents;
+mod bench;
 mod completions;
 mod doctor;
 mod fault;
@@ -81,6 +82,7 @@ enum Command {
     Tail(tail::Tail),
     Abort(abort::Abort),
     Agents(agents::Agents),
+    Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
@@ -126,6 +128,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Tail(args) => tail::tail(args, global, terminal).await,
         Command::Abort(args) => abort::abort(args, global, terminal).await,
         Command::Agents(_) => agents::agents(global, terminal),
+        Command::Bench(args) => bench::bench(args, terminal).await,
         Command::Doctor(args) => doctor::doctor(args, global, terminal).await,
         Command::Completions(args) => completions::completions(args, &mut Cli::command(), terminal),
     }

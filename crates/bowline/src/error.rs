@@ -32,13 +32,31 @@ pub struct Error {
 
 impl Error {
     /// Something that was tried and failed.
-    pub fn failure(code: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::Failure, code: code.into(), message: message.into(), hint: hint.into() }
+    pub fn failure(
+        code: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind: Kind::Failure,
+            code: code.into(),
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 
     /// Something that cannot be done as it was typed.
-    pub fn usage(code: impl Into<String>, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { kind: Kind::Usage, code: code.into(), message: message.into(), hint: hint.into() }
+    pub fn usage(
+        code: impl Into<String>,
+        message: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind: Kind::Usage,
+            code: code.into(),
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 }
 

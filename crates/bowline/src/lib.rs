@@ -7,6 +7,7 @@
 //! - [`config`]: what `bowline.toml` says.
 //! - [`error`]: what a user is told.
 //! - [`cli`]: the command line.
+//! - [`measure`]: what a turn costs.
 //!
 //! ```no_run
 //! use bowline::{Agent, Bowline, Outgoing, Render};
@@ -26,10 +27,13 @@
 pub mod cli;
 pub mod config;
 pub mod error;
+pub mod measure;
 pub mod project;
 pub mod service;
 
-pub use bowline_agent::{Agent, Effect, OnCrash, Outgoing, Render, Tool, ToolError, ToolOutput, tool};
+pub use bowline_agent::{
+    Agent, Effect, OnCrash, Outgoing, Render, Tool, ToolError, ToolOutput, tool,
+};
 pub use error::Error;
 pub use project::Project;
 pub use service::{Bowline, Reply, Service};

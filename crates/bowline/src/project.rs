@@ -29,7 +29,9 @@ pub struct Project {
 
 impl fmt::Debug for Project {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Project").field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Project")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }
 
@@ -41,7 +43,11 @@ impl Project {
     /// When there is no `bowline.toml`, or it has a mistake.
     pub fn load(dir: &Path, env: Environment) -> Result<Self, Error> {
         let config = Config::load(dir)?;
-        Ok(Self { dir: dir.to_path_buf(), config, env })
+        Ok(Self {
+            dir: dir.to_path_buf(),
+            config,
+            env,
+        })
     }
 
     /// What an agent's folder says.
@@ -50,7 +56,12 @@ impl Project {
     ///
     /// When there is no such agent, or its files have a mistake.
     pub fn definition(&self, name: &str) -> Result<Definition, Error> {
-        Ok(definition::load(&self.dir, name, &*self.env, &self.config.limits)?)
+        Ok(definition::load(
+            &self.dir,
+            name,
+            &*self.env,
+            &self.config.limits,
+        )?)
     }
 
     /// An agent of this project, on another model when one is given.
@@ -78,7 +89,8 @@ impl Project {
     /// The models and keys of this project.
     pub fn models(&self) -> ModelSettings {
         let env = self.env.clone();
-        let mut settings = ModelSettings::new(self.config.secrets.lookup(move |name| env(name)), &self.dir);
+        let mut settings =
+            ModelSettings::new(self.config.secrets.lookup(move |name| env(name)), &self.dir);
         settings.named.clone_from(&self.config.models);
         settings
     }

@@ -5,11 +5,12 @@ use std::{path::Path, sync::Arc, time::Duration};
 use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
     conversation::{EntryBody, Used},
-    load, view,
+    load, load_after, view,
 };
 use bowline_model::{ModelSettings, Models, Secret};
 use bowline_runtime::{
-    Failure, Outcome, Program, Receipt, Runtime, RuntimeOptions, Settled, Sources, Submission, submission,
+    Failure, Outcome, Program, Receipt, Runtime, RuntimeOptions, Settled, Sources, Submission,
+    submission,
 };
 use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
 use tokio::sync::broadcast;
@@ -33,7 +34,10 @@ impl Bowline {
     ///
     /// When another process uses it, or its data is damaged or of a newer version.
     pub fn open(data: impl AsRef<Path>) -> Result<Self, Error> {
-        Ok(Self::on(SqliteStore::open(data.as_ref(), SqliteOptions::default())?))
+        Ok(Self::on(SqliteStore::open(
+            data.as_ref(),
+            SqliteOptions::default(),
+        )?))
     }
 
     /// Runs on a store that is open already.
@@ -80,7 +84,12 @@ impl Bowline {
     pub fn start(self) -> Service {
         let agents = Agents::new(self.agents, Models::new(self.models), self.sources.clone());
         let program: Arc<dyn Program> = Arc::new(agents.clone());
-        let runtime = Runtime::new(self.store, self.sources, self.options, [(KIND.to_owned(), program)]);
+        let runtime = Runtime::new(
+            self.store,
+            self.sources,
+            self.options,
+            [(KIND.to_owned(), program)],
+        );
         Service { runtime, agents }
     }
 }
@@ -113,10 +122,18 @@ impl Service {
     /// # Errors
     ///
     /// When the agent cannot run, or the message is refused; nothing is kept then.
-    pub async fn send(&self, agent: &str, instance: &str, message: Outgoing) -> Result<Receipt, Error> {
+    pub async fn send(
+        &self,
+        agent: &str,
+        instance: &str,
+        message: Outgoing,
+    ) -> Result<Receipt, Error> {
         self.agents.check(agent)?;
         check_instance(instance)?;
-        Ok(self.runtime.submit(&actor(agent, instance), message.into_submission()).await?)
+        Ok(self
+            .runtime
+            .submit(&actor(agent, instance), message.into_submission())
+            .await?)
     }
 
     /// Waits for the answer to a submission.
@@ -124,10 +141,24 @@ impl Service {
     /// # Errors
     ///
     /// When there is no such submission, or the process is stopping.
-    pub async fn reply(&self, agent: &str, instance: &str, submission: &str) -> Result<Reply, Error> {
+    pub async fn reply(
+        &self,
+        agent: &str,
+        instance: &str,
+        submission: &str,
+    ) -> Result<Reply, Error> {
         let actor = actor(agent, instance);
         let settled = self.runtime.settled(&actor, submission).await?;
-        Ok(reply_of(&self.conversation(agent, instance).await?, settled))
+        let mut after = settled.after_seq;
+        if let Some(host) = &settled.answered_by_submission_id
+            && let Some(host) = submission::settled(&**self.store(), &actor, host).await?
+        {
+            after = host.after_seq;
+        }
+        Ok(reply_of(
+            &load_after(&**self.store(), &actor, after).await?,
+            settled,
+        ))
     }
 
     /// Sends a message and waits for the answer.
@@ -135,7 +166,12 @@ impl Service {
     /// # Errors
     ///
     /// As [`Service::send`] and [`Service::reply`].
-    pub async fn ask(&self, agent: &str, instance: &str, message: Outgoing) -> Result<Reply, Error> {
+    pub async fn ask(
+        &self,
+        agent: &str,
+        instance: &str,
+        message: Outgoing,
+    ) -> Result<Reply, Error> {
         let receipt = self.send(agent, instance, message).await?;
         self.reply(agent, instance, &receipt.submission_id).await
     }
@@ -145,8 +181,16 @@ impl Service {
     /// # Errors
     ///
     /// When the store fails.
-    pub async fn abort(&self, agent: &str, instance: &str, submission: Option<&str>) -> Result<bool, Error> {
-        Ok(self.runtime.abort(&actor(agent, instance), submission).await?)
+    pub async fn abort(
+        &self,
+        agent: &str,
+        instance: &str,
+        submission: Option<&str>,
+    ) -> Result<bool, Error> {
+        Ok(self
+            .runtime
+            .abort(&actor(agent, instance), submission)
+            .await?)
     }
 
     /// Follows a conversation from now on.
@@ -168,7 +212,11 @@ impl Service {
     /// # Errors
     ///
     /// When they cannot be read.
-    pub async fn open_submissions(&self, agent: &str, instance: &str) -> Result<Vec<Submission>, Error> {
+    pub async fn open_submissions(
+        &self,
+        agent: &str,
+        instance: &str,
+    ) -> Result<Vec<Submission>, Error> {
         Ok(submission::open(&**self.runtime.store(), &actor(agent, instance)).await?)
     }
 
@@ -195,9 +243,17 @@ impl Service {
     /// # Errors
     ///
     /// When they cannot be read.
-    pub async fn instances(&self, agent: &str, after: Option<&str>, limit: usize) -> Result<Vec<ActorId>, Error> {
+    pub async fn instances(
+        &self,
+        agent: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ActorId>, Error> {
         let after = after.map(|id| actor(agent, id));
-        Ok(self.store().actors(KIND, Some(agent), after.as_ref(), limit).await?)
+        Ok(self
+            .store()
+            .actors(KIND, Some(agent), after.as_ref(), limit)
+            .await?)
     }
 
     /// The store, for reading.
@@ -216,16 +272,29 @@ impl Service {
 
 /// How a settled submission is answered by its conversation.
 pub fn reply_of(conversation: &Conversation, settled: Settled) -> Reply {
-    let answered = settled.answered_by_submission_id.as_deref().unwrap_or(&settled.submission_id);
+    let answered = settled
+        .answered_by_submission_id
+        .as_deref()
+        .unwrap_or(&settled.submission_id);
     let mut used = Used::default();
-    for entry in conversation.entries.iter().filter(|entry| entry.submission.as_deref() == Some(answered)) {
+    for entry in conversation
+        .entries
+        .iter()
+        .filter(|entry| entry.submission.as_deref() == Some(answered))
+    {
         match &entry.body {
-            EntryBody::Assistant { message, cost_micro_usd, .. } => {
+            EntryBody::Assistant {
+                message,
+                cost_micro_usd,
+                ..
+            } => {
                 used.calls += 1;
                 used.usage += message.usage;
                 used.cost_micro_usd += cost_micro_usd.unwrap_or(0);
             }
-            EntryBody::ToolResults(results) => used.tool_calls += u32::try_from(results.len()).unwrap_or(u32::MAX),
+            EntryBody::ToolResults(results) => {
+                used.tool_calls += u32::try_from(results.len()).unwrap_or(u32::MAX)
+            }
             EntryBody::User(_) | EntryBody::Signal(_) => {}
         }
     }
@@ -233,7 +302,13 @@ pub fn reply_of(conversation: &Conversation, settled: Settled) -> Reply {
         Outcome::Completed => view::answer(conversation, answered),
         Outcome::Failed | Outcome::Aborted => String::new(),
     };
-    Reply { submission_id: settled.submission_id, outcome: settled.outcome, text, error: settled.error, used }
+    Reply {
+        submission_id: settled.submission_id,
+        outcome: settled.outcome,
+        text,
+        error: settled.error,
+        used,
+    }
 }
 
 /// Checks an instance id: any non-empty text of at most 256 characters without `/`.
@@ -242,9 +317,17 @@ pub fn reply_of(conversation: &Conversation, settled: Settled) -> Reply {
 ///
 /// `instance_invalid`.
 pub fn check_instance(id: &str) -> Result<(), Error> {
-    if id.is_empty() || id.chars().count() > 256 || id.contains('/') || id.chars().any(char::is_control) {
+    if id.is_empty()
+        || id.chars().count() > 256
+        || id.contains('/')
+        || id.chars().any(char::is_control)
+    {
         let rule = "an instance id has 1 to 256 characters and no `/`";
-        return Err(Error::usage("instance_invalid", format!("`{}` is no instance id", id.escape_debug()), rule));
+        return Err(Error::usage(
+            "instance_invalid",
+            format!("`{}` is no instance id", id.escape_debug()),
+            rule,
+        ));
     }
     Ok(())
 }
@@ -255,7 +338,11 @@ pub fn check_instance(id: &str) -> Result<(), Error> {
 /// # Errors
 ///
 /// When it cannot be read.
-pub async fn peek(store: &dyn Store, agent: &str, instance: &str) -> Result<Option<Conversation>, StoreError> {
+pub async fn peek(
+    store: &dyn Store,
+    agent: &str,
+    instance: &str,
+) -> Result<Option<Conversation>, StoreError> {
     let actor = actor(agent, instance);
     if store.head(&actor).await?.is_none() {
         return Ok(None);

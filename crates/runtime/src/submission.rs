@@ -6,7 +6,7 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use bowline_store::{ActorId, Blob, Store, StoreError, StoredRecord, Timestamp};
+use bowline_store::{ActorId, Blob, Seq, Store, StoreError, StoredRecord, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -62,6 +62,9 @@ pub struct Submission {
     /// When the first attempt began and until when it may go on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deadline: Option<Timestamp>,
+    /// The last record before its first attempt; what it did comes after. 0 until it begins.
+    #[serde(default)]
+    pub after_seq: Seq,
     /// Set once, when somebody asked to abort it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort_requested_at: Option<Timestamp>,
@@ -112,6 +115,9 @@ pub struct Settled {
     /// Identifies the payload when a key repeats.
     #[serde(default)]
     pub digest: String,
+    /// The last record before its first attempt: its answer is among the records after this one.
+    #[serde(default)]
+    pub after_seq: Seq,
     /// When it was admitted.
     pub accepted_at: Timestamp,
     /// When it settled.

@@ -8,8 +8,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bowline_store::{
-    ActorHead, ActorId, Batch, BlobId, CommitError, InboxMessage, Metrics, OutboxMessage, Row, Seq, Store, StoreError,
-    StoredRecord, Tail, Timestamp,
+    ActorHead, ActorId, Batch, BlobId, CommitError, InboxMessage, Metrics, OutboxMessage, Row, Seq,
+    Store, StoreError, StoredRecord, Tail, Timestamp,
 };
 use bytes::Bytes;
 
@@ -36,7 +36,12 @@ pub struct DyingStore {
 impl DyingStore {
     /// Dies as told; `inner` lives on and is what the next process finds.
     pub fn new(inner: Arc<dyn Store>, death: Death) -> Arc<Self> {
-        Arc::new(Self { inner, death, commits: AtomicU64::new(0), dead: AtomicBool::new(false) })
+        Arc::new(Self {
+            inner,
+            death,
+            commits: AtomicU64::new(0),
+            dead: AtomicBool::new(false),
+        })
     }
 
     /// Commits that were asked for.
@@ -50,7 +55,11 @@ impl DyingStore {
     }
 
     fn alive(&self) -> Result<(), StoreError> {
-        if self.is_dead() { Err(StoreError::Closed("the process died".to_owned())) } else { Ok(()) }
+        if self.is_dead() {
+            Err(StoreError::Closed("the process died".to_owned()))
+        } else {
+            Ok(())
+        }
     }
 
     fn die(&self) -> CommitError {
@@ -81,7 +90,12 @@ impl Store for DyingStore {
         self.inner.head(actor).await
     }
 
-    async fn read(&self, actor: &ActorId, after: Seq, limit: usize) -> Result<Vec<StoredRecord>, StoreError> {
+    async fn read(
+        &self,
+        actor: &ActorId,
+        after: Seq,
+        limit: usize,
+    ) -> Result<Vec<StoredRecord>, StoreError> {
         self.alive()?;
         self.inner.read(actor, after, limit).await
     }
@@ -90,7 +104,12 @@ impl Store for DyingStore {
         self.inner.tail(actor)
     }
 
-    async fn row(&self, actor: &ActorId, space: &str, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
+    async fn row(
+        &self,
+        actor: &ActorId,
+        space: &str,
+        key: &[u8],
+    ) -> Result<Option<Bytes>, StoreError> {
         self.alive()?;
         self.inner.row(actor, space, key).await
     }
@@ -112,7 +131,11 @@ impl Store for DyingStore {
         self.inner.blob(id).await
     }
 
-    async fn due(&self, now: Timestamp, limit: usize) -> Result<Vec<(ActorId, Timestamp)>, StoreError> {
+    async fn due(
+        &self,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<(ActorId, Timestamp)>, StoreError> {
         self.alive()?;
         self.inner.due(now, limit).await
     }

@@ -2,8 +2,10 @@
 //!
 //! - [`seeded`]: a clock, randomness and ids that a seed decides.
 //! - [`faults`]: a store that dies where a test wants.
+//! - [`sim`]: whole worlds of processes, kills and faults that a seed decides.
 //! - [`provider`]: a model provider's server that says what a test wants, in the real wire formats.
 
 pub mod faults;
 pub mod provider;
 pub mod seeded;
+pub mod sim;

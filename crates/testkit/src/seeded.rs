@@ -21,12 +21,18 @@ pub struct SeededClock {
 impl SeededClock {
     /// Starts at 2026-01-01 and moves by a millisecond with each look, so that ids are in order.
     pub fn ticking() -> Arc<Self> {
-        Arc::new(Self { millis: AtomicI64::new(1_767_225_600_000), step: 1 })
+        Arc::new(Self {
+            millis: AtomicI64::new(1_767_225_600_000),
+            step: 1,
+        })
     }
 
     /// Moves forward.
     pub fn advance(&self, by: Duration) {
-        self.millis.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        self.millis.fetch_add(
+            i64::try_from(by.as_millis()).unwrap_or(i64::MAX),
+            Ordering::Relaxed,
+        );
     }
 }
 
@@ -50,7 +56,10 @@ impl SeededRandom {
 impl Random for SeededRandom {
     fn next(&self) -> u64 {
         const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mut z = self.0.fetch_add(GOLDEN, Ordering::Relaxed).wrapping_add(GOLDEN);
+        let mut z = self
+            .0
+            .fetch_add(GOLDEN, Ordering::Relaxed)
+            .wrapping_add(GOLDEN);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)

@@ -21,7 +21,8 @@ impl ActivateSkill {
     pub(crate) fn new(skills: Vec<Skill>) -> Self {
         let spec = ToolSpec {
             name: "activate_skill".to_owned(),
-            description: "Read the instructions of a skill before doing the work that it is for.".to_owned(),
+            description: "Read the instructions of a skill before doing the work that it is for."
+                .to_owned(),
             parameters: json!({
                 "type": "object",
                 "properties": {"name": {"type": "string", "description": "Name of the skill, from the list of skills."}},
@@ -42,7 +43,11 @@ impl Tool for ActivateSkill {
         Effect::None
     }
 
-    async fn call(&self, _context: &ToolContext, arguments: Value) -> Result<ToolOutput, ToolError> {
+    async fn call(
+        &self,
+        _context: &ToolContext,
+        arguments: Value,
+    ) -> Result<ToolOutput, ToolError> {
         let name = arguments["name"].as_str().unwrap_or_default();
         // A wrong name is an answer, not a failure: the model picks another.
         Ok(ToolOutput::text(match skill::find(&self.skills, name) {
@@ -90,21 +95,35 @@ impl Tool for ReadSkillResource {
         Effect::None
     }
 
-    async fn call(&self, _context: &ToolContext, arguments: Value) -> Result<ToolOutput, ToolError> {
+    async fn call(
+        &self,
+        _context: &ToolContext,
+        arguments: Value,
+    ) -> Result<ToolOutput, ToolError> {
         let path = arguments["path"].as_str().unwrap_or_default();
         let bytes = match skill::read_resource(&self.skills, path) {
             Ok(bytes) => bytes,
             Err(text) => return Ok(ToolOutput::text(text)),
         };
         let Ok(text) = std::str::from_utf8(&bytes) else {
-            return Err(ToolError::new(format!("{path} is not a text file ({} bytes).", bytes.len())));
+            return Err(ToolError::new(format!(
+                "{path} is not a text file ({} bytes).",
+                bytes.len()
+            )));
         };
-        let number = |key: &str| arguments[key].as_u64().and_then(|number| usize::try_from(number).ok());
+        let number = |key: &str| {
+            arguments[key]
+                .as_u64()
+                .and_then(|number| usize::try_from(number).ok())
+        };
         let first = number("offset").unwrap_or(1).max(1) - 1;
         let limit = number("limit").unwrap_or(MAX_LINES).min(MAX_LINES);
         let total = text.lines().count();
         if first > 0 && first >= total {
-            return Err(ToolError::new(format!("Offset {} is beyond end of file ({total} lines total)", first + 1)));
+            return Err(ToolError::new(format!(
+                "Offset {} is beyond end of file ({total} lines total)",
+                first + 1
+            )));
         }
         let mut shown = String::new();
         let mut lines = 0;
@@ -118,7 +137,10 @@ impl Tool for ReadSkillResource {
         }
         if first + lines < total {
             let (from, to) = (first + 1, first + lines);
-            shown.push_str(&format!("\n[Showing lines {from}-{to} of {total}. Use offset={} to continue.]", to + 1));
+            shown.push_str(&format!(
+                "\n[Showing lines {from}-{to} of {total}. Use offset={} to continue.]",
+                to + 1
+            ));
         }
         Ok(ToolOutput::text(shown))
     }

@@ -44,21 +44,37 @@ impl fmt::Debug for ShellCell {
 impl ShellCell {
     /// Sets the state that a step starts from.
     pub fn start(&self, state: ShellState) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = StateOfStep { state, changed: false };
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = StateOfStep {
+            state,
+            changed: false,
+        };
     }
 
     /// The state after the step, when it is another one.
     pub fn changed(&self) -> Option<ShellState> {
-        let current = self.0.state.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self
+            .0
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         current.changed.then_some(current.state)
     }
 
     fn state(&self) -> ShellState {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner).state.clone()
+        self.0
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .state
+            .clone()
     }
 
     fn set(&self, state: ShellState) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = StateOfStep { state, changed: true };
+        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = StateOfStep {
+            state,
+            changed: true,
+        };
     }
 }
 
@@ -85,7 +101,11 @@ struct SandboxTool {
 /// Never for the tools as they are; the schemas are checked all the same.
 pub fn all() -> Result<Vec<Arc<dyn Tool>>, schema::SchemaError> {
     let tool = |kind, name: &str, description: &str, parameters| {
-        let spec = ToolSpec { name: name.to_owned(), description: description.to_owned(), parameters };
+        let spec = ToolSpec {
+            name: name.to_owned(),
+            description: description.to_owned(),
+            parameters,
+        };
         Arc::new(SandboxTool { kind, spec }) as Arc<dyn Tool>
     };
     Ok(vec![
@@ -119,7 +139,12 @@ pub fn all() -> Result<Vec<Arc<dyn Tool>>, schema::SchemaError> {
             "Search file contents with a regular expression, or a literal text.",
             schema::of::<tools::GrepInput>()?,
         ),
-        tool(Kind::Glob, "glob", "Find files by a pattern such as src/**/*.rs.", schema::of::<tools::GlobInput>()?),
+        tool(
+            Kind::Glob,
+            "glob",
+            "Find files by a pattern such as src/**/*.rs.",
+            schema::of::<tools::GlobInput>()?,
+        ),
     ])
 }
 
@@ -135,7 +160,9 @@ impl Tool for SandboxTool {
     }
 
     async fn call(&self, context: &ToolContext, arguments: Value) -> Result<ToolOutput, ToolError> {
-        let Some(files) = &context.files else { return Err(ToolError::new("there is no workspace")) };
+        let Some(files) = &context.files else {
+            return Err(ToolError::new("there is no workspace"));
+        };
         let output = match self.kind {
             Kind::Read => tools::read(files, input(arguments)?).await,
             Kind::Write => tools::write(files, input(arguments)?).await,
@@ -148,8 +175,14 @@ impl Tool for SandboxTool {
     }
 }
 
-async fn bash(files: &Overlay, context: &ToolContext, arguments: Value) -> Result<ToolOutput, ToolError> {
-    let Some(cell) = &context.shell else { return Err(ToolError::new("there is no shell")) };
+async fn bash(
+    files: &Overlay,
+    context: &ToolContext,
+    arguments: Value,
+) -> Result<ToolOutput, ToolError> {
+    let Some(cell) = &context.shell else {
+        return Err(ToolError::new("there is no shell"));
+    };
     let env = BTreeMap::new();
     let run = tools::bash(files, &cell.0.shell, cell.state(), input(arguments)?, &env);
     let run = run.await.map_err(failure)?;
@@ -164,7 +197,11 @@ fn input<T: DeserializeOwned>(arguments: Value) -> Result<T, ToolError> {
 }
 
 fn convert(output: tools::ToolOutput) -> ToolOutput {
-    ToolOutput { text: output.text, media: output.media, output: None }
+    ToolOutput {
+        text: output.text,
+        media: output.media,
+        output: None,
+    }
 }
 
 fn failure(failure: ToolFailure) -> ToolError {

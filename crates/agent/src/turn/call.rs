@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use bowline_model::{
-    AssistantMessage, CallPosition, Event, ModelError, Partial, Request, ResolvedModel, StopReason, Usage,
+    AssistantMessage, CallPosition, Event, ModelError, Partial, Request, ResolvedModel, StopReason,
+    Usage,
 };
 use bowline_runtime::{Attempt, Instance as _, Step, Submission};
 use bowline_store::RowChange;
@@ -51,13 +52,18 @@ struct Streaming {
 impl Streaming {
     fn drafts(&self) -> Option<RowChange> {
         let prefix = format!("{}/", self.message_id).into_bytes();
-        (self.pieces > 0).then_some(RowChange::DeletePrefix { space: DRAFT, prefix })
+        (self.pieces > 0).then_some(RowChange::DeletePrefix {
+            space: DRAFT,
+            prefix,
+        })
     }
 
     fn keep(&mut self, block: usize, reasoning: bool, delta: &str) {
         let block = u32::try_from(block).unwrap_or(u32::MAX);
         match self.fresh.last_mut() {
-            Some((last, kind, text)) if *last == block && *kind == reasoning => text.push_str(delta),
+            Some((last, kind, text)) if *last == block && *kind == reasoning => {
+                text.push_str(delta)
+            }
             _ => self.fresh.push((block, reasoning, delta.to_owned())),
         }
     }
@@ -73,7 +79,9 @@ pub(super) async fn call(
     let resolved = instance.shared.resolve(rendered)?;
     let request = request(instance, &submission, rendered, &resolved).await?;
     let message_id = instance.shared.sources.id("msg_");
-    let response_id = instance.response_id(&submission.id).unwrap_or_else(|| message_id.clone());
+    let response_id = instance
+        .response_id(&submission.id)
+        .unwrap_or_else(|| message_id.clone());
     let mut streaming = Streaming {
         message_id,
         response_id,
@@ -85,9 +93,18 @@ pub(super) async fn call(
     };
     match stream(instance, attempt, &resolved, request, &mut streaming).await {
         Ok(message) => {
-            let cost_micro_usd = resolved.price.as_ref().map(|price| price.cost(&message.usage));
+            let cost_micro_usd = resolved
+                .price
+                .as_ref()
+                .map(|price| price.cost(&message.usage));
             let (started, drafts) = (streaming.started, streaming.drafts());
-            Ok(Some(Answer { message_id: streaming.message_id, message, cost_micro_usd, started, drafts }))
+            Ok(Some(Answer {
+                message_id: streaming.message_id,
+                message,
+                cost_micro_usd,
+                started,
+                drafts,
+            }))
         }
         Err(Broken::Stop(stop)) => Err(stop),
         Err(Broken::Cancelled) => {
@@ -122,13 +139,21 @@ async fn request(
         model: resolved.model.clone(),
         system: instance.conversation.system.clone(),
         messages: context::transcript(&instance.conversation, &*instance.store).await?,
-        tools: tools.iter().map(|mounted| mounted.tool.spec().clone()).collect(),
-        thinking: rendered.definition.thinking.unwrap_or(resolved.default_thinking),
+        tools: tools
+            .iter()
+            .map(|mounted| mounted.tool.spec().clone())
+            .collect(),
+        thinking: rendered
+            .definition
+            .thinking
+            .unwrap_or(resolved.default_thinking),
         max_output: resolved.max_output,
         position: CallPosition {
             call: used.calls + 1,
             attempt: used.retries,
-            submission_text: text.map(|input| input.text().to_owned()).unwrap_or_default(),
+            submission_text: text
+                .map(|input| input.text().to_owned())
+                .unwrap_or_default(),
         },
     })
 }
@@ -147,9 +172,16 @@ async fn stream(
         events = resolved.provider.stream(request) => events.map_err(Broken::Model)?,
     };
     if streaming.response_id == streaming.message_id {
-        let (message_id, submission_id) = (streaming.response_id.clone(), attempt.submission().id.clone());
+        let (message_id, submission_id) = (
+            streaming.response_id.clone(),
+            attempt.submission().id.clone(),
+        );
         let timestamp = attempt.now();
-        instance.tell(|| ChunkBody::MessageStarted { message_id, submission_id, timestamp });
+        instance.tell(|| ChunkBody::MessageStarted {
+            message_id,
+            submission_id,
+            timestamp,
+        });
     }
     loop {
         let event = tokio::select! {
@@ -166,7 +198,11 @@ async fn stream(
             // A stream that ends well ends with `Done`, which returns below.
             None => {
                 let provider = resolved.reference.provider.clone();
-                let cut = ModelError::new(bowline_model::ErrorKind::Cut, provider, "the answer broke off");
+                let cut = ModelError::new(
+                    bowline_model::ErrorKind::Cut,
+                    provider,
+                    "the answer broke off",
+                );
                 return Err(Broken::Model(cut));
             }
         };
@@ -176,7 +212,9 @@ async fn stream(
             return Ok(message);
         }
         if Instant::now() >= streaming.next_draft && !streaming.fresh.is_empty() {
-            draft(instance, attempt, resolved, streaming).await.map_err(Broken::Stop)?;
+            draft(instance, attempt, resolved, streaming)
+                .await
+                .map_err(Broken::Stop)?;
         }
     }
 }
@@ -187,13 +225,21 @@ fn tell(instance: &mut AgentInstance, streaming: &mut Streaming, event: &Event) 
     match event {
         Event::Text { index, delta } => {
             streaming.keep(*index, false, delta);
-            instance.tell(|| ChunkBody::MessageDelta { message_id, kind: DeltaKind::Text, delta: delta.clone() });
+            instance.tell(|| ChunkBody::MessageDelta {
+                message_id,
+                kind: DeltaKind::Text,
+                delta: delta.clone(),
+            });
         }
         Event::Thinking { index, delta } => {
             streaming.keep(*index, true, delta);
             if !delta.is_empty() {
                 let kind = DeltaKind::Reasoning;
-                instance.tell(|| ChunkBody::MessageDelta { message_id, kind, delta: delta.clone() });
+                instance.tell(|| ChunkBody::MessageDelta {
+                    message_id,
+                    kind,
+                    delta: delta.clone(),
+                });
             }
         }
         Event::ToolCallEnd { call, .. } => instance.tell(|| ChunkBody::ToolInput {
@@ -220,11 +266,23 @@ async fn draft(
 ) -> Result<(), Stop> {
     let mut step = Step::new();
     if !streaming.started {
-        let fact = start(&streaming.message_id, instance.conversation.leaf(), resolved.reference.clone());
-        instance.add(&mut step, [fact], &instance.scope(attempt.submission(), Some(attempt.id())));
+        let fact = start(
+            &streaming.message_id,
+            instance.conversation.leaf(),
+            resolved.reference.clone(),
+        );
+        instance.add(
+            &mut step,
+            [fact],
+            &instance.scope(attempt.submission(), Some(attempt.id())),
+        );
     }
     for (block, reasoning, text) in std::mem::take(&mut streaming.fresh) {
-        step.put(DRAFT, draft_key(&streaming.message_id, block, streaming.pieces), &Draft { reasoning, text });
+        step.put(
+            DRAFT,
+            draft_key(&streaming.message_id, block, streaming.pieces),
+            &Draft { reasoning, text },
+        );
         streaming.pieces += 1;
     }
     let records = attempt.commit(step).await?;
@@ -243,9 +301,15 @@ async fn record(
     error: Option<&ModelError>,
 ) -> Result<(), Stop> {
     let drafts = streaming.drafts();
-    let stop = if error.is_some() { StopReason::Error } else { StopReason::Aborted };
+    let stop = if error.is_some() {
+        StopReason::Error
+    } else {
+        StopReason::Aborted
+    };
     let reference = resolved.reference.clone();
-    let message = streaming.partial.into_interrupted(reference, stop, Usage::default());
+    let message = streaming
+        .partial
+        .into_interrupted(reference, stop, Usage::default());
     if error.is_none() && message.parts.is_empty() && !streaming.started {
         return Ok(());
     }
@@ -255,11 +319,18 @@ async fn record(
         started: streaming.started,
         message: &message,
         cost_micro_usd: None,
-        error: error.map(|error| CallError { code: error.code().to_owned(), message: error.to_string() }),
+        error: error.map(|error| CallError {
+            code: error.code().to_owned(),
+            message: error.to_string(),
+        }),
         interrupted: error.is_none(),
     };
     let mut step = Step::new();
-    instance.add(&mut step, facts.facts(), &instance.scope(attempt.submission(), Some(attempt.id())));
+    instance.add(
+        &mut step,
+        facts.facts(),
+        &instance.scope(attempt.submission(), Some(attempt.id())),
+    );
     step.rows.extend(drafts);
     let records = attempt.commit(step).await?;
     instance.apply(&records)?;
@@ -273,14 +344,22 @@ async fn retry(
     submission: &Submission,
     error: &ModelError,
 ) -> Result<(), Stop> {
-    let tried = instance.conversation.used(&submission.id).errors.saturating_sub(1);
+    let tried = instance
+        .conversation
+        .used(&submission.id)
+        .errors
+        .saturating_sub(1);
     let jitter = attempt.sources().fraction();
     let Some(delay) = instance.shared.retry.decide(tried, error, jitter) else {
         return Err(Stop::Failed(model_failure(error)));
     };
     let (code, message) = (error.code().to_owned(), error.to_string());
     let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-    instance.tell(|| ChunkBody::ModelRetry { error: code, message, delay_ms });
+    instance.tell(|| ChunkBody::ModelRetry {
+        error: code,
+        message,
+        delay_ms,
+    });
     tokio::select! {
         () = attempt.cancel().cancelled() => Err(Stop::Cancelled),
         () = tokio::time::sleep(delay) => Ok(()),

@@ -87,7 +87,11 @@ struct Plan {
 }
 
 /// Runs what is left of a batch, and closes it.
-pub(super) async fn run(instance: &mut AgentInstance, attempt: &Attempt, batch: Batch) -> Result<(), Stop> {
+pub(super) async fn run(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    batch: Batch,
+) -> Result<(), Stop> {
     let rendered = instance.shared.rendered(instance.actor.name())?;
     let tools = instance.shared.tools(&rendered)?;
     let plan = plan(instance, &tools, &batch);
@@ -109,8 +113,12 @@ pub(super) async fn run(instance: &mut AgentInstance, attempt: &Attempt, batch: 
     for (call, text) in plan.refused {
         running.local.push(Ended::refused(call, text));
     }
-    running.intend(instance, attempt, &plan.new, plan.unknown).await?;
-    running.work(instance, attempt, plan.local, plan.outside).await?;
+    running
+        .intend(instance, attempt, &plan.new, plan.unknown)
+        .await?;
+    running
+        .work(instance, attempt, plan.local, plan.outside)
+        .await?;
     running.finish(instance, attempt, &batch.calls, true).await
 }
 
@@ -123,17 +131,24 @@ fn plan(instance: &AgentInstance, tools: &[Mounted], batch: &Batch) -> Plan {
         }
         let refuse = |text: String| (call.clone(), text);
         if batch.truncated {
-            let text = format!("Tool call \"{}\" was not executed: the response hit the output token limit.", call.name);
+            let text = format!(
+                "Tool call \"{}\" was not executed: the response hit the output token limit.",
+                call.name
+            );
             plan.refused.push(refuse(text));
             continue;
         }
         let Some(tool) = tools.iter().find(|tool| tool.name() == call.name) else {
-            plan.refused.push(refuse(format!("Tool \"{}\" not found", call.name)));
+            plan.refused
+                .push(refuse(format!("Tool \"{}\" not found", call.name)));
             continue;
         };
         if let Some(text) = &call.invalid_arguments {
             let shown: String = text.chars().take(2_000).collect();
-            plan.refused.push(refuse(format!("The arguments of \"{}\" are not a JSON object:\n{shown}", call.name)));
+            plan.refused.push(refuse(format!(
+                "The arguments of \"{}\" are not a JSON object:\n{shown}",
+                call.name
+            )));
             continue;
         }
         let arguments = match tool.validate(&call.arguments) {
@@ -143,26 +158,32 @@ fn plan(instance: &AgentInstance, tools: &[Mounted], batch: &Batch) -> Plan {
                 continue;
             }
         };
-        let planned = Planned { call: call.clone(), tool: tool.clone(), arguments };
+        let planned = Planned {
+            call: call.clone(),
+            tool: tool.clone(),
+            arguments,
+        };
         match tool.tool.effect() {
             Effect::None => plan.local.push_back(planned),
-            Effect::Outside(on_crash) => match instance.effects.iter().find(|open| open.cause == call.id) {
-                Some(open) => match open.on_crash {
-                    OnCrash::Retry => plan.outside.push_back((planned, open.clone())),
-                    OnCrash::Unknown => plan.unknown.push((call.clone(), open.clone())),
-                },
-                None => {
-                    let intended = Intended {
-                        effect_id: instance.shared.sources.id("eff_"),
-                        cause: call.id.clone(),
-                        name: call.name.clone(),
-                        on_crash,
-                        time: now,
-                    };
-                    plan.new.push(intended.clone());
-                    plan.outside.push_back((planned, intended));
+            Effect::Outside(on_crash) => {
+                match instance.effects.iter().find(|open| open.cause == call.id) {
+                    Some(open) => match open.on_crash {
+                        OnCrash::Retry => plan.outside.push_back((planned, open.clone())),
+                        OnCrash::Unknown => plan.unknown.push((call.clone(), open.clone())),
+                    },
+                    None => {
+                        let intended = Intended {
+                            effect_id: instance.shared.sources.id("eff_"),
+                            cause: call.id.clone(),
+                            name: call.name.clone(),
+                            on_crash,
+                            time: now,
+                        };
+                        plan.new.push(intended.clone());
+                        plan.outside.push_back((planned, intended));
+                    }
                 }
-            },
+            }
         }
     }
     plan
@@ -170,7 +191,13 @@ fn plan(instance: &AgentInstance, tools: &[Mounted], batch: &Batch) -> Plan {
 
 impl Ended {
     fn refused(call: ToolCall, text: String) -> Self {
-        Self { call, effect_id: None, result: Err(ToolError::Refused(text)), took: Duration::ZERO, files: None }
+        Self {
+            call,
+            effect_id: None,
+            result: Err(ToolError::Refused(text)),
+            took: Duration::ZERO,
+            files: None,
+        }
     }
 }
 
@@ -205,8 +232,15 @@ impl Running {
             instance.effects.push(intended.clone());
         }
         for (call, intended) in unknown {
-            effect::settle(&mut step, &intended.effect_id, Status::Unknown, attempt.now());
-            instance.effects.retain(|open| open.effect_id != intended.effect_id);
+            effect::settle(
+                &mut step,
+                &intended.effect_id,
+                Status::Unknown,
+                attempt.now(),
+            );
+            instance
+                .effects
+                .retain(|open| open.effect_id != intended.effect_id);
             let ended = Ended::refused(call, super::interrupted());
             self.outcome(instance, &mut step, &ended);
         }
@@ -231,12 +265,26 @@ impl Running {
                 && let Some(planned) = local.pop_front()
             {
                 let files = self.files.as_ref().map(Overlay::child);
-                current = Some(call(planned, None, files, Some(instance.shell.clone()), attempt, &cancel));
+                current = Some(call(
+                    planned,
+                    None,
+                    files,
+                    Some(instance.shell.clone()),
+                    attempt,
+                    &cancel,
+                ));
             }
             while beside.len() < AT_ONCE
                 && let Some((planned, intended)) = outside.pop_front()
             {
-                beside.push(call(planned, Some(intended.effect_id), None, None, attempt, &cancel));
+                beside.push(call(
+                    planned,
+                    Some(intended.effect_id),
+                    None,
+                    None,
+                    attempt,
+                    &cancel,
+                ));
             }
             if current.is_none() && beside.is_empty() {
                 return Ok(());
@@ -277,11 +325,20 @@ impl Running {
     }
 
     /// An outside effect ended: its settlement and its outcome are one commit.
-    async fn settle(&mut self, instance: &mut AgentInstance, attempt: &Attempt, ended: Ended) -> Result<(), Stop> {
+    async fn settle(
+        &mut self,
+        instance: &mut AgentInstance,
+        attempt: &Attempt,
+        ended: Ended,
+    ) -> Result<(), Stop> {
         let mut step = Step::new();
         self.take_pending(instance, &mut step);
         if let Some(effect_id) = &ended.effect_id {
-            let status = if ended.result.is_ok() { Status::Done } else { Status::Failed };
+            let status = if ended.result.is_ok() {
+                Status::Done
+            } else {
+                Status::Failed
+            };
             effect::settle(&mut step, effect_id, status, attempt.now());
             instance.effects.retain(|open| open.effect_id != *effect_id);
         }
@@ -305,9 +362,18 @@ impl Running {
         let mut step = Step::new();
         self.take_pending(instance, &mut step);
         let ended = std::mem::take(&mut self.local);
-        let order: HashMap<&str, usize> = calls.iter().enumerate().map(|(at, call)| (call.id.as_str(), at)).collect();
+        let order: HashMap<&str, usize> = calls
+            .iter()
+            .enumerate()
+            .map(|(at, call)| (call.id.as_str(), at))
+            .collect();
         let mut ordered: Vec<_> = ended.iter().collect();
-        ordered.sort_by_key(|ended| order.get(ended.call.id.as_str()).copied().unwrap_or(usize::MAX));
+        ordered.sort_by_key(|ended| {
+            order
+                .get(ended.call.id.as_str())
+                .copied()
+                .unwrap_or(usize::MAX)
+        });
         for ended in ordered {
             self.outcome(instance, &mut step, ended);
         }
@@ -357,7 +423,9 @@ impl Running {
         let mut output = None;
         match &ended.result {
             Ok(result) => {
-                content.push(Content::Text { text: result.text.clone() });
+                content.push(Content::Text {
+                    text: result.text.clone(),
+                });
                 output.clone_from(&result.output);
                 if let Some((mime_type, bytes)) = &result.media {
                     let digest = BlobId::of(bytes).to_string();
@@ -373,7 +441,9 @@ impl Running {
                     step.blobs.push(Blob::new(bytes.clone()));
                 }
             }
-            Err(error) => content.push(Content::Text { text: error.to_string() }),
+            Err(error) => content.push(Content::Text {
+                text: error.to_string(),
+            }),
         }
         let fact = Fact::ToolOutcome(ToolOutcome {
             assistant_message_id: self.message_id.clone(),
@@ -397,7 +467,11 @@ fn call(
     attempt: &Attempt,
     cancel: &CancellationToken,
 ) -> BoxFuture<'static, Ended> {
-    let Planned { call, tool, arguments } = planned;
+    let Planned {
+        call,
+        tool,
+        arguments,
+    } = planned;
     let context = ToolContext {
         call_id: call.id.clone(),
         effect_id: effect_id.clone(),
@@ -412,14 +486,29 @@ fn call(
         let run = AssertUnwindSafe(tool.call(&context, arguments)).catch_unwind();
         let (result, returned) = match tokio::time::timeout(CALL_TIMEOUT, run).await {
             Ok(Ok(result)) => (result, true),
-            Ok(Err(_)) => (Err(ToolError::new(format!("Tool \"{}\" crashed", call.name))), false),
+            Ok(Err(_)) => (
+                Err(ToolError::new(format!("Tool \"{}\" crashed", call.name))),
+                false,
+            ),
             Err(_) => {
                 context.cancel.cancel();
                 let seconds = CALL_TIMEOUT.as_secs();
-                (Err(ToolError::new(format!("Tool \"{}\" timed out after {seconds} seconds", call.name))), false)
+                (
+                    Err(ToolError::new(format!(
+                        "Tool \"{}\" timed out after {seconds} seconds",
+                        call.name
+                    ))),
+                    false,
+                )
             }
         };
-        Ended { call, effect_id, result, took: began.elapsed(), files: files.filter(|_| returned) }
+        Ended {
+            call,
+            effect_id,
+            result,
+            took: began.elapsed(),
+            files: files.filter(|_| returned),
+        }
     }
     .boxed()
 }

@@ -13,7 +13,9 @@ use bowline_agent::{
     tool::{self, Effect, ToolError},
 };
 use bowline_model::{ModelSettings, Models};
-use bowline_runtime::{Program, Receipt, Runtime, RuntimeError, RuntimeOptions, Settled, Sources, SystemRandom};
+use bowline_runtime::{
+    Program, Receipt, Runtime, RuntimeError, RuntimeOptions, Settled, Sources, SystemRandom,
+};
 use bowline_sandbox::workspace::Workspace;
 use bowline_store::{ActorId, MemoryStore, Store, Timestamp};
 use bowline_testkit::{
@@ -68,8 +70,15 @@ impl tool::Tool for Outside {
         self.effect
     }
 
-    async fn call(&self, context: &tool::ToolContext, _: serde_json::Value) -> Result<tool::ToolOutput, ToolError> {
-        self.seen.lock().unwrap().push(context.effect_id.clone().unwrap());
+    async fn call(
+        &self,
+        context: &tool::ToolContext,
+        _: serde_json::Value,
+    ) -> Result<tool::ToolOutput, ToolError> {
+        self.seen
+            .lock()
+            .unwrap()
+            .push(context.effect_id.clone().unwrap());
         Ok(tool::ToolOutput::text("sent"))
     }
 }
@@ -100,19 +109,33 @@ impl Stage {
 
     pub fn process(&self, death: Death) -> Process {
         let store = DyingStore::new(self.store.clone(), death);
-        let (dir, effect, seen) = (self.dir.path().to_path_buf(), self.effect, self.effects.clone());
+        let (dir, effect, seen) = (
+            self.dir.path().to_path_buf(),
+            self.effect,
+            self.effects.clone(),
+        );
         let (instructions, panics) = (self.instructions.clone(), self.panics.clone());
         let agent = Agent::new("worker", move |cx: &mut Render| {
             cx.model("scripted/script.yaml");
             cx.definition().dir = Some(dir.clone());
             cx.definition().limits.turns = 20;
             let parameters = tool::schema::of::<Notice>().unwrap();
-            let spec = bowline_model::ToolSpec { name: "notify".into(), description: "Tells somebody.".into(), parameters };
-            cx.tool(Outside { spec, effect, seen: seen.clone() });
+            let spec = bowline_model::ToolSpec {
+                name: "notify".into(),
+                description: "Tells somebody.".into(),
+                parameters,
+            };
+            cx.tool(Outside {
+                spec,
+                effect,
+                seen: seen.clone(),
+            });
             let panics = panics.clone();
             let crash = tool::from_fn("crash", "Crashes.", move |_: Notice| {
                 panics.fetch_add(1, Ordering::SeqCst);
-                async move { Err::<String, _>(ToolError::new(format!("{:?}", Option::<u8>::None.unwrap()))) }
+                async move {
+                    Err::<String, _>(ToolError::new(format!("{:?}", Option::<u8>::None.unwrap())))
+                }
             });
             cx.tool(crash.unwrap().effect(Effect::None));
             instructions.lock().unwrap().clone()
@@ -122,8 +145,17 @@ impl Stage {
         let agents = Agents::new([agent.unwrap()], models, sources.clone());
         let program: Arc<dyn Program> = Arc::new(agents.clone());
         let options = RuntimeOptions::default();
-        let runtime = Runtime::new(store.clone(), sources, options, [(KIND.to_owned(), program)]);
-        Process { runtime, agents, store }
+        let runtime = Runtime::new(
+            store.clone(),
+            sources,
+            options,
+            [(KIND.to_owned(), program)],
+        );
+        Process {
+            runtime,
+            agents,
+            store,
+        }
     }
 
     pub async fn conversation(&self) -> Conversation {
@@ -143,15 +175,21 @@ impl Stage {
 
 impl Process {
     pub async fn send(&self, text: &str) -> Result<Receipt, RuntimeError> {
-        self.runtime.submit(&instance(), Outgoing::user(text).into_submission()).await
+        self.runtime
+            .submit(&instance(), Outgoing::user(text).into_submission())
+            .await
     }
 
     pub async fn send_keyed(&self, text: &str, key: &str) -> Result<Receipt, RuntimeError> {
-        self.runtime.submit(&instance(), Outgoing::user(text).key(key).into_submission()).await
+        self.runtime
+            .submit(&instance(), Outgoing::user(text).key(key).into_submission())
+            .await
     }
 
     pub async fn settled(&self, receipt: &Receipt) -> Result<Settled, RuntimeError> {
-        self.runtime.settled(&instance(), &receipt.submission_id).await
+        self.runtime
+            .settled(&instance(), &receipt.submission_id)
+            .await
     }
 
     pub async fn ask(&self, text: &str) -> Result<Settled, RuntimeError> {
@@ -165,21 +203,36 @@ pub fn lines(conversation: &Conversation) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in &conversation.entries {
         match &entry.body {
-            EntryBody::User(content) => lines.push(format!("user: {}", bowline_agent::view::text(content))),
+            EntryBody::User(content) => {
+                lines.push(format!("user: {}", bowline_agent::view::text(content)))
+            }
             EntryBody::Signal(signal) => lines.push(format!("signal: {}", signal.signal_type)),
-            EntryBody::Assistant { error: Some(error), .. } => lines.push(format!("error: {}", error.code)),
-            EntryBody::Assistant { message, interrupted: true, .. } => {
+            EntryBody::Assistant {
+                error: Some(error), ..
+            } => lines.push(format!("error: {}", error.code)),
+            EntryBody::Assistant {
+                message,
+                interrupted: true,
+                ..
+            } => {
                 lines.push(format!("interrupted: {}", message.text()));
             }
             EntryBody::Assistant { message, .. } => {
-                let calls: Vec<_> = message.tool_calls().map(|call| call.name.as_str()).collect();
+                let calls: Vec<_> = message
+                    .tool_calls()
+                    .map(|call| call.name.as_str())
+                    .collect();
                 lines.push(format!("assistant: {} {calls:?}", message.text()));
             }
             EntryBody::ToolResults(results) => {
                 for outcome in results {
                     let mark = if outcome.is_error { "failed" } else { "result" };
                     let text = bowline_agent::view::text(&outcome.content);
-                    lines.push(format!("{mark}: {}: {}", outcome.tool_name, text.replace('\n', " ")));
+                    lines.push(format!(
+                        "{mark}: {}: {}",
+                        outcome.tool_name,
+                        text.replace('\n', " ")
+                    ));
                 }
             }
         }
@@ -192,12 +245,20 @@ pub fn assert_valid(conversation: &Conversation) {
     let mut expected: Vec<String> = Vec::new();
     for entry in &conversation.entries {
         match &entry.body {
-            EntryBody::Assistant { message, error: None, interrupted: false, .. } => {
+            EntryBody::Assistant {
+                message,
+                error: None,
+                interrupted: false,
+                ..
+            } => {
                 assert!(expected.is_empty(), "calls without results: {expected:?}");
                 expected = message.tool_calls().map(|call| call.id.clone()).collect();
             }
             EntryBody::ToolResults(results) => {
-                let got: Vec<_> = results.iter().map(|outcome| outcome.tool_call_id.clone()).collect();
+                let got: Vec<_> = results
+                    .iter()
+                    .map(|outcome| outcome.tool_call_id.clone())
+                    .collect();
                 assert_eq!(got, expected);
                 expected.clear();
             }

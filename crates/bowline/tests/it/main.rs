@@ -4,6 +4,7 @@
 
 mod bad_input;
 mod help;
+mod kill;
 mod read;
 mod run;
 mod stop;

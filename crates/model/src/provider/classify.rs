@@ -392,7 +392,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    fn code(status: Option<u16>, body: &str) -> &'static str {
+    fn classified(status: Option<u16>, body: &str) -> &'static str {
         classify(&Failure {
             provider: "p",
             status,
@@ -453,14 +453,22 @@ mod tests {
             let body = serde_json::json!({"error": {"message": message}}).to_string();
             for status in [Some(400), Some(422), Some(500), None] {
                 assert_eq!(
-                    code(status, &body),
+                    classified(status, &body),
                     "model_context_overflow",
                     "{status:?} {message}"
                 );
             }
             // The status has the last word where it is clear.
-            assert_eq!(code(Some(429), &body), "model_rate_limit", "{message}");
-            assert_eq!(code(Some(503), &body), "model_overloaded", "{message}");
+            assert_eq!(
+                classified(Some(429), &body),
+                "model_rate_limit",
+                "{message}"
+            );
+            assert_eq!(
+                classified(Some(503), &body),
+                "model_overloaded",
+                "{message}"
+            );
         }
     }
 
@@ -541,7 +549,7 @@ mod tests {
             (None, body("", "error 429"), "model_rate_limit"),
         ];
         for (status, body, wanted) in cases {
-            assert_eq!(code(status, &body), wanted, "{status:?} {body}");
+            assert_eq!(classified(status, &body), wanted, "{status:?} {body}");
         }
     }
 

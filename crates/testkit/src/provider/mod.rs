@@ -71,6 +71,7 @@ pub struct RecordedRequest {
 #[derive(Debug)]
 struct Shared {
     replies: Mutex<VecDeque<Reply>>,
+    otherwise: Mutex<Otherwise>,
     requests: Mutex<Vec<RecordedRequest>>,
     received: watch::Sender<usize>,
     abandoned: watch::Sender<usize>,
@@ -78,6 +79,18 @@ struct Shared {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+type Respond = Arc<dyn Fn(&RecordedRequest) -> Reply + Send + Sync>;
+
+/// What answers when no reply is queued.
+#[derive(Clone, Default)]
+struct Otherwise(Option<Respond>);
+
+impl std::fmt::Debug for Otherwise {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Otherwise").field(&self.0.is_some()).finish()
+    }
 }
 
 /// The server. It stops when it is dropped.
@@ -103,6 +116,7 @@ impl FakeProvider {
     pub async fn start() -> std::io::Result<Self> {
         let shared = Arc::new(Shared {
             replies: Mutex::default(),
+            otherwise: Mutex::default(),
             requests: Mutex::default(),
             received: watch::Sender::new(0),
             abandoned: watch::Sender::new(0),
@@ -148,6 +162,11 @@ impl FakeProvider {
         lock(&self.shared.replies).push_back(reply.into());
     }
 
+    /// Answers each request that finds no queued reply by this function.
+    pub fn answer_with(&self, reply: impl Fn(&RecordedRequest) -> Reply + Send + Sync + 'static) {
+        *lock(&self.shared.otherwise) = Otherwise(Some(Arc::new(reply)));
+    }
+
     /// The requests so far.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         lock(&self.shared.requests).clone()
@@ -191,14 +210,20 @@ fn answer(wire: Wire, shared: &Arc<Shared>, headers: &HeaderMap, raw: Bytes) -> 
         })
         .collect();
     let body = serde_json::from_slice(&raw).unwrap_or_default();
-    lock(&shared.requests).push(RecordedRequest {
+    let request = RecordedRequest {
         wire,
         headers,
         raw,
         body,
+    };
+    let queued = lock(&shared.replies).pop_front();
+    let reply = queued.or_else(|| {
+        let otherwise = lock(&shared.otherwise).0.clone();
+        otherwise.map(|reply| reply(&request))
     });
+    lock(&shared.requests).push(request);
     shared.received.send_modify(|count| *count += 1);
-    let Some(reply) = lock(&shared.replies).pop_front() else {
+    let Some(reply) = reply else {
         let body = "the test queued no reply for this request";
         return (StatusCode::INTERNAL_SERVER_ERROR, body).into_response();
     };

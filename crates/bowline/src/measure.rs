@@ -1,0 +1,183 @@
+//! What a turn costs: the figures of `bowline bench turn`.
+//!
+//! The agent is scripted and the disk is real. CPU time and bytes are those of this process, read
+//! from `/proc`; where that is missing they are zero.
+
+use std::{fmt, path::Path, time::Instant};
+
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+
+use crate::{Agent, Bowline, Outgoing, Render, Service, error::Error};
+
+/// One way to use an agent.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// What was measured.
+    pub what: String,
+    /// Turns that were measured.
+    pub turns: u64,
+    /// CPU time of a turn, in milliseconds.
+    pub cpu_ms: f64,
+    /// Wall-clock time of a turn when all of them are taken together, in milliseconds.
+    pub wall_ms: f64,
+    /// Flushes of a turn.
+    pub flushes: f64,
+    /// Bytes written for a turn, in KiB.
+    pub written_kib: f64,
+}
+
+/// A whole run.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// One for each way.
+    pub rows: Vec<Row>,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<44} {:>6} {:>9} {:>9} {:>8} {:>9}",
+            "", "turns", "CPU ms", "wall ms", "flushes", "KiB"
+        )?;
+        for row in &self.rows {
+            let Row {
+                what,
+                turns,
+                cpu_ms,
+                wall_ms,
+                flushes,
+                written_kib,
+            } = row;
+            writeln!(
+                f,
+                "{what:<44} {turns:>6} {cpu_ms:>9.3} {wall_ms:>9.3} {flushes:>8.2} {written_kib:>9.1}"
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// Measures in `dir`, which must be on the disk that matters. Takes some seconds for each 1,000
+/// turns.
+///
+/// # Errors
+///
+/// Whatever the store reports.
+pub async fn turns(dir: &Path, turns: u64) -> Result<Report, Error> {
+    let mut report = Report::default();
+    for (conversations, tools) in [(1, 0), (1, 1), (1, 5), (64, 0), (64, 5)] {
+        let service = service(&dir.join(format!("c{conversations}-t{tools}")), tools)?;
+        burst(&service, conversations, conversations * 4).await?;
+        let what = format!("{conversations} conversations at once, {tools} tool steps");
+        report
+            .rows
+            .push(measured(&service, what, conversations, turns).await?);
+        service.stop(std::time::Duration::from_secs(10)).await;
+    }
+    let service = service(&dir.join("long"), 0)?;
+    let window = 50;
+    burst(&service, 1, 10).await?;
+    let early = "one conversation, from turn 10 on".to_owned();
+    report
+        .rows
+        .push(measured(&service, early, 1, window).await?);
+    burst(&service, 1, 1_000 - 10 - window).await?;
+    let late = "one conversation, from turn 1,000 on".to_owned();
+    report.rows.push(measured(&service, late, 1, window).await?);
+    service.stop(std::time::Duration::from_secs(10)).await;
+    Ok(report)
+}
+
+/// An agent that makes so many tool steps and then answers.
+fn service(dir: &Path, tools: u64) -> Result<Service, Error> {
+    let unwritable = |error: std::io::Error| Error::failure("output_failed", error.to_string(), "");
+    std::fs::create_dir_all(dir).map_err(unwritable)?;
+    let step = "  - tools: [{name: bash, input: {command: echo hi}}]\n";
+    let steps = step.repeat(usize::try_from(tools).unwrap_or_default());
+    std::fs::write(
+        dir.join("script.yaml"),
+        format!("turns:\n{steps}  - text: Done.\n"),
+    )
+    .map_err(unwritable)?;
+    let folder = dir.to_path_buf();
+    let agent = Agent::new("bench", move |cx: &mut Render| {
+        cx.model("scripted/script.yaml");
+        cx.definition().dir = Some(folder.clone());
+        "Answer."
+    });
+    let agent = agent.map_err(|error| Error::failure("internal_error", error.to_string(), ""))?;
+    Ok(Bowline::open(dir.join("data"))?.agent(agent).start())
+}
+
+/// Takes so many turns, spread over so many conversations.
+async fn burst(service: &Service, conversations: u64, turns: u64) -> Result<(), Error> {
+    let width = usize::try_from(conversations).unwrap_or(usize::MAX);
+    let one = |id: u64| async move {
+        let id = id.to_string();
+        for _ in 0..turns / conversations {
+            service.ask("bench", &id, Outgoing::user("Go.")).await?;
+        }
+        Ok::<(), Error>(())
+    };
+    stream::iter(0..conversations)
+        .map(one)
+        .buffer_unordered(width)
+        .try_collect::<()>()
+        .await
+}
+
+async fn measured(
+    service: &Service,
+    what: String,
+    conversations: u64,
+    turns: u64,
+) -> Result<Row, Error> {
+    let turns = (turns / conversations).max(1) * conversations;
+    let flushes = service.store().metrics().flushes;
+    let (cpu, written, began) = (cpu_ms(), written_kib(), Instant::now());
+    burst(service, conversations, turns).await?;
+    let each = 1.0 / turns as f64;
+    Ok(Row {
+        what,
+        turns,
+        cpu_ms: (cpu_ms() - cpu) * each,
+        wall_ms: began.elapsed().as_secs_f64() * 1_000.0 * each,
+        flushes: (service.store().metrics().flushes - flushes) as f64 * each,
+        written_kib: (written_kib() - written) * each,
+    })
+}
+
+/// CPU time of this process so far, to 10 ms.
+fn cpu_ms() -> f64 {
+    let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else {
+        return 0.0;
+    };
+    // The name of the program may hold spaces; the numbers follow its closing bracket. Fields 14 and
+    // 15 of proc(5) are user and system time in ticks of 10 ms.
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let ticks = |at: usize| {
+        fields
+            .get(at)
+            .and_then(|field| field.parse::<f64>().ok())
+            .unwrap_or(0.0)
+    };
+    (ticks(11) + ticks(12)) * 10.0
+}
+
+fn written_kib() -> f64 {
+    let Ok(io) = std::fs::read_to_string("/proc/self/io") else {
+        return 0.0;
+    };
+    let line = io
+        .lines()
+        .find_map(|line| line.strip_prefix("write_bytes: "));
+    line.and_then(|bytes| bytes.parse::<f64>().ok())
+        .unwrap_or(0.0)
+        / 1024.0
+}

@@ -1,0 +1,276 @@
+//! What must hold when a world has come to rest.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use bowline_runtime::{
+    Outcome, kind,
+    submission::{self, Settled},
+};
+use bowline_store::{ActorId, Seq, Store, StoredRecord};
+
+use super::{
+    journal::Event,
+    program::{ANSWER, CLOSED, INPUT, STEP, number},
+    world::{KIND, Summary},
+};
+
+/// Every submission that a client was told of, once, in order.
+pub fn acknowledged(events: &[Event]) -> Vec<(ActorId, String)> {
+    let mut seen = HashSet::new();
+    let told = events.iter().filter_map(|event| match event {
+        Event::Acknowledged {
+            actor, submission, ..
+        } => Some((actor.clone(), submission.clone())),
+        _ => None,
+    });
+    told.filter(|one| seen.insert(one.clone())).collect()
+}
+
+/// The figures of a world.
+pub fn summary(events: &[Event]) -> Summary {
+    let count = |is: fn(&Event) -> bool| events.iter().filter(|event| is(event)).count();
+    let mut hasher = DefaultHasher::new();
+    format!("{events:?}").hash(&mut hasher);
+    Summary {
+        commits: count(|event| matches!(event, Event::Committed { .. })),
+        processes: count(|event| matches!(event, Event::Started { .. })),
+        acknowledged: acknowledged(events).len(),
+        fingerprint: hasher.finish(),
+    }
+}
+
+/// Checks every property.
+///
+/// # Errors
+///
+/// One line that says which property does not hold.
+pub async fn all(events: &[Event], truth: &dyn Store, rivals: bool) -> Result<(), String> {
+    one_writer(events)?;
+    if !rivals {
+        no_step_again(events)?;
+    }
+    let told = acknowledged(events);
+    let failed = |error: bowline_store::StoreError| format!("the store cannot be read: {error}");
+    for actor in truth
+        .actors(KIND, None, None, usize::MAX)
+        .await
+        .map_err(failed)?
+    {
+        let records = truth.read(&actor, 0, usize::MAX).await.map_err(failed)?;
+        let open = submission::open(truth, &actor).await.map_err(failed)?;
+        if let Some(open) = open.first() {
+            return Err(format!("{} of {actor} is still open", open.id));
+        }
+        let history = History::read(&records)?;
+        history.check(&actor)?;
+        in_order(events, &actor, &history)?;
+        for (id, settled) in &history.settled {
+            let row = submission::settled(truth, &actor, id)
+                .await
+                .map_err(failed)?;
+            if row.as_ref() != Some(settled) {
+                return Err(format!("the row of {id} does not say what its record says"));
+            }
+        }
+        for (_, id) in told.iter().filter(|(of, _)| *of == actor) {
+            if !history.settled.contains_key(id) {
+                return Err(format!(
+                    "{id} of {actor} was acknowledged and never settled"
+                ));
+            }
+        }
+    }
+    truth.verify().await.map_err(failed)
+}
+
+/// Says what is still open, or due, in a world that should be at rest.
+pub async fn unsettled(truth: &dyn Store) -> String {
+    let mut text = "something was admitted and never settled:".to_owned();
+    for actor in truth
+        .actors(KIND, None, None, usize::MAX)
+        .await
+        .unwrap_or_default()
+    {
+        let open = submission::open(truth, &actor).await.unwrap_or_default();
+        if let Ok(Some(head)) = truth.head(&actor).await
+            && head.wake.is_some()
+        {
+            let open: Vec<_> = open
+                .iter()
+                .map(|open| (&open.id, &open.state, &open.payload))
+                .collect();
+            text.push_str(&format!(
+                " {actor} at {} is due at {:?} with {open:?} open;",
+                head.seq, head.wake
+            ));
+        }
+    }
+    text
+}
+
+/// No two commits of an actor hold the same sequence, and no older epoch follows a newer one.
+fn one_writer(events: &[Event]) -> Result<(), String> {
+    let mut heads: HashMap<&ActorId, (Seq, u64)> = HashMap::new();
+    for event in events {
+        let Event::Committed {
+            actor,
+            epoch,
+            before,
+            after,
+            ..
+        } = event
+        else {
+            continue;
+        };
+        let (seq, newest) = heads.entry(actor).or_insert((0, 0));
+        if before != seq || epoch < newest {
+            return Err(format!(
+                "{actor}: a batch of epoch {epoch} after {before} landed on {seq} of epoch {newest}"
+            ));
+        }
+        (*seq, *newest) = (*after, *epoch);
+    }
+    Ok(())
+}
+
+/// A step whose commit is durable is never done again.
+fn no_step_again(events: &[Event]) -> Result<(), String> {
+    let mut durable = HashSet::new();
+    for event in events {
+        match event {
+            Event::Committed { actor, steps, .. } => {
+                durable.extend(
+                    steps
+                        .iter()
+                        .map(|(submission, step)| (actor, submission, *step)),
+                );
+            }
+            Event::Executed {
+                actor,
+                submission,
+                step,
+            } if durable.contains(&(actor, submission, *step)) => {
+                return Err(format!(
+                    "step {step} of {submission} was done again after it was durable"
+                ));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What was acknowledged before another was sent comes before it.
+fn in_order(events: &[Event], actor: &ActorId, history: &History) -> Result<(), String> {
+    let sent: HashMap<usize, usize> = (0..)
+        .zip(events)
+        .filter_map(|(at, event)| match event {
+            Event::Sent { call } => Some((*call, at)),
+            _ => None,
+        })
+        .collect();
+    let fresh: Vec<_> = (0..)
+        .zip(events)
+        .filter_map(|(at, event): (usize, _)| match event {
+            Event::Acknowledged {
+                call,
+                actor: of,
+                submission,
+                deduplicated: false,
+            } if of == actor => Some((sent.get(call).copied().unwrap_or(at), at, submission)),
+            _ => None,
+        })
+        .collect();
+    for (_, told, first) in &fresh {
+        for (began, _, second) in fresh.iter().filter(|(began, ..)| began > told) {
+            if let (Some(first_at), Some(second_at)) =
+                (history.inputs.get(*first), history.inputs.get(*second))
+                && first_at > second_at
+            {
+                return Err(format!(
+                    "{second} (sent at {began}) went before {first} (told at {told})"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct History {
+    inputs: BTreeMap<String, Seq>,
+    steps: BTreeMap<String, BTreeSet<u32>>,
+    answered: BTreeSet<String>,
+    closed: BTreeSet<String>,
+    settled: BTreeMap<String, Settled>,
+}
+
+impl History {
+    fn read(records: &[StoredRecord]) -> Result<Self, String> {
+        let mut history = Self::default();
+        for stored in records {
+            let Some(id) = stored.record.submission.clone() else {
+                continue;
+            };
+            if history.settled.contains_key(&id) {
+                let of = stored.record.kind;
+                return Err(format!(
+                    "a record of kind {of} of {id} after its settlement, or a second settlement"
+                ));
+            }
+            let first = match stored.record.kind {
+                INPUT => history.inputs.insert(id.clone(), stored.seq).is_none(),
+                STEP => {
+                    let number = number(stored).map_err(|error| error.to_string())?;
+                    history.steps.entry(id.clone()).or_default().insert(number)
+                }
+                ANSWER => history.answered.insert(id.clone()),
+                CLOSED => history.closed.insert(id.clone()),
+                kind::SUBMISSION_SETTLED => {
+                    let settled = serde_json::from_slice(&stored.record.body)
+                        .map_err(|error| error.to_string())?;
+                    history.settled.insert(id.clone(), settled).is_none()
+                }
+                _ => true,
+            };
+            if !first {
+                return Err(format!(
+                    "a second record of kind {} of {id}",
+                    stored.record.kind
+                ));
+            }
+        }
+        Ok(history)
+    }
+
+    fn check(&self, actor: &ActorId) -> Result<(), String> {
+        for (id, settled) in &self.settled {
+            let host = settled.answered_by_submission_id.as_ref().unwrap_or(id);
+            let of_host = self.settled.get(host).map(|settled| settled.outcome);
+            if host != id && of_host.is_some_and(|outcome| outcome != settled.outcome) {
+                return Err(format!(
+                    "{id} of {actor} joined {host} and ended in another way"
+                ));
+            }
+            let answered = self.answered.contains(host);
+            if (settled.outcome == Outcome::Completed) != answered {
+                return Err(format!(
+                    "{id} of {actor} ended as {:?}, answered: {answered}",
+                    settled.outcome
+                ));
+            }
+            if self.closed.contains(id) && settled.outcome == Outcome::Completed {
+                return Err(format!(
+                    "{id} of {actor} was closed without an answer and completed"
+                ));
+            }
+            if settled.outcome == Outcome::Completed && !self.inputs.contains_key(id) {
+                return Err(format!("{id} of {actor} completed without its input"));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! What happened in a simulated world, in the order in which it happened.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bowline_store::{ActorId, Epoch, Seq};
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A process began.
+    Started {
+        /// Its number.
+        process: usize,
+    },
+    /// A process ended: killed, drained, or its store died under it.
+    Ended {
+        /// Its number.
+        process: usize,
+    },
+    /// A client began to send a submission.
+    Sent {
+        /// Numbers the sends.
+        call: usize,
+    },
+    /// A client was told that its submission is durable.
+    Acknowledged {
+        /// Which send.
+        call: usize,
+        /// The actor.
+        actor: ActorId,
+        /// The submission.
+        submission: String,
+        /// True when the key had been admitted before.
+        deduplicated: bool,
+    },
+    /// A program did a step, before its commit.
+    Executed {
+        /// The actor.
+        actor: ActorId,
+        /// The submission.
+        submission: String,
+        /// The step, from 0.
+        step: u32,
+    },
+    /// A batch became durable.
+    Committed {
+        /// The actor.
+        actor: ActorId,
+        /// The writer's epoch.
+        epoch: Epoch,
+        /// The actor's last sequence before.
+        before: Seq,
+        /// The actor's last sequence after.
+        after: Seq,
+        /// The steps that it holds: submission and number.
+        steps: Vec<(String, u32)>,
+    },
+}
+
+/// The events of one world. Cheap to share behind an `Arc`.
+#[derive(Debug, Default)]
+pub struct Journal(Mutex<Vec<Event>>);
+
+impl Journal {
+    /// Adds an event.
+    pub fn push(&self, event: Event) {
+        self.lock().push(event);
+    }
+
+    /// Everything so far.
+    pub fn events(&self) -> Vec<Event> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,298 @@
+//! A small program with every way to end, and a history that can be checked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bowline_runtime::{
+    Attempt, Bounds, Closing, Failure, Finish, Halt, Instance, Program, Progress, Step, Submission,
+};
+use bowline_store::{ActorId, Store, StoreError, StoredRecord};
+use serde::{Deserialize, Serialize};
+
+use super::journal::{Event, Journal};
+
+/// The input of a submission is part of the history.
+pub const INPUT: u16 = 60_001;
+/// One step was done. Body: its number, from 0.
+pub const STEP: u16 = 60_002;
+/// The answer is complete.
+pub const ANSWER: u16 = 60_003;
+/// The submission was closed without an answer.
+pub const CLOSED: u16 = 60_004;
+
+/// What one submission does: the payload.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Steps, one commit each.
+    pub steps: u32,
+    /// Milliseconds that each step takes before it is done.
+    #[serde(default)]
+    pub pause: u64,
+    /// What happens after the last step.
+    pub end: End,
+    /// Takes in what waits, after each step.
+    #[serde(default)]
+    pub join: bool,
+}
+
+impl Plan {
+    /// Completes after this many steps.
+    pub fn steps(steps: u32) -> Self {
+        Self::ending(steps, End::Complete)
+    }
+
+    /// Ends in a given way after this many steps.
+    pub fn ending(steps: u32, end: End) -> Self {
+        Self {
+            steps,
+            pause: 0,
+            end,
+            join: false,
+        }
+    }
+
+    /// Each step takes so long.
+    #[must_use]
+    pub fn pausing(mut self, pause: Duration) -> Self {
+        self.pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        self
+    }
+
+    /// Takes in what waits, after each step.
+    #[must_use]
+    pub fn joining(mut self) -> Self {
+        self.join = true;
+        self
+    }
+
+    /// As a payload.
+    pub fn payload(&self) -> serde_json::Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+}
+
+/// What happens after the last step of a [`Plan`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// The answer lands with the settlement.
+    Complete,
+    /// The answer lands in a commit of its own; the settlement follows.
+    CompleteInTwo,
+    /// It fails.
+    Fail,
+    /// It panics, each time.
+    Panic,
+    /// It panics in its first attempt, and completes in the next.
+    PanicOnce,
+    /// It goes on until it is cancelled.
+    Hold,
+    /// It goes on for ever, and does not listen.
+    Deaf,
+}
+
+/// The program: it works through the [`Plan`] of each submission.
+#[derive(Debug)]
+pub struct Planned {
+    /// Where steps are written down when they are done, before their commit.
+    pub journal: Arc<Journal>,
+    /// Bounds of each submission.
+    pub bounds: Bounds,
+}
+
+impl Planned {
+    /// With default bounds.
+    pub fn new(journal: Arc<Journal>) -> Arc<Self> {
+        Arc::new(Self {
+            journal,
+            bounds: Bounds::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Program for Planned {
+    async fn open(
+        &self,
+        actor: &ActorId,
+        store: &Arc<dyn Store>,
+    ) -> Result<Box<dyn Instance>, Failure> {
+        let records = store.read(actor, 0, usize::MAX).await;
+        let records = records.map_err(|error| Failure::new(error.code(), error.to_string(), ""))?;
+        let mut history = History {
+            journal: self.journal.clone(),
+            known: BTreeMap::new(),
+        };
+        history
+            .apply(&records)
+            .map_err(|error| Failure::new(error.code(), error.to_string(), ""))?;
+        Ok(Box::new(history))
+    }
+
+    fn bounds(&self, _actor: &ActorId) -> Bounds {
+        self.bounds
+    }
+}
+
+#[derive(Debug)]
+struct History {
+    journal: Arc<Journal>,
+    known: BTreeMap<String, Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    steps: BTreeSet<u32>,
+    answered: bool,
+}
+
+fn record(step: &mut Step, kind: u16, submission: &str, at: bowline_store::Timestamp, body: u32) {
+    step.record(kind, at, &body).submission = Some(submission.to_owned());
+}
+
+#[async_trait]
+impl Instance for History {
+    fn accept(&mut self, submission: &Submission) -> Step {
+        let mut step = Step::new();
+        record(&mut step, INPUT, &submission.id, submission.accepted_at, 0);
+        step
+    }
+
+    fn apply(&mut self, records: &[StoredRecord]) -> Result<(), StoreError> {
+        for stored in records {
+            let Some(id) = &stored.record.submission else {
+                continue;
+            };
+            let known = self.known.entry(id.clone());
+            match stored.record.kind {
+                INPUT => drop(known.or_default()),
+                STEP => {
+                    let number = number(stored)?;
+                    known.or_default().steps.insert(number);
+                }
+                ANSWER => known.or_default().answered = true,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn progress(&self, submission: &Submission) -> Progress {
+        match self.known.get(&submission.id) {
+            None => Progress::Absent,
+            Some(known) if known.answered => Progress::Completed,
+            Some(_) => Progress::Interrupted,
+        }
+    }
+
+    async fn repair(&mut self, _submission: &Submission) -> Result<Step, StoreError> {
+        Ok(Step::new())
+    }
+
+    async fn run(&mut self, attempt: &mut Attempt) -> Finish {
+        match self.work(attempt).await {
+            Ok(finish) => finish,
+            Err(halt) => Finish::Halted(halt),
+        }
+    }
+
+    fn close(&mut self, submission: &Submission, _closing: &Closing) -> Step {
+        let mut step = Step::new();
+        record(&mut step, CLOSED, &submission.id, submission.accepted_at, 0);
+        step
+    }
+}
+
+impl History {
+    async fn work(&mut self, attempt: &Attempt) -> Result<Finish, Halt> {
+        let submission = attempt.submission().clone();
+        let Ok(plan) = serde_json::from_value::<Plan>(submission.payload.clone()) else {
+            return Ok(Finish::Failed(Failure::new(
+                "plan_invalid",
+                "the payload is not a plan",
+                "",
+            )));
+        };
+        for number in 0..plan.steps {
+            if self
+                .known
+                .get(&submission.id)
+                .is_some_and(|known| known.steps.contains(&number))
+            {
+                continue;
+            }
+            let pause = tokio::time::sleep(Duration::from_millis(plan.pause));
+            tokio::select! {
+                biased;
+                () = attempt.cancel().cancelled() => return Ok(Finish::Cancelled),
+                () = pause, if plan.pause > 0 => {}
+                () = std::future::ready(()), if plan.pause == 0 => {}
+            }
+            self.journal.push(Event::Executed {
+                actor: attempt.actor().clone(),
+                submission: submission.id.clone(),
+                step: number,
+            });
+            let mut step = Step::new();
+            record(&mut step, STEP, &submission.id, attempt.now(), number);
+            let joined = if plan.join {
+                attempt.waiting().await?
+            } else {
+                Vec::new()
+            };
+            for one in &joined {
+                record(&mut step, INPUT, &one.id, attempt.now(), 0);
+            }
+            let records = attempt.commit_joining(step, &joined).await?;
+            let applied = self.apply(&records);
+            if let Err(error) = applied {
+                return Ok(Finish::Failed(Failure::new(
+                    error.code(),
+                    error.to_string(),
+                    "",
+                )));
+            }
+        }
+        self.end(attempt, plan.end).await
+    }
+
+    async fn end(&mut self, attempt: &Attempt, end: End) -> Result<Finish, Halt> {
+        let submission = attempt.submission();
+        let mut answer = Step::new();
+        record(&mut answer, ANSWER, &submission.id, attempt.now(), 0);
+        match end {
+            End::Complete => Ok(Finish::Completed(answer)),
+            End::CompleteInTwo => {
+                attempt.commit(answer).await?;
+                Ok(Finish::Completed(Step::new()))
+            }
+            End::Fail => Ok(Finish::Failed(Failure::new(
+                "planned",
+                "it was planned to fail",
+                "",
+            ))),
+            End::PanicOnce if submission.attempts > 1 => Ok(Finish::Completed(answer)),
+            // A panic without the report on stderr.
+            End::Panic | End::PanicOnce => std::panic::resume_unwind(Box::new("a planned panic")),
+            End::Hold => {
+                attempt.cancel().cancelled().await;
+                Ok(Finish::Cancelled)
+            }
+            End::Deaf => std::future::pending().await,
+        }
+    }
+}
+
+/// The number of a [`STEP`] record.
+///
+/// # Errors
+///
+/// When the body is not a number.
+pub fn number(stored: &StoredRecord) -> Result<u32, StoreError> {
+    serde_json::from_slice(&stored.record.body)
+        .map_err(|error| StoreError::Corrupt(format!("a step record does not decode: {error}")))
+}

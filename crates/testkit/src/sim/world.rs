@@ -1,0 +1,293 @@
+//! Clients, processes, kills, drains and restarts that one seed decides.
+
+use std::{sync::Arc, time::Duration};
+
+use bowline_runtime::{NewSubmission, Program, Random, Runtime, RuntimeOptions, Sources};
+use bowline_store::{ActorId, MemoryStore, Store};
+use tokio::task::JoinSet;
+
+use super::{
+    check, clock,
+    journal::{Event, Journal},
+    program::{End, Plan, Planned},
+    store::{ProcessStore, Rates},
+};
+use crate::seeded::SeededRandom;
+
+/// Kind of the simulated actors.
+pub const KIND: &str = "planned";
+/// Longest simulated time until everything that was admitted has settled after the last fault.
+/// Each deaf submission takes an hour and a minute, one after the other.
+const SETTLE_WITHIN: Duration = Duration::from_secs(1_000 * 3_600);
+
+/// How many of its last events a broken world shows.
+const LAST: usize = 30;
+
+/// What a world did, for the figures of a run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Batches that became durable.
+    pub commits: usize,
+    /// Processes that were started.
+    pub processes: usize,
+    /// Submissions that were acknowledged.
+    pub acknowledged: usize,
+    /// A fingerprint of everything that happened: the same seed gives the same.
+    pub fingerprint: u64,
+}
+
+/// Lives through the world of a seed and checks what is left of it.
+///
+/// # Errors
+///
+/// A line that says which property does not hold, then the last events.
+pub fn run(seed: u64) -> Result<Summary, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let _inside = runtime.enter();
+    let world = World::new(seed);
+    let journal = world.journal.clone();
+    let outcome = runtime.block_on(world.live());
+    runtime.shutdown_background();
+    outcome.map_err(|broken| {
+        let events = journal.events();
+        let last = events.iter().skip(events.len().saturating_sub(LAST));
+        last.fold(broken, |text, event| format!("{text}\n  {event:?}"))
+    })
+}
+
+struct World {
+    random: Arc<SeededRandom>,
+    journal: Arc<Journal>,
+    truth: Arc<MemoryStore>,
+    sources: Sources,
+    rates: Rates,
+    idle: Duration,
+    actors: u64,
+    /// Two processes at once, each of which thinks that it is alone.
+    rivals: bool,
+    processes: Vec<Process>,
+    started: usize,
+    calls: usize,
+    clients: JoinSet<()>,
+}
+
+#[derive(Clone)]
+struct Process {
+    number: usize,
+    store: Arc<ProcessStore>,
+    runtime: Runtime,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let random = SeededRandom::new(seed);
+        let maybe = |one_of: u64| (random.next().is_multiple_of(2)).then_some(one_of);
+        let rates = Rates {
+            die_before: maybe(25),
+            die_after: maybe(25),
+            lost: maybe(40),
+            full: maybe(30),
+            slow: maybe(10),
+        };
+        Self {
+            rates,
+            idle: Duration::from_secs([0, 1, 60][usize::try_from(random.next() % 3).unwrap_or(0)]),
+            actors: random.next() % 3 + 1,
+            rivals: random.next().is_multiple_of(4),
+            journal: Arc::default(),
+            truth: Arc::new(MemoryStore::new()),
+            sources: clock::sources(random.next()),
+            random,
+            processes: Vec::new(),
+            started: 0,
+            calls: 0,
+            clients: JoinSet::new(),
+        }
+    }
+
+    async fn live(mut self) -> Result<Summary, String> {
+        for _ in 0..self.random.next() % 30 + 5 {
+            self.keep_processes().await;
+            self.act().await;
+        }
+        for process in std::mem::take(&mut self.processes) {
+            self.kill(&process);
+        }
+        while self.clients.join_next().await.is_some() {}
+        self.rates = Rates::NONE;
+        let last = self.start().await;
+        let open = check::acknowledged(&self.journal.events());
+        for (actor, submission) in open {
+            let settled =
+                tokio::time::timeout(SETTLE_WITHIN, last.runtime.settled(&actor, &submission))
+                    .await;
+            settled
+                .map_err(|_| format!("{submission} of {actor} never settled"))?
+                .map_err(|error| {
+                    format!("{submission} of {actor} was acknowledged, then lost: {error}")
+                })?;
+        }
+        if !self.quiet().await {
+            return Err(check::unsettled(&*self.truth).await);
+        }
+        if !last.runtime.drain(Duration::from_secs(60)).await {
+            return Err("the last process did not drain".to_owned());
+        }
+        let events = self.journal.events();
+        check::all(&events, &*self.truth, self.rivals).await?;
+        Ok(check::summary(&events))
+    }
+
+    /// Waits until no actor has anything to go on with: also what nobody was told of settles.
+    async fn quiet(&self) -> bool {
+        let deadline = tokio::time::Instant::now() + SETTLE_WITHIN;
+        while tokio::time::Instant::now() < deadline {
+            if matches!(self.truth.next_wake().await, Ok(None)) {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_secs(600)).await;
+        }
+        false
+    }
+
+    /// Starts what died, as a supervisor would.
+    async fn keep_processes(&mut self) {
+        let (dead, alive): (Vec<_>, Vec<_>) = std::mem::take(&mut self.processes)
+            .into_iter()
+            .partition(|process| process.store.is_dead());
+        self.processes = alive;
+        for process in dead {
+            self.journal.push(Event::Ended {
+                process: process.number,
+            });
+        }
+        let wanted = if self.rivals { 2 } else { 1 };
+        while self.processes.len() < wanted {
+            let process = self.start().await;
+            self.processes.push(process);
+        }
+    }
+
+    async fn start(&mut self) -> Process {
+        let store = ProcessStore::new(
+            self.truth.clone(),
+            self.journal.clone(),
+            self.random.clone(),
+            self.rates,
+        );
+        let program: Arc<dyn Program> = Planned::new(self.journal.clone());
+        let options = RuntimeOptions { idle: self.idle };
+        let programs = [(KIND.to_owned(), program)];
+        let runtime = Runtime::new(store.clone(), self.sources.clone(), options, programs);
+        self.started += 1;
+        self.journal.push(Event::Started {
+            process: self.started,
+        });
+        // May die on the way; then the next one is started.
+        let _ = runtime.resume().await;
+        Process {
+            number: self.started,
+            store,
+            runtime,
+        }
+    }
+
+    fn kill(&self, process: &Process) {
+        process.store.kill();
+        self.journal.push(Event::Ended {
+            process: process.number,
+        });
+    }
+
+    async fn act(&mut self) {
+        let process = self.processes[self.below(self.processes.len())].clone();
+        match self.random.next() % 12 {
+            0..=5 => self.submit(&process),
+            6 => {
+                let actor = self.actor();
+                let known = check::acknowledged(&self.journal.events());
+                let known: Vec<_> = known.into_iter().filter(|(of, _)| *of == actor).collect();
+                let one = (!known.is_empty()).then(|| known[self.below(known.len())].1.clone());
+                let one = one.filter(|_| self.random.next().is_multiple_of(2));
+                self.clients.spawn(async move {
+                    let _ = process.runtime.abort(&actor, one.as_deref()).await;
+                });
+            }
+            7 => self.kill(&process),
+            8 => {
+                // In good order, as after SIGTERM.
+                process.runtime.drain(Duration::from_secs(5)).await;
+                self.kill(&process);
+            }
+            9 => tokio::time::sleep(Duration::from_millis(self.random.next() % 10_000)).await,
+            10 => tokio::time::sleep(Duration::from_secs(self.random.next() % 7_200)).await,
+            _ => {
+                for _ in 0..self.random.next() % 20 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+    }
+
+    fn submit(&mut self, process: &Process) {
+        self.calls += 1;
+        let (call, actor, journal) = (self.calls, self.actor(), self.journal.clone());
+        let key = self
+            .random
+            .next()
+            .is_multiple_of(3)
+            .then(|| format!("key-{}", self.random.next() % 4));
+        let new = NewSubmission {
+            payload: self.plan().payload(),
+            key,
+            blobs: Vec::new(),
+        };
+        let runtime = process.runtime.clone();
+        self.clients.spawn(async move {
+            journal.push(Event::Sent { call });
+            if let Ok(receipt) = runtime.submit(&actor, new).await {
+                let (submission, deduplicated) = (receipt.submission_id, receipt.deduplicated);
+                journal.push(Event::Acknowledged {
+                    call,
+                    actor,
+                    submission,
+                    deduplicated,
+                });
+            }
+        });
+    }
+
+    fn plan(&self) -> Plan {
+        let end = match self.random.next() % 16 {
+            0..=6 => End::Complete,
+            7..=9 => End::CompleteInTwo,
+            10 => End::Fail,
+            11 => End::Panic,
+            12 => End::PanicOnce,
+            13 | 14 => End::Hold,
+            _ => End::Deaf,
+        };
+        Plan {
+            steps: u32::try_from(self.random.next() % 4).unwrap_or(0),
+            pause: [0, 0, 100, 60_000][self.below(4)],
+            end,
+            join: self.random.next().is_multiple_of(3),
+        }
+    }
+
+    fn actor(&self) -> ActorId {
+        ActorId::new(
+            KIND,
+            "simulated",
+            &format!("{}", self.random.next() % self.actors),
+        )
+    }
+
+    fn below(&self, bound: usize) -> usize {
+        usize::try_from(self.random.next() % bound.max(1) as u64).unwrap_or(0)
+    }
+}
