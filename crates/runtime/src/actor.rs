@@ -4,7 +4,7 @@
 //! its steps over; the mailbox task enforces deadlines, takes new submissions and settles.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -12,9 +12,9 @@ use std::{
 use bowline_store::{ActorId, Batch, Blob, BlobId, CommitError, Epoch, Seq, Store, StoredRecord, Timestamp, Wake};
 use tokio::{
     sync::{mpsc, oneshot},
-    task::JoinHandle,
+    task::JoinError,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     attempt::Attempt,
@@ -74,7 +74,8 @@ pub(crate) struct Actor {
     /// Here while no attempt runs.
     instance: Option<Box<dyn Instance>>,
     running: Option<Running>,
-    waiters: HashMap<String, Vec<Reply<Settled>>>,
+    /// In order, so that a simulation can replay it.
+    waiters: BTreeMap<String, Vec<Reply<Settled>>>,
     stopping: bool,
 }
 
@@ -89,7 +90,8 @@ struct Position {
 struct Running {
     submission: String,
     attempt: String,
-    task: JoinHandle<(Box<dyn Instance>, Finish)>,
+    /// Ends with the actor, however the actor ends.
+    task: AbortOnDropHandle<(Box<dyn Instance>, Finish)>,
     cancel: CancellationToken,
     deadline: Timestamp,
     /// Set when the attempt was told to stop: why, and when it is ended by force.
@@ -110,7 +112,7 @@ impl Actor {
             next_number,
             instance: None,
             running: None,
-            waiters: HashMap::new(),
+            waiters: BTreeMap::new(),
             stopping: false,
             parts,
         })
@@ -119,6 +121,8 @@ impl Actor {
     /// Works until the actor is idle for long enough, is stopped, or cannot go on.
     pub(crate) async fn work(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), RuntimeError> {
         loop {
+            // Before the mailbox is looked at, so that one that never empties cannot put it off.
+            self.enforce_deadline().await?;
             if self.running.is_none() {
                 if self.stopping {
                     return Ok(());
@@ -137,7 +141,6 @@ impl Actor {
                     if self.running.is_none() {
                         return Ok(());
                     }
-                    self.enforce_deadline().await?;
                 }
             }
         }
@@ -145,10 +148,8 @@ impl Actor {
 
     /// Tells everybody who waits that the actor cannot go on.
     pub(crate) fn fail_waiters(&mut self, error: &RuntimeError) {
-        if let Some(running) = self.running.take() {
-            running.task.abort();
-        }
-        for reply in self.waiters.drain().flat_map(|(_, replies)| replies) {
+        self.running = None;
+        for reply in std::mem::take(&mut self.waiters).into_values().flatten() {
             let _ = reply.send(Err(error.clone()));
         }
     }
@@ -237,6 +238,7 @@ impl Actor {
             state: State::Queued,
             attempts: 0,
             deadline: None,
+            after_seq: 0,
             abort_requested_at: None,
         };
         self.next_number += 1;
@@ -245,6 +247,7 @@ impl Actor {
         } else {
             let mut step = Step { blobs: new.blobs, ..Step::new() };
             put(&mut step, &submission);
+            self.note(&mut step, "queued");
             self.commit(step, Wake::Keep).await?;
             self.queue.push_back(submission);
         }
@@ -287,6 +290,7 @@ impl Actor {
         }
         let found = self.queue.iter().any(|open| target.is_none_or(|id| open.id == id));
         if !step.is_empty() {
+            self.note(&mut step, "abort requested");
             self.commit(step, Wake::Keep).await?;
             for (index, open) in changed {
                 self.queue[index] = open;
@@ -324,6 +328,7 @@ impl Actor {
     async fn begin(&mut self, mut submission: Submission, blobs: Vec<Blob>) -> Result<(), RuntimeError> {
         let now = self.parts.sources.now();
         submission.deadline.get_or_insert(now.after(self.bounds.wall));
+        submission.after_seq = self.position.seq;
         let mut instance = self.take_instance().await?;
         let mut step = instance.accept(&submission);
         step.blobs.extend(blobs);
@@ -406,17 +411,17 @@ impl Actor {
             store: self.parts.store.clone(),
             sources: self.parts.sources.clone(),
         };
-        let task = tokio::spawn(async move {
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
             let finish = instance.run(&mut handle).await;
             (instance, finish)
-        });
+        }));
         let deadline = submission.deadline.unwrap_or_else(|| self.parts.sources.now().after(self.bounds.wall));
         self.running = Some(Running { submission: submission.id, attempt, task, cancel, deadline, ending: None });
     }
 
     async fn finished(
         &mut self,
-        result: Result<(Box<dyn Instance>, Finish), tokio::task::JoinError>,
+        result: Result<(Box<dyn Instance>, Finish), JoinError>,
     ) -> Result<(), RuntimeError> {
         let Some(running) = self.running.take() else { return Ok(()) };
         let Some(submission) = self.queue.iter().find(|open| open.id == running.submission).cloned() else {
@@ -447,6 +452,7 @@ impl Actor {
         submission.attempts = submission.attempts.saturating_sub(1);
         let mut step = Step::new();
         put(&mut step, &submission);
+        self.note(&mut step, "attempt released");
         self.commit(step, Wake::Keep).await?;
         if let Some(open) = self.queue.iter_mut().find(|open| open.id == submission.id) {
             *open = submission;
@@ -459,6 +465,10 @@ impl Actor {
         let now = self.parts.sources.now();
         let grace = self.bounds.grace;
         let Some(running) = &mut self.running else { return Ok(()) };
+        if running.task.is_finished() {
+            // Completed work wins, also when it is late.
+            return Ok(());
+        }
         match &running.ending {
             None if now >= running.deadline => end(running, Closing::Failed(timed_out()), now.after(grace)),
             Some((_, force)) if now >= *force => {
@@ -518,6 +528,7 @@ impl Actor {
                 error: error.clone(),
                 answered_by_submission_id: (open.id != submission.id).then(|| submission.id.clone()),
                 digest: open.digest.clone(),
+                after_seq: open.after_seq,
                 accepted_at: open.accepted_at,
                 settled_at: now,
             };
@@ -570,9 +581,14 @@ impl Actor {
         Ok(records)
     }
 
+    /// The record of rows that change with nothing else to tell.
+    fn note(&self, step: &mut Step, change: &str) {
+        step.record(kind::ACTOR_OPENED, self.parts.sources.now(), &serde_json::json!({ "change": change }));
+    }
+
     async fn commit(&mut self, mut step: Step, wake: Wake) -> Result<Vec<StoredRecord>, CommitError> {
         if !self.position.claimed && step.records.is_empty() {
-            step.record(kind::ACTOR_OPENED, self.parts.sources.now(), &serde_json::json!({}));
+            self.note(&mut step, "opened");
         }
         let mut batch = Batch::new(self.parts.id.clone(), self.position.epoch, self.position.seq);
         batch.records.clone_from(&step.records);
@@ -592,7 +608,7 @@ impl Actor {
 
 async fn finished(
     running: &mut Option<Running>,
-) -> Result<(Box<dyn Instance>, Finish), tokio::task::JoinError> {
+) -> Result<(Box<dyn Instance>, Finish), JoinError> {
     match running {
         Some(running) => (&mut running.task).await,
         None => std::future::pending().await,

@@ -60,8 +60,17 @@ impl RuntimeError {
             | Self::QueueFull
             | Self::UnknownSubmission(_)
             | Self::UnknownKind(_)
-            | Self::Program(_) => false,
-            Self::Stopped | Self::Commit(_) | Self::Store(_) => true,
+            | Self::Program(_)
+            // Nothing was written, and the actor stands where it stood.
+            | Self::Commit(CommitError::Full | CommitError::Invalid(_)) => false,
+            Self::Stopped
+            | Self::Commit(
+                CommitError::Fenced { .. }
+                | CommitError::Conflict { .. }
+                | CommitError::Io(_)
+                | CommitError::Closed(_),
+            )
+            | Self::Store(_) => true,
         }
     }
 }

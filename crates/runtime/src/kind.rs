@@ -3,7 +3,9 @@
 //!
 //! 1–99 belong to the runtime, 100–199 to the conversations of agents.
 
-/// An owner opened the actor and had nothing else to write.
+/// The actor's rows changed with nothing else to tell: an owner opened it, queued a submission, noted
+/// an abort, or released an attempt. The sequence moves with every change that an owner must not
+/// miss, so that one which read the rows before it cannot take the actor over. Body: `{"change"}`.
 pub const ACTOR_OPENED: u16 = 1;
 /// An attempt at a submission began. Body: [`crate::submission::AttemptStarted`].
 pub const ATTEMPT_STARTED: u16 = 2;

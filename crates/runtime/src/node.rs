@@ -1,7 +1,7 @@
 //! A process that keeps actors alive: it wakes them, lets them sleep, and drains.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -54,7 +54,8 @@ struct Inner {
 
 #[derive(Default)]
 struct Awake {
-    actors: HashMap<ActorId, mpsc::Sender<Command>>,
+    /// In order, so that a simulation can replay it.
+    actors: BTreeMap<ActorId, mpsc::Sender<Command>>,
     draining: bool,
 }
 
@@ -110,7 +111,12 @@ impl Runtime {
 
     /// Wakes an actor, so that it goes on with what is open.
     pub async fn wake(&self, actor: &ActorId) -> Result<(), RuntimeError> {
-        self.mailbox(actor)?.send(Command::Wake).await.map_err(|_| RuntimeError::Stopped)
+        for _ in 0..KNOCKS {
+            if self.mailbox(actor)?.send(Command::Wake).await.is_ok() {
+                return Ok(());
+            }
+        }
+        Err(RuntimeError::Stopped)
     }
 
     /// Wakes each actor that has something to go on with. Returns how many.
@@ -121,10 +127,15 @@ impl Runtime {
 
     async fn resume_until(&self, now: Timestamp) -> Result<usize, RuntimeError> {
         let due = self.0.store.due(now, DUE_PAGE).await?;
+        let mut woken = 0;
         for (actor, _) in &due {
-            self.wake(actor).await?;
+            // One that cannot wake here must not keep the others asleep.
+            match self.wake(actor).await {
+                Ok(()) => woken += 1,
+                Err(cause) => tracing::warn!(%actor, %cause, "an actor did not wake"),
+            }
         }
-        Ok(due.len())
+        Ok(woken)
     }
 
     /// Stops in good order: running attempts stop at their next await, without settling; what is
@@ -137,9 +148,8 @@ impl Runtime {
         };
         self.0.tasks.close();
         let stop = async {
-            for actor in actors {
-                let _ = actor.send(Command::Stop).await;
-            }
+            // Together, so that one with a full mailbox does not delay the others.
+            futures::future::join_all(actors.iter().map(|actor| actor.send(Command::Stop))).await;
             self.0.tasks.wait().await;
         };
         tokio::time::timeout(bound, stop).await.is_ok()

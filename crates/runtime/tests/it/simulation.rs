@@ -1,0 +1,43 @@
+//! Worlds of kills, faults and rivals, decided by a seed.
+
+use bowline_testkit::sim;
+
+/// `BOWLINE_SIM_SEEDS` worlds (2,000 by default, 10,000 before a release), or the one of
+/// `BOWLINE_SIM_SEED`.
+#[test]
+fn nothing_acknowledged_is_lost_or_doubled_whatever_is_killed() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("BOWLINE_SIM_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("BOWLINE_SIM_SEEDS").unwrap_or(2_000),
+    };
+    let started = std::time::Instant::now();
+    let mut total = sim::Summary::default();
+    let worlds = seeds.end - seeds.start;
+    for seed in seeds {
+        match sim::run(seed) {
+            Ok(summary) => {
+                total.commits += summary.commits;
+                total.processes += summary.processes;
+                total.acknowledged += summary.acknowledged;
+            }
+            Err(broken) => panic!(
+                "seed {seed}: {broken}\nreplay: BOWLINE_SIM_SEED={seed} cargo test -p bowline-runtime --test it simulation"
+            ),
+        }
+    }
+    println!(
+        "{worlds} worlds in {:?}: {} processes, {} submissions, {} commits",
+        started.elapsed(),
+        total.processes,
+        total.acknowledged,
+        total.commits
+    );
+}
+
+#[test]
+fn a_seed_always_gives_the_same_world() {
+    for seed in [3, 17, 42] {
+        assert_eq!(sim::run(seed), sim::run(seed), "seed {seed}");
+    }
+}
