@@ -130,6 +130,7 @@ fn every_key_that_is_built_is_read() {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn mistakes_are_named_with_line_and_next_step() {
     for (text, code, message, hint) in [
         (

@@ -17,39 +17,40 @@ use bowline_runtime::{
     Program, Receipt, Runtime, RuntimeError, RuntimeOptions, Settled, Sources, SystemRandom,
 };
 use bowline_sandbox::workspace::Workspace;
-use bowline_store::{ActorId, MemoryStore, Store, Timestamp};
+use bowline_store::{ActorId, MemoryStore, Timestamp};
 use bowline_testkit::{
     faults::{Death, DyingStore},
     seeded::SeededClock,
 };
 
 /// Where the instance of every test lives.
-pub fn instance() -> ActorId {
+pub(crate) fn instance() -> ActorId {
     actor("worker", "one")
 }
 
 /// An agent on a script, and what its outside tool was asked to do.
-pub struct Stage {
+pub(crate) struct Stage {
     dir: tempfile::TempDir,
-    pub store: Arc<MemoryStore>,
+    pub(crate) store: Arc<MemoryStore>,
     /// The effect ids with which the outside tool was called.
-    pub effects: Arc<Mutex<Vec<String>>>,
-    pub effect: Effect,
-    pub clock: Arc<SeededClock>,
+    pub(crate) effects: Arc<Mutex<Vec<String>>>,
+    pub(crate) effect: Effect,
+    pub(crate) clock: Arc<SeededClock>,
     instructions: Arc<Mutex<String>>,
     panics: Arc<AtomicU32>,
 }
 
 /// One process: what runs until the store dies.
-pub struct Process {
-    pub runtime: Runtime,
-    pub agents: Agents,
-    pub store: Arc<DyingStore>,
+pub(crate) struct Process {
+    pub(crate) runtime: Runtime,
+    pub(crate) agents: Agents,
+    pub(crate) store: Arc<DyingStore>,
 }
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Notice {
     /// What to tell.
+    #[allow(dead_code, reason = "only its schema is used")]
     text: String,
 }
 
@@ -84,7 +85,7 @@ impl tool::Tool for Outside {
 }
 
 impl Stage {
-    pub fn new(script: &str) -> Self {
+    pub(crate) fn new(script: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("script.yaml"), script).unwrap();
         Self {
@@ -98,16 +99,16 @@ impl Stage {
         }
     }
 
-    pub fn instruct(&self, text: &str) {
+    pub(crate) fn instruct(&self, text: &str) {
         text.clone_into(&mut self.instructions.lock().unwrap());
     }
 
     /// How often the tool `crash` was called.
-    pub fn panics(&self) -> u32 {
+    pub(crate) fn panics(&self) -> u32 {
         self.panics.load(Ordering::SeqCst)
     }
 
-    pub fn process(&self, death: Death) -> Process {
+    pub(crate) fn process(&self, death: Death) -> Process {
         let store = DyingStore::new(self.store.clone(), death);
         let (dir, effect, seen) = (
             self.dir.path().to_path_buf(),
@@ -132,9 +133,10 @@ impl Stage {
             });
             let panics = panics.clone();
             let crash = tool::from_fn("crash", "Crashes.", move |_: Notice| {
-                panics.fetch_add(1, Ordering::SeqCst);
+                let before = panics.fetch_add(1, Ordering::SeqCst);
                 async move {
-                    Err::<String, _>(ToolError::new(format!("{:?}", Option::<u8>::None.unwrap())))
+                    assert_eq!(before, u32::MAX, "on purpose");
+                    Ok::<_, ToolError>(String::new())
                 }
             });
             cx.tool(crash.unwrap().effect(Effect::None));
@@ -158,12 +160,12 @@ impl Stage {
         }
     }
 
-    pub async fn conversation(&self) -> Conversation {
+    pub(crate) async fn conversation(&self) -> Conversation {
         load(&*self.store, &instance()).await.unwrap()
     }
 
     /// The content of a file of the workspace, as it is stored.
-    pub async fn file(&self, path: &str) -> String {
+    pub(crate) async fn file(&self, path: &str) -> String {
         let workspace = Workspace::open(self.store.clone(), instance());
         let overlay = workspace.begin(Timestamp::default()).await.unwrap();
         match overlay.read(path).await {
@@ -174,32 +176,32 @@ impl Stage {
 }
 
 impl Process {
-    pub async fn send(&self, text: &str) -> Result<Receipt, RuntimeError> {
+    pub(crate) async fn send(&self, text: &str) -> Result<Receipt, RuntimeError> {
         self.runtime
             .submit(&instance(), Outgoing::user(text).into_submission())
             .await
     }
 
-    pub async fn send_keyed(&self, text: &str, key: &str) -> Result<Receipt, RuntimeError> {
+    pub(crate) async fn send_keyed(&self, text: &str, key: &str) -> Result<Receipt, RuntimeError> {
         self.runtime
             .submit(&instance(), Outgoing::user(text).key(key).into_submission())
             .await
     }
 
-    pub async fn settled(&self, receipt: &Receipt) -> Result<Settled, RuntimeError> {
+    pub(crate) async fn settled(&self, receipt: &Receipt) -> Result<Settled, RuntimeError> {
         self.runtime
             .settled(&instance(), &receipt.submission_id)
             .await
     }
 
-    pub async fn ask(&self, text: &str) -> Result<Settled, RuntimeError> {
+    pub(crate) async fn ask(&self, text: &str) -> Result<Settled, RuntimeError> {
         let receipt = self.send(text).await?;
         self.settled(&receipt).await
     }
 }
 
 /// A transcript in short lines, without ids: `user: …`, `assistant: … [calls]`, `result: …`.
-pub fn lines(conversation: &Conversation) -> Vec<String> {
+pub(crate) fn lines(conversation: &Conversation) -> Vec<String> {
     let mut lines = Vec::new();
     for entry in &conversation.entries {
         match &entry.body {
@@ -241,7 +243,7 @@ pub fn lines(conversation: &Conversation) -> Vec<String> {
 }
 
 /// Every tool call has exactly one result, directly after the message that made it.
-pub fn assert_valid(conversation: &Conversation) {
+pub(crate) fn assert_valid(conversation: &Conversation) {
     let mut expected: Vec<String> = Vec::new();
     for entry in &conversation.entries {
         match &entry.body {
@@ -267,8 +269,4 @@ pub fn assert_valid(conversation: &Conversation) {
     }
     assert!(expected.is_empty(), "calls without results: {expected:?}");
     assert!(conversation.open.is_none(), "a message is open");
-}
-
-pub async fn store_metrics(store: &dyn Store) -> u64 {
-    store.metrics().flushes
 }

@@ -11,7 +11,7 @@ const APIS: [(&str, Option<Api>); 6] = [
     ("openai-responses", Some(Api::OpenaiResponses)),
     ("openai-chat", Some(Api::OpenaiChat)),
     ("scripted", Some(Api::Scripted)),
-    ("gemini", None),
+    ("gemini", Some(Api::Gemini)),
     ("bedrock", None),
 ];
 

@@ -92,6 +92,7 @@ allow = []
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a table")]
 fn mistakes_are_named_with_line_and_next_step() {
     for (text, code, message, hint) in [
         (
@@ -143,9 +144,9 @@ fn mistakes_are_named_with_line_and_next_step() {
             "did you mean `openai-chat`?",
         ),
         (
-            "[models.a]\napi = 'gemini'",
+            "[models.a]\napi = 'bedrock'",
             "not_supported",
-            ":2: `api = \"gemini\"`: not supported yet",
+            ":2: `api = \"bedrock\"`: not supported yet",
             "remove it",
         ),
         (

@@ -2,13 +2,14 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 8] = [
+const COMMANDS: [&str; 9] = [
     "init",
     "run",
     "show",
     "tail",
     "abort",
     "agents",
+    "bench",
     "doctor",
     "completions",
 ];

@@ -360,106 +360,112 @@ fn gemini(answer: &Answer) -> Vec<String> {
 /// The status and body of a failure.
 pub(super) fn error(wire: Wire, class: ErrorClass) -> (u16, Value) {
     match wire {
-        Wire::Anthropic => {
-            let (status, kind, message) = match class {
-                ErrorClass::RateLimit => (429, "rate_limit_error", "Too many requests"),
-                ErrorClass::Overloaded => (529, "overloaded_error", "Overloaded"),
-                ErrorClass::Auth => (401, "authentication_error", "invalid x-api-key"),
-                ErrorClass::Quota => (
-                    400,
-                    "invalid_request_error",
-                    "Your credit balance is too low",
-                ),
-                ErrorClass::ContextOverflow => (
-                    400,
-                    "invalid_request_error",
-                    "prompt is too long: 210000 tokens > 200000 maximum",
-                ),
-                ErrorClass::InvalidRequest => {
-                    (400, "invalid_request_error", "max_tokens: must be positive")
-                }
-                ErrorClass::UnknownModel => (404, "not_found_error", "model: claude-none"),
-            };
-            (
-                status,
-                json!({"type": "error", "error": {"type": kind, "message": message}}),
-            )
-        }
-        Wire::Gemini => {
-            let (code, status, message) = match class {
-                ErrorClass::RateLimit => (
-                    429,
-                    "RESOURCE_EXHAUSTED",
-                    "You exceeded your current quota, please check your billing details. \
-                     Please retry in 34s.",
-                ),
-                ErrorClass::Overloaded => (503, "UNAVAILABLE", "The model is overloaded."),
-                ErrorClass::Auth => (400, "INVALID_ARGUMENT", "API key not valid."),
-                ErrorClass::Quota => (
-                    403,
-                    "FAILED_PRECONDITION",
-                    "Enable billing: insufficient credit",
-                ),
-                ErrorClass::ContextOverflow => (
-                    400,
-                    "INVALID_ARGUMENT",
-                    "The input token count (1196265) exceeds the maximum number of tokens",
-                ),
-                ErrorClass::InvalidRequest => (400, "INVALID_ARGUMENT", "Unknown name \"x\""),
-                ErrorClass::UnknownModel => (404, "NOT_FOUND", "models/x is not found"),
-            };
-            let error = json!({"code": code, "message": message, "status": status});
-            (code, json!({"error": error}))
-        }
-        Wire::Responses | Wire::Chat => {
-            let (status, kind, code, message) = match class {
-                ErrorClass::RateLimit => (
-                    429,
-                    "requests",
-                    json!("rate_limit_exceeded"),
-                    "Rate limit reached",
-                ),
-                ErrorClass::Overloaded => (
-                    503,
-                    "server_error",
-                    Value::Null,
-                    "The engine is currently overloaded",
-                ),
-                ErrorClass::Auth => (
-                    401,
-                    "invalid_request_error",
-                    json!("invalid_api_key"),
-                    "Incorrect API key provided",
-                ),
-                ErrorClass::Quota => (
-                    429,
-                    "insufficient_quota",
-                    json!("insufficient_quota"),
-                    "You exceeded your current quota",
-                ),
-                ErrorClass::ContextOverflow => (
-                    400,
-                    "invalid_request_error",
-                    json!("context_length_exceeded"),
-                    "Your input exceeds the context window of this model.",
-                ),
-                ErrorClass::InvalidRequest => (
-                    400,
-                    "invalid_request_error",
-                    json!("unsupported_value"),
-                    "Unsupported value: 'temperature'",
-                ),
-                ErrorClass::UnknownModel => (
-                    404,
-                    "invalid_request_error",
-                    json!("model_not_found"),
-                    "The model does not exist",
-                ),
-            };
-            let error = json!({"message": message, "type": kind, "param": null, "code": code});
-            (status, json!({"error": error}))
-        }
+        Wire::Anthropic => anthropic_error(class),
+        Wire::Gemini => gemini_error(class),
+        Wire::Responses | Wire::Chat => openai_error(class),
     }
+}
+
+fn anthropic_error(class: ErrorClass) -> (u16, Value) {
+    let (status, kind, message) = match class {
+        ErrorClass::RateLimit => (429, "rate_limit_error", "Too many requests"),
+        ErrorClass::Overloaded => (529, "overloaded_error", "Overloaded"),
+        ErrorClass::Auth => (401, "authentication_error", "invalid x-api-key"),
+        ErrorClass::Quota => (
+            400,
+            "invalid_request_error",
+            "Your credit balance is too low",
+        ),
+        ErrorClass::ContextOverflow => (
+            400,
+            "invalid_request_error",
+            "prompt is too long: 210000 tokens > 200000 maximum",
+        ),
+        ErrorClass::InvalidRequest => {
+            (400, "invalid_request_error", "max_tokens: must be positive")
+        }
+        ErrorClass::UnknownModel => (404, "not_found_error", "model: claude-none"),
+    };
+    (
+        status,
+        json!({"type": "error", "error": {"type": kind, "message": message}}),
+    )
+}
+
+fn gemini_error(class: ErrorClass) -> (u16, Value) {
+    let (code, status, message) = match class {
+        ErrorClass::RateLimit => (
+            429,
+            "RESOURCE_EXHAUSTED",
+            "You exceeded your current quota, please check your billing details. \
+             Please retry in 34s.",
+        ),
+        ErrorClass::Overloaded => (503, "UNAVAILABLE", "The model is overloaded."),
+        ErrorClass::Auth => (400, "INVALID_ARGUMENT", "API key not valid."),
+        ErrorClass::Quota => (
+            403,
+            "FAILED_PRECONDITION",
+            "Enable billing: insufficient credit",
+        ),
+        ErrorClass::ContextOverflow => (
+            400,
+            "INVALID_ARGUMENT",
+            "The input token count (1196265) exceeds the maximum number of tokens",
+        ),
+        ErrorClass::InvalidRequest => (400, "INVALID_ARGUMENT", "Unknown name \"x\""),
+        ErrorClass::UnknownModel => (404, "NOT_FOUND", "models/x is not found"),
+    };
+    let error = json!({"code": code, "message": message, "status": status});
+    (code, json!({"error": error}))
+}
+
+fn openai_error(class: ErrorClass) -> (u16, Value) {
+    let (status, kind, code, message) = match class {
+        ErrorClass::RateLimit => (
+            429,
+            "requests",
+            json!("rate_limit_exceeded"),
+            "Rate limit reached",
+        ),
+        ErrorClass::Overloaded => (
+            503,
+            "server_error",
+            Value::Null,
+            "The engine is currently overloaded",
+        ),
+        ErrorClass::Auth => (
+            401,
+            "invalid_request_error",
+            json!("invalid_api_key"),
+            "Incorrect API key provided",
+        ),
+        ErrorClass::Quota => (
+            429,
+            "insufficient_quota",
+            json!("insufficient_quota"),
+            "You exceeded your current quota",
+        ),
+        ErrorClass::ContextOverflow => (
+            400,
+            "invalid_request_error",
+            json!("context_length_exceeded"),
+            "Your input exceeds the context window of this model.",
+        ),
+        ErrorClass::InvalidRequest => (
+            400,
+            "invalid_request_error",
+            json!("unsupported_value"),
+            "Unsupported value: 'temperature'",
+        ),
+        ErrorClass::UnknownModel => (
+            404,
+            "invalid_request_error",
+            json!("model_not_found"),
+            "The model does not exist",
+        ),
+    };
+    let error = json!({"message": message, "type": kind, "param": null, "code": code});
+    (status, json!({"error": error}))
 }
 
 /// A failure reported inside a stream.
