@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use bowline_store::{ActorId, Batch, Blob, BlobId, CommitError, Epoch, Seq, Store, StoredRecord, Timestamp, Wake};
+use bowline_store::{
+    ActorId, Batch, Blob, BlobId, CommitError, Epoch, Seq, Store, StoredRecord, Timestamp, Wake,
+};
+use serde_json::Value;
 use tokio::{
     sync::{mpsc, oneshot},
     task::JoinError,
@@ -23,10 +26,13 @@ use crate::{
     kind,
     step::{Step, json},
     submission::{
-        self, AttemptStarted, Bounds, Closing, Failure, Finish, Instance, MAX_KEY, MAX_QUEUED, NewSubmission, Outcome,
+        self, AttemptStarted, Bounds, Closing, Failure, Finish, Instance, NewSubmission, Outcome,
         Program, Progress, QUEUE, Receipt, SETTLED, Settled, State, Submission,
     },
 };
+
+mod admission;
+mod parking;
 
 type Reply<T> = oneshot::Sender<Result<T, RuntimeError>>;
 
@@ -34,11 +40,22 @@ type Reply<T> = oneshot::Sender<Result<T, RuntimeError>>;
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Admit a submission.
-    Submit { new: NewSubmission, reply: Reply<Receipt> },
+    Submit {
+        new: NewSubmission,
+        reply: Reply<Receipt>,
+    },
     /// Abort one submission, or each open one.
-    Abort { submission: Option<String>, reply: Reply<bool> },
+    Abort {
+        submission: Option<String>,
+        reply: Reply<bool>,
+    },
+    /// Take in what a parked submission waits for.
+    Answer { answer: Value, reply: Reply<String> },
     /// Tell when a submission settles.
-    Wait { submission: String, reply: Reply<Settled> },
+    Wait {
+        submission: String,
+        reply: Reply<Settled>,
+    },
     /// Go on with what is open.
     Wake,
     /// Commit a step of the running attempt.
@@ -49,7 +66,10 @@ pub(crate) enum Command {
         reply: oneshot::Sender<Result<Vec<StoredRecord>, CommitError>>,
     },
     /// The submissions that may join the running one.
-    Waiting { attempt: String, reply: oneshot::Sender<Vec<Submission>> },
+    Waiting {
+        attempt: String,
+        reply: oneshot::Sender<Vec<Submission>>,
+    },
     /// Stop without settling; what is open goes on when the actor wakes again.
     Stop,
 }
@@ -107,7 +127,11 @@ impl Actor {
         let next_number = queue.back().map_or(seq, |last| last.number.max(seq)) + 1;
         Ok(Self {
             bounds: parts.program.bounds(&parts.id),
-            position: Position { epoch: epoch + 1, seq, claimed: false },
+            position: Position {
+                epoch: epoch + 1,
+                seq,
+                claimed: false,
+            },
             queue,
             next_number,
             instance: None,
@@ -119,7 +143,10 @@ impl Actor {
     }
 
     /// Works until the actor is idle for long enough, is stopped, or cannot go on.
-    pub(crate) async fn work(&mut self, commands: &mut mpsc::Receiver<Command>) -> Result<(), RuntimeError> {
+    pub(crate) async fn work(
+        &mut self,
+        commands: &mut mpsc::Receiver<Command>,
+    ) -> Result<(), RuntimeError> {
         loop {
             // Before the mailbox is looked at, so that one that never empties cannot put it off.
             self.enforce_deadline().await?;
@@ -138,7 +165,7 @@ impl Actor {
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep(until) => {
-                    if self.running.is_none() {
+                    if self.running.is_none() && !self.is_over() {
                         return Ok(());
                     }
                 }
@@ -154,9 +181,24 @@ impl Actor {
         }
     }
 
+    /// True once the actor takes nothing more: whoever asks next gets a fresh one.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     fn next_check(&self) -> Duration {
-        let Some(running) = &self.running else { return self.parts.idle };
-        let at = running.ending.as_ref().map_or(running.deadline, |(_, force)| *force);
+        let Some(running) = &self.running else {
+            return match self.queue.front().map(|open| &open.state) {
+                Some(State::Parked { until, .. }) => {
+                    until.since(self.parts.sources.now()).min(self.parts.idle)
+                }
+                _ => self.parts.idle,
+            };
+        };
+        let at = running
+            .ending
+            .as_ref()
+            .map_or(running.deadline, |(_, force)| *force);
         at.since(self.parts.sources.now())
     }
 
@@ -170,29 +212,59 @@ impl Actor {
                 let outcome = self.abort(submission.as_deref()).await;
                 return answer(reply, outcome);
             }
+            Command::Answer {
+                answer: given,
+                reply,
+            } => {
+                let outcome = self.answer(&given).await;
+                return answer(reply, outcome);
+            }
             Command::Wait { submission, reply } => self.wait(submission, reply).await,
             Command::Wake => {}
-            Command::Commit { attempt, step, joined, reply } => {
-                if self.running.as_ref().is_none_or(|running| running.attempt != attempt) {
+            Command::Commit {
+                attempt,
+                step,
+                joined,
+                reply,
+            } => {
+                if self
+                    .running
+                    .as_ref()
+                    .is_none_or(|running| running.attempt != attempt)
+                {
                     // A forgotten attempt that still runs; nothing of it may land.
-                    let _ = reply.send(Err(CommitError::Closed("the attempt was replaced".to_owned())));
+                    let _ = reply.send(Err(CommitError::Closed(
+                        "the attempt was replaced".to_owned(),
+                    )));
                     return Ok(());
                 }
                 let outcome = self.commit_joining(step, &joined).await;
-                let fatal = outcome.as_ref().err().map(|error| RuntimeError::Commit(error.clone()));
+                let fatal = outcome
+                    .as_ref()
+                    .err()
+                    .map(|error| RuntimeError::Commit(error.clone()));
                 let _ = reply.send(outcome);
                 return fatal.map_or(Ok(()), Err);
             }
             Command::Waiting { attempt, reply } => {
-                let ours = self.running.as_ref().is_some_and(|running| running.attempt == attempt);
+                let ours = self
+                    .running
+                    .as_ref()
+                    .is_some_and(|running| running.attempt == attempt);
                 let waiting = |submission: &&Submission| {
                     submission.state == State::Queued && submission.abort_requested_at.is_none()
                 };
                 // Only the contiguous front may join, so that the order of admission is kept.
-                let front = self.queue.iter().filter(|one| one.state != State::Running).skip_while(|one| {
-                    matches!(one.state, State::Joined { .. })
+                let front = self
+                    .queue
+                    .iter()
+                    .filter(|one| one.state != State::Running)
+                    .skip_while(|one| matches!(one.state, State::Joined { .. }));
+                let _ = reply.send(if ours {
+                    front.take_while(waiting).cloned().collect()
+                } else {
+                    Vec::new()
                 });
-                let _ = reply.send(if ours { front.take_while(waiting).cloned().collect() } else { Vec::new() });
             }
             Command::Stop => {
                 self.stopping = true;
@@ -204,119 +276,34 @@ impl Actor {
         Ok(())
     }
 
-    // ---- admission ----
-
-    async fn submit(&mut self, new: NewSubmission) -> Result<Receipt, RuntimeError> {
-        if self.stopping {
-            return Err(RuntimeError::Stopped);
-        }
-        let digest = submission::digest(&new.payload);
-        let id = match &new.key {
-            Some(key) if key.is_empty() || key.len() > MAX_KEY => return Err(RuntimeError::InvalidKey),
-            Some(key) => submission::keyed_id(&self.parts.id, key),
-            None => self.parts.sources.id("sub_"),
-        };
-        if new.key.is_some()
-            && let Some((accepted_at, known)) = self.find(&id).await?
-        {
-            if known != digest {
-                return Err(RuntimeError::SubmissionConflict);
-            }
-            return Ok(Receipt { submission_id: id, accepted_at, deduplicated: true });
-        }
-        if self.queue.len() >= MAX_QUEUED {
-            return Err(RuntimeError::QueueFull);
-        }
-        let accepted_at = self.parts.sources.now();
-        let submission = Submission {
-            id: id.clone(),
-            number: self.next_number,
-            payload: new.payload,
-            digest,
-            blobs: new.blobs.iter().map(|blob| blob.id.to_string()).collect(),
-            accepted_at,
-            state: State::Queued,
-            attempts: 0,
-            deadline: None,
-            after_seq: 0,
-            abort_requested_at: None,
-        };
-        self.next_number += 1;
-        if self.queue.is_empty() && self.running.is_none() {
-            self.begin(submission, new.blobs).await?;
-        } else {
-            let mut step = Step { blobs: new.blobs, ..Step::new() };
-            put(&mut step, &submission);
-            self.note(&mut step, "queued");
-            self.commit(step, Wake::Keep).await?;
-            self.queue.push_back(submission);
-        }
-        Ok(Receipt { submission_id: id, accepted_at, deduplicated: false })
-    }
-
-    async fn find(&self, id: &str) -> Result<Option<(Timestamp, String)>, RuntimeError> {
-        if let Some(open) = self.queue.iter().find(|open| open.id == id) {
-            return Ok(Some((open.accepted_at, open.digest.clone())));
-        }
-        let settled = submission::settled(&*self.parts.store, &self.parts.id, id).await?;
-        Ok(settled.map(|settled| (settled.accepted_at, settled.digest)))
-    }
-
-    async fn wait(&mut self, submission: String, reply: Reply<Settled>) {
-        if self.queue.iter().any(|open| open.id == submission) {
-            self.waiters.entry(submission).or_default().push(reply);
-            return;
-        }
-        let settled = submission::settled(&*self.parts.store, &self.parts.id, &submission).await;
-        let _ = reply.send(match settled {
-            Ok(Some(settled)) => Ok(settled),
-            Ok(None) => Err(RuntimeError::UnknownSubmission(submission)),
-            Err(error) => Err(error.into()),
-        });
-    }
-
-    async fn abort(&mut self, target: Option<&str>) -> Result<bool, RuntimeError> {
-        let now = self.parts.sources.now();
-        let mut step = Step::new();
-        let mut changed = Vec::new();
-        for (index, open) in self.queue.iter().enumerate() {
-            let meant = target.is_none_or(|id| open.id == id);
-            if meant && open.abort_requested_at.is_none() && !matches!(open.state, State::Joined { .. }) {
-                let mut open = open.clone();
-                open.abort_requested_at = Some(now);
-                put(&mut step, &open);
-                changed.push((index, open));
-            }
-        }
-        let found = self.queue.iter().any(|open| target.is_none_or(|id| open.id == id));
-        if !step.is_empty() {
-            self.note(&mut step, "abort requested");
-            self.commit(step, Wake::Keep).await?;
-            for (index, open) in changed {
-                self.queue[index] = open;
-            }
-        }
-        if let Some(running) = &mut self.running
-            && self.queue.iter().any(|open| open.id == running.submission && open.abort_requested_at.is_some())
-        {
-            end(running, Closing::Aborted, now.after(self.bounds.grace));
-        }
-        Ok(found)
-    }
-
     // ---- attempts ----
 
     /// Starts the first submission that has not joined another; settles those that need no attempt.
     async fn start_next(&mut self) -> Result<(), RuntimeError> {
         while self.running.is_none() {
-            let Some(first) = self.queue.iter().find(|open| !matches!(open.state, State::Joined { .. })) else {
+            let Some(first) = self
+                .queue
+                .iter()
+                .find(|open| !matches!(open.state, State::Joined { .. }))
+            else {
                 return Ok(());
             };
             let first = first.clone();
-            if first.state == State::Running {
+            if let State::Parked { .. } = first.state {
+                if first.abort_requested_at.is_some() {
+                    self.recover(first).await?;
+                } else if self.is_over() {
+                    let mut instance = self.take_instance().await?;
+                    let step = instance.expire(&first);
+                    self.unpark(first, instance, step).await?;
+                } else {
+                    return Ok(());
+                }
+            } else if first.state == State::Running {
                 self.recover(first).await?;
             } else if first.abort_requested_at.is_some() {
-                self.settle(&first, Outcome::Aborted, Some(aborted()), Step::new()).await?;
+                self.settle(&first, Outcome::Aborted, Some(aborted()), Step::new())
+                    .await?;
             } else {
                 self.begin(first, Vec::new()).await?;
             }
@@ -325,9 +312,15 @@ impl Actor {
     }
 
     /// The first attempt: the input, the attempt and, for a new submission, its row are one commit.
-    async fn begin(&mut self, mut submission: Submission, blobs: Vec<Blob>) -> Result<(), RuntimeError> {
+    async fn begin(
+        &mut self,
+        mut submission: Submission,
+        blobs: Vec<Blob>,
+    ) -> Result<(), RuntimeError> {
         let now = self.parts.sources.now();
-        submission.deadline.get_or_insert(now.after(self.bounds.wall));
+        submission
+            .deadline
+            .get_or_insert(now.after(self.bounds.wall));
         submission.after_seq = self.position.seq;
         let mut instance = self.take_instance().await?;
         let mut step = instance.accept(&submission);
@@ -361,7 +354,8 @@ impl Actor {
         match (progress, ended) {
             (Progress::Completed, _) => {
                 self.instance = Some(instance);
-                self.settle(&submission, Outcome::Completed, None, Step::new()).await
+                self.settle(&submission, Outcome::Completed, None, Step::new())
+                    .await
             }
             (Progress::Absent | Progress::Interrupted, Some(closing)) => {
                 self.close(instance, &submission, closing).await
@@ -391,7 +385,9 @@ impl Actor {
         let record = step.record(
             kind::ATTEMPT_STARTED,
             self.parts.sources.now(),
-            &AttemptStarted { number: submission.attempts },
+            &AttemptStarted {
+                number: submission.attempts,
+            },
         );
         record.submission = Some(submission.id.clone());
         record.attempt = Some(attempt.clone());
@@ -400,7 +396,9 @@ impl Actor {
     }
 
     fn spawn(&mut self, submission: Submission, attempt: String, mut instance: Box<dyn Instance>) {
-        let Some(commands) = self.parts.commands.upgrade() else { return };
+        let Some(commands) = self.parts.commands.upgrade() else {
+            return;
+        };
         let cancel = CancellationToken::new();
         let mut handle = Attempt {
             actor: self.parts.id.clone(),
@@ -415,16 +413,32 @@ impl Actor {
             let finish = instance.run(&mut handle).await;
             (instance, finish)
         }));
-        let deadline = submission.deadline.unwrap_or_else(|| self.parts.sources.now().after(self.bounds.wall));
-        self.running = Some(Running { submission: submission.id, attempt, task, cancel, deadline, ending: None });
+        let deadline = submission
+            .deadline
+            .unwrap_or_else(|| self.parts.sources.now().after(self.bounds.wall));
+        self.running = Some(Running {
+            submission: submission.id,
+            attempt,
+            task,
+            cancel,
+            deadline,
+            ending: None,
+        });
     }
 
     async fn finished(
         &mut self,
         result: Result<(Box<dyn Instance>, Finish), JoinError>,
     ) -> Result<(), RuntimeError> {
-        let Some(running) = self.running.take() else { return Ok(()) };
-        let Some(submission) = self.queue.iter().find(|open| open.id == running.submission).cloned() else {
+        let Some(running) = self.running.take() else {
+            return Ok(());
+        };
+        let Some(submission) = self
+            .queue
+            .iter()
+            .find(|open| open.id == running.submission)
+            .cloned()
+        else {
             return Ok(());
         };
         let Ok((instance, finish)) = result else {
@@ -436,14 +450,30 @@ impl Actor {
         match (finish, running.ending) {
             (Finish::Completed(step), _) => {
                 self.instance = Some(instance);
-                self.settle(&submission, Outcome::Completed, None, step).await
+                self.settle(&submission, Outcome::Completed, None, step)
+                    .await
             }
             (Finish::Halted(halt), _) => Err(halt.into()),
+            (Finish::Parked { step, until }, None) => {
+                self.park(instance, submission, step, until).await
+            }
+            (Finish::Parked { .. }, Some((closing, _))) => {
+                self.close(instance, &submission, closing).await
+            }
             (Finish::Failed(_) | Finish::Cancelled, Some((closing, _))) => {
                 self.close(instance, &submission, closing).await
             }
-            (Finish::Failed(failure), None) => self.close(instance, &submission, Closing::Failed(failure)).await,
+            (Finish::Failed(failure), None) => {
+                self.close(instance, &submission, Closing::Failed(failure))
+                    .await
+            }
             (Finish::Cancelled, None) => self.release(submission).await,
+        }
+    }
+
+    fn replace(&mut self, submission: Submission) {
+        if let Some(open) = self.queue.iter_mut().find(|open| open.id == submission.id) {
+            *open = submission;
         }
     }
 
@@ -464,18 +494,31 @@ impl Actor {
     async fn enforce_deadline(&mut self) -> Result<(), RuntimeError> {
         let now = self.parts.sources.now();
         let grace = self.bounds.grace;
-        let Some(running) = &mut self.running else { return Ok(()) };
+        let Some(running) = &mut self.running else {
+            return Ok(());
+        };
         if running.task.is_finished() {
             // Completed work wins, also when it is late.
             return Ok(());
         }
         match &running.ending {
-            None if now >= running.deadline => end(running, Closing::Failed(timed_out()), now.after(grace)),
+            None if now >= running.deadline => {
+                end(running, Closing::Failed(timed_out()), now.after(grace))
+            }
             Some((_, force)) if now >= *force => {
-                let Some(running) = self.running.take() else { return Ok(()) };
+                let Some(running) = self.running.take() else {
+                    return Ok(());
+                };
                 running.task.abort();
-                let Some((closing, _)) = running.ending else { return Ok(()) };
-                let Some(submission) = self.queue.iter().find(|open| open.id == running.submission).cloned() else {
+                let Some((closing, _)) = running.ending else {
+                    return Ok(());
+                };
+                let Some(submission) = self
+                    .queue
+                    .iter()
+                    .find(|open| open.id == running.submission)
+                    .cloned()
+                else {
                     return Ok(());
                 };
                 tracing::warn!(actor = %self.parts.id, submission = %submission.id, "an attempt did not stop; ended by force");
@@ -521,12 +564,18 @@ impl Actor {
         let now = self.parts.sources.now();
         let joined = |open: &&Submission| matches!(&open.state, State::Joined { host } if *host == submission.id);
         let mut settled = Vec::new();
-        for open in self.queue.iter().filter(joined).chain(std::iter::once(submission)) {
+        for open in self
+            .queue
+            .iter()
+            .filter(joined)
+            .chain(std::iter::once(submission))
+        {
             let end = Settled {
                 submission_id: open.id.clone(),
                 outcome,
                 error: error.clone(),
-                answered_by_submission_id: (open.id != submission.id).then(|| submission.id.clone()),
+                answered_by_submission_id: (open.id != submission.id)
+                    .then(|| submission.id.clone()),
                 digest: open.digest.clone(),
                 after_seq: open.after_seq,
                 accepted_at: open.accepted_at,
@@ -539,11 +588,14 @@ impl Actor {
             settled.push(end);
         }
         let last = self.queue.len() == settled.len();
-        let records = self.commit(step, if last { Wake::Clear } else { Wake::Keep }).await?;
+        let records = self
+            .commit(step, if last { Wake::Clear } else { Wake::Keep })
+            .await?;
         if let Some(instance) = &mut self.instance {
             instance.apply(&records)?;
         }
-        self.queue.retain(|open| settled.iter().all(|end| end.submission_id != open.id));
+        self.queue
+            .retain(|open| settled.iter().all(|end| end.submission_id != open.id));
         for end in settled {
             for reply in self.waiters.remove(&end.submission_id).unwrap_or_default() {
                 let _ = reply.send(Ok(end.clone()));
@@ -555,14 +607,26 @@ impl Actor {
     async fn take_instance(&mut self) -> Result<Box<dyn Instance>, RuntimeError> {
         match self.instance.take() {
             Some(instance) => Ok(instance),
-            None => Ok(self.parts.program.open(&self.parts.id, &self.parts.store).await?),
+            None => Ok(self
+                .parts
+                .program
+                .open(&self.parts.id, &self.parts.store)
+                .await?),
         }
     }
 
     // ---- the only committer ----
 
-    async fn commit_joining(&mut self, mut step: Step, joined: &[String]) -> Result<Vec<StoredRecord>, CommitError> {
-        let Some(host) = self.running.as_ref().map(|running| running.submission.clone()) else {
+    async fn commit_joining(
+        &mut self,
+        mut step: Step,
+        joined: &[String],
+    ) -> Result<Vec<StoredRecord>, CommitError> {
+        let Some(host) = self
+            .running
+            .as_ref()
+            .map(|running| running.submission.clone())
+        else {
             return Err(CommitError::Closed("no attempt is running".to_owned()));
         };
         let mut changed = Vec::new();
@@ -583,14 +647,26 @@ impl Actor {
 
     /// The record of rows that change with nothing else to tell.
     fn note(&self, step: &mut Step, change: &str) {
-        step.record(kind::ACTOR_OPENED, self.parts.sources.now(), &serde_json::json!({ "change": change }));
+        step.record(
+            kind::ACTOR_OPENED,
+            self.parts.sources.now(),
+            &serde_json::json!({ "change": change }),
+        );
     }
 
-    async fn commit(&mut self, mut step: Step, wake: Wake) -> Result<Vec<StoredRecord>, CommitError> {
+    async fn commit(
+        &mut self,
+        mut step: Step,
+        wake: Wake,
+    ) -> Result<Vec<StoredRecord>, CommitError> {
         if !self.position.claimed && step.records.is_empty() {
             self.note(&mut step, "opened");
         }
-        let mut batch = Batch::new(self.parts.id.clone(), self.position.epoch, self.position.seq);
+        let mut batch = Batch::new(
+            self.parts.id.clone(),
+            self.position.epoch,
+            self.position.seq,
+        );
         batch.records.clone_from(&step.records);
         batch.rows = step.rows;
         batch.blobs = step.blobs;
@@ -601,14 +677,14 @@ impl Actor {
         self.position.seq = last;
         self.position.claimed = true;
         let epoch = self.position.epoch;
-        let stored = (first..).zip(step.records).map(|(seq, record)| StoredRecord { seq, epoch, record });
+        let stored = (first..)
+            .zip(step.records)
+            .map(|(seq, record)| StoredRecord { seq, epoch, record });
         Ok(stored.collect())
     }
 }
 
-async fn finished(
-    running: &mut Option<Running>,
-) -> Result<(Box<dyn Instance>, Finish), JoinError> {
+async fn finished(running: &mut Option<Running>) -> Result<(Box<dyn Instance>, Finish), JoinError> {
     match running {
         Some(running) => (&mut running.task).await,
         None => std::future::pending().await,
@@ -617,7 +693,11 @@ async fn finished(
 
 /// Tells the caller; an error that the actor cannot survive is returned as well.
 fn answer<T>(reply: Reply<T>, outcome: Result<T, RuntimeError>) -> Result<(), RuntimeError> {
-    let fatal = outcome.as_ref().err().filter(|error| error.is_fatal()).cloned();
+    let fatal = outcome
+        .as_ref()
+        .err()
+        .filter(|error| error.is_fatal())
+        .cloned();
     let _ = reply.send(outcome);
     fatal.map_or(Ok(()), Err)
 }
@@ -635,12 +715,20 @@ fn put(step: &mut Step, submission: &Submission) {
         space: QUEUE,
         key: submission.number.to_be_bytes().to_vec(),
         value,
-        blobs: submission.blobs.iter().filter_map(|digest| BlobId::parse(digest)).collect(),
+        blobs: submission
+            .blobs
+            .iter()
+            .filter_map(|digest| BlobId::parse(digest))
+            .collect(),
     });
 }
 
 fn aborted() -> Failure {
-    Failure::new("submission_aborted", "the submission was aborted", "send it again to start over")
+    Failure::new(
+        "submission_aborted",
+        "the submission was aborted",
+        "send it again to start over",
+    )
 }
 
 fn timed_out() -> Failure {

@@ -76,19 +76,43 @@ impl Attempt {
 
     /// Commits a step that makes the inputs of these waiting submissions part of the history: they
     /// join this one and settle with it.
-    pub async fn commit_joining(&self, step: Step, joined: &[Submission]) -> Result<Vec<StoredRecord>, Halt> {
-        let joined = joined.iter().map(|submission| submission.id.clone()).collect();
+    pub async fn commit_joining(
+        &self,
+        step: Step,
+        joined: &[Submission],
+    ) -> Result<Vec<StoredRecord>, Halt> {
+        let joined = joined
+            .iter()
+            .map(|submission| submission.id.clone())
+            .collect();
         let (reply, answer) = oneshot::channel();
-        let command = Command::Commit { attempt: self.id.clone(), step, joined, reply };
-        self.commands.send(command).await.map_err(|_| Halt::Stopped)?;
-        answer.await.map_err(|_| Halt::Stopped)?.map_err(Halt::Commit)
+        let command = Command::Commit {
+            attempt: self.id.clone(),
+            step,
+            joined,
+            reply,
+        };
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| Halt::Stopped)?;
+        answer
+            .await
+            .map_err(|_| Halt::Stopped)?
+            .map_err(Halt::Commit)
     }
 
     /// The submissions that wait behind this one and may join it, in order.
     pub async fn waiting(&self) -> Result<Vec<Submission>, Halt> {
         let (reply, answer) = oneshot::channel();
-        let command = Command::Waiting { attempt: self.id.clone(), reply };
-        self.commands.send(command).await.map_err(|_| Halt::Stopped)?;
+        let command = Command::Waiting {
+            attempt: self.id.clone(),
+            reply,
+        };
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| Halt::Stopped)?;
         answer.await.map_err(|_| Halt::Stopped)
     }
 }

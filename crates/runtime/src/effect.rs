@@ -13,7 +13,9 @@ use crate::{kind, step::Step};
 pub const EFFECTS: &str = "effect";
 
 /// What recovery does with an effect that was intended and never settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum OnCrash {
     /// Does it again, with the same effect id.
@@ -69,13 +71,22 @@ pub fn intend(step: &mut Step, intended: &Intended) {
 
 /// Adds the settlement to a step.
 pub fn settle(step: &mut Step, effect_id: &str, status: Status, now: Timestamp) {
-    step.record(kind::EFFECT_SETTLED, now, &Settlement { effect_id: effect_id.to_owned(), status });
+    step.record(
+        kind::EFFECT_SETTLED,
+        now,
+        &Settlement {
+            effect_id: effect_id.to_owned(),
+            status,
+        },
+    );
     step.delete(EFFECTS, effect_id.as_bytes());
 }
 
 /// The effects of an actor that were intended and not settled.
 pub async fn open(store: &dyn Store, actor: &ActorId) -> Result<Vec<Intended>, StoreError> {
-    let rows = store.scan(actor, EFFECTS, b"", None, usize::from(u16::MAX)).await?;
+    let rows = store
+        .scan(actor, EFFECTS, b"", None, usize::from(u16::MAX))
+        .await?;
     let decode = |row: &bowline_store::Row| {
         serde_json::from_slice(&row.value)
             .map_err(|error| StoreError::Corrupt(format!("an effect row does not decode: {error}")))

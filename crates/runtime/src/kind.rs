@@ -15,3 +15,7 @@ pub const SUBMISSION_SETTLED: u16 = 3;
 pub const EFFECT_INTENDED: u16 = 10;
 /// What became of an effect. Body: [`crate::effect::Settlement`].
 pub const EFFECT_SETTLED: u16 = 11;
+/// A fiber was accepted. Body: [`crate::fiber::Accepted`].
+pub const FIBER_ACCEPTED: u16 = 20;
+/// A fiber replaced its stash. Body: `{"bytes"}`.
+pub const FIBER_STASHED: u16 = 21;

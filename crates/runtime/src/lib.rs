@@ -8,6 +8,7 @@
 //! - [`attempt`]: what a running attempt may ask of its actor.
 //! - [`step`]: what one commit changes.
 //! - [`effect`]: the ledger of what is done outside.
+//! - [`fiber`]: checkpointed tasks that survive the process.
 //! - [`clock`]: time, randomness and ids, injected.
 //! - [`kind`]: the numbers of the record kinds.
 //! - [`error`]: what callers are told.
@@ -17,6 +18,7 @@ pub mod attempt;
 pub mod clock;
 pub mod effect;
 pub mod error;
+pub mod fiber;
 pub mod kind;
 pub mod node;
 pub mod step;
@@ -28,5 +30,6 @@ pub use error::RuntimeError;
 pub use node::{Runtime, RuntimeOptions};
 pub use step::Step;
 pub use submission::{
-    Bounds, Closing, Failure, Finish, Instance, NewSubmission, Outcome, Program, Progress, Receipt, Settled, Submission,
+    Bounds, Closing, Failure, Finish, Instance, NewSubmission, Outcome, Program, Progress, Receipt,
+    Settled, Submission,
 };

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bowline_store::{ActorId, Store, Timestamp};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -34,7 +35,9 @@ pub struct RuntimeOptions {
 
 impl Default for RuntimeOptions {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(60) }
+        Self {
+            idle: Duration::from_secs(60),
+        }
     }
 }
 
@@ -61,7 +64,9 @@ struct Awake {
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Runtime").field("store", &self.0.store).finish_non_exhaustive()
+        f.debug_struct("Runtime")
+            .field("store", &self.0.store)
+            .finish_non_exhaustive()
     }
 }
 
@@ -94,19 +99,57 @@ impl Runtime {
     }
 
     /// Admits a submission. When this returns, it is durable.
-    pub async fn submit(&self, actor: &ActorId, new: NewSubmission) -> Result<Receipt, RuntimeError> {
-        self.ask(actor, |reply| Command::Submit { new: new.clone(), reply }).await
+    pub async fn submit(
+        &self,
+        actor: &ActorId,
+        new: NewSubmission,
+    ) -> Result<Receipt, RuntimeError> {
+        self.ask(actor, |reply| Command::Submit {
+            new: new.clone(),
+            reply,
+        })
+        .await
     }
 
     /// Asks to abort one submission, or each open one. `false` when there was nothing to abort. The
     /// settlement follows; completed work wins.
-    pub async fn abort(&self, actor: &ActorId, submission: Option<&str>) -> Result<bool, RuntimeError> {
-        self.ask(actor, |reply| Command::Abort { submission: submission.map(str::to_owned), reply }).await
+    pub async fn abort(
+        &self,
+        actor: &ActorId,
+        submission: Option<&str>,
+    ) -> Result<bool, RuntimeError> {
+        self.ask(actor, |reply| Command::Abort {
+            submission: submission.map(str::to_owned),
+            reply,
+        })
+        .await
+    }
+
+    /// Hands a parked submission what it waits for, and returns its id. Durable when this returns,
+    /// and taken in once, however often it is sent.
+    ///
+    /// # Errors
+    ///
+    /// When nothing waits, or not for this.
+    pub async fn answer(&self, actor: &ActorId, answer: Value) -> Result<String, RuntimeError> {
+        self.ask(actor, |reply| Command::Answer {
+            answer: answer.clone(),
+            reply,
+        })
+        .await
     }
 
     /// Waits until a submission settles.
-    pub async fn settled(&self, actor: &ActorId, submission: &str) -> Result<Settled, RuntimeError> {
-        self.ask(actor, |reply| Command::Wait { submission: submission.to_owned(), reply }).await
+    pub async fn settled(
+        &self,
+        actor: &ActorId,
+        submission: &str,
+    ) -> Result<Settled, RuntimeError> {
+        self.ask(actor, |reply| Command::Wait {
+            submission: submission.to_owned(),
+            reply,
+        })
+        .await
     }
 
     /// Wakes an actor, so that it goes on with what is open.
@@ -117,6 +160,17 @@ impl Runtime {
             }
         }
         Err(RuntimeError::Stopped)
+    }
+
+    /// Deletes an actor whole. What runs in it is stopped first; it does not settle, it is gone.
+    pub async fn purge(&self, actor: &ActorId) -> Result<(), RuntimeError> {
+        let awake = self.awake().actors.get(actor).cloned();
+        if let Some(mailbox) = awake
+            && mailbox.send(Command::Stop).await.is_ok()
+        {
+            mailbox.closed().await;
+        }
+        Ok(self.0.store.purge(actor).await?)
     }
 
     /// Wakes each actor that has something to go on with. Returns how many.
@@ -195,7 +249,7 @@ impl Runtime {
             sources: self.0.sources.clone(),
             program: program.clone(),
             commands: sender.downgrade(),
-            idle: self.0.options.idle,
+            idle: program.idle(id).unwrap_or(self.0.options.idle),
         };
         self.0.tasks.spawn(live(self.clone(), parts, receiver));
         Ok(sender)
@@ -225,7 +279,7 @@ async fn live(runtime: Runtime, parts: Parts, mut commands: mpsc::Receiver<Comma
     match Actor::hydrate(parts).await {
         Ok(mut actor) => loop {
             let worked = actor.work(&mut commands).await;
-            let must = worked.is_err() || runtime.awake().draining;
+            let must = worked.is_err() || actor.is_stopping() || runtime.awake().draining;
             if let Err(cause) = worked {
                 tracing::warn!(actor = %id, %cause, "an actor stopped");
                 error = cause;
@@ -250,6 +304,7 @@ fn refuse(command: Command, error: &RuntimeError) {
     match command {
         Command::Submit { reply, .. } => drop(reply.send(Err(error.clone()))),
         Command::Abort { reply, .. } => drop(reply.send(Err(error.clone()))),
+        Command::Answer { reply, .. } => drop(reply.send(Err(error.clone()))),
         Command::Wait { reply, .. } => drop(reply.send(Err(error.clone()))),
         // The attempt sees its reply dropped, and halts.
         Command::Wake | Command::Stop | Command::Commit { .. } | Command::Waiting { .. } => {}

@@ -26,7 +26,10 @@ impl Step {
 
     /// True when it changes nothing.
     pub fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.rows.is_empty() && self.blobs.is_empty() && self.outbox.is_empty()
+        self.records.is_empty()
+            && self.rows.is_empty()
+            && self.blobs.is_empty()
+            && self.outbox.is_empty()
     }
 
     /// Adds what another step changes, after what this one does.
@@ -39,12 +42,20 @@ impl Step {
 
     /// Writes a row as JSON.
     pub fn put(&mut self, space: &'static str, key: impl Into<Vec<u8>>, value: &impl Serialize) {
-        self.rows.push(RowChange::Put { space, key: key.into(), value: json(value), blobs: Vec::new() });
+        self.rows.push(RowChange::Put {
+            space,
+            key: key.into(),
+            value: json(value),
+            blobs: Vec::new(),
+        });
     }
 
     /// Removes a row.
     pub fn delete(&mut self, space: &'static str, key: impl Into<Vec<u8>>) {
-        self.rows.push(RowChange::Delete { space, key: key.into() });
+        self.rows.push(RowChange::Delete {
+            space,
+            key: key.into(),
+        });
     }
 
     /// Appends a record of the actor itself; conversation records are made by their own layer.
@@ -68,5 +79,7 @@ impl Step {
 /// JSON bytes of one of our own values. They hold only strings, numbers and maps with string keys,
 /// which always have a JSON form.
 pub(crate) fn json(value: &impl Serialize) -> Bytes {
-    serde_json::to_vec(value).map(Bytes::from).unwrap_or_default()
+    serde_json::to_vec(value)
+        .map(Bytes::from)
+        .unwrap_or_default()
 }

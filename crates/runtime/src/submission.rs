@@ -78,6 +78,14 @@ pub enum State {
     Queued,
     /// An attempt at it has begun.
     Running,
+    /// It waits for somebody outside: it holds no attempt, and this time does not count.
+    #[serde(rename_all = "camelCase")]
+    Parked {
+        /// Since when.
+        since: Timestamp,
+        /// When it goes on without an answer.
+        until: Timestamp,
+    },
     /// It joined the response to another submission and settles with it.
     #[serde(rename_all = "camelCase")]
     Joined {
@@ -141,7 +149,11 @@ pub struct Failure {
 impl Failure {
     /// A failure with its stable name, one line, and the next thing to do.
     pub fn new(code: &str, message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), message: message.into(), hint: hint.into() }
+        Self {
+            code: code.to_owned(),
+            message: message.into(),
+            hint: hint.into(),
+        }
     }
 }
 
@@ -191,6 +203,13 @@ pub enum Closing {
 pub enum Finish {
     /// The answer is complete; the step holds what is not committed yet.
     Completed(Step),
+    /// It cannot go on before somebody outside answers; the step holds what is not committed yet.
+    Parked {
+        /// What is committed together with the parking.
+        step: Step,
+        /// When it goes on without an answer.
+        until: Timestamp,
+    },
     /// It cannot be answered; the program is asked to close it.
     Failed(Failure),
     /// The attempt was cancelled; the program is asked to close it.
@@ -204,12 +223,23 @@ pub enum Finish {
 pub trait Program: Send + Sync + fmt::Debug + 'static {
     /// Reads the actor's state from the store. Called when the actor wakes and at every change of
     /// ownership; it MUST depend on nothing but what is stored.
-    async fn open(&self, actor: &ActorId, store: &std::sync::Arc<dyn Store>) -> Result<Box<dyn Instance>, Failure>;
+    async fn open(
+        &self,
+        actor: &ActorId,
+        store: &std::sync::Arc<dyn Store>,
+    ) -> Result<Box<dyn Instance>, Failure>;
 
     /// Bounds of the submissions of this actor.
     fn bounds(&self, actor: &ActorId) -> Bounds {
         let _ = actor;
         Bounds::default()
+    }
+
+    /// How long this actor stays in memory with nothing to do; `None`, the default, means as long
+    /// as [`RuntimeOptions::idle`](crate::RuntimeOptions::idle) says.
+    fn idle(&self, actor: &ActorId) -> Option<Duration> {
+        let _ = actor;
+        None
     }
 }
 
@@ -226,7 +256,11 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { attempts: 10, wall: Duration::from_secs(3_600), grace: Duration::from_secs(60) }
+        Self {
+            attempts: 10,
+            wall: Duration::from_secs(3_600),
+            grace: Duration::from_secs(60),
+        }
     }
 }
 
@@ -255,6 +289,27 @@ pub trait Instance: Send + Sync + fmt::Debug {
     /// through `attempt`, and apply the returned records.
     async fn run(&mut self, attempt: &mut Attempt) -> Finish;
 
+    /// The step that takes in what a parked submission waits for; an empty one when it was taken in
+    /// before.
+    ///
+    /// # Errors
+    ///
+    /// When it is no answer to what is waited for; nothing changes then.
+    fn answer(&mut self, submission: &Submission, answer: &Value) -> Result<Step, Failure> {
+        let _ = (submission, answer);
+        Err(Failure::new(
+            "nothing_to_answer",
+            "nothing waits for an answer",
+            "",
+        ))
+    }
+
+    /// The step of a parked submission whose time is over: it goes on without an answer.
+    fn expire(&mut self, submission: &Submission) -> Step {
+        let _ = submission;
+        Step::new()
+    }
+
     /// The step that leaves the conversation valid without an answer: open messages and tool batches
     /// closed, an advisory appended. Called after [`Instance::repair`] was applied.
     fn close(&mut self, submission: &Submission, closing: &Closing) -> Step;
@@ -263,7 +318,12 @@ pub trait Instance: Send + Sync + fmt::Debug {
 /// The id of a submission with an idempotency key: the same for the same actor and key, whatever
 /// process admits it.
 pub fn keyed_id(actor: &ActorId, key: &str) -> String {
-    let text = format!("bowline-submission-key\n{}\n{}\n{}\n{key}", actor.kind(), actor.name(), actor.key());
+    let text = format!(
+        "bowline-submission-key\n{}\n{}\n{}\n{key}",
+        actor.kind(),
+        actor.name(),
+        actor.key()
+    );
     format!("sub_ik_{}", &hex(&Sha256::digest(text.as_bytes()))[..32])
 }
 
@@ -295,30 +355,43 @@ fn canonical(value: &Value, text: &mut String) {
             }
             text.push('}');
         }
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => text.push_str(&value.to_string()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {
+            text.push_str(&value.to_string())
+        }
     }
 }
 
 fn hex(bytes: &[u8]) -> String {
     use fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
 }
 
 /// Reads how a submission of an actor ended; `None` while it has not.
-pub async fn settled(store: &dyn Store, actor: &ActorId, id: &str) -> Result<Option<Settled>, StoreError> {
-    let Some(row) = store.row(actor, SETTLED, id.as_bytes()).await? else { return Ok(None) };
+pub async fn settled(
+    store: &dyn Store,
+    actor: &ActorId,
+    id: &str,
+) -> Result<Option<Settled>, StoreError> {
+    let Some(row) = store.row(actor, SETTLED, id.as_bytes()).await? else {
+        return Ok(None);
+    };
     decode(&row, "settled submission").map(Some)
 }
 
 /// Reads the open submissions of an actor, in order of admission.
 pub async fn open(store: &dyn Store, actor: &ActorId) -> Result<Vec<Submission>, StoreError> {
     let rows = store.scan(actor, QUEUE, b"", None, MAX_QUEUED + 1).await?;
-    rows.iter().map(|row| decode(&row.value, "submission")).collect()
+    rows.iter()
+        .map(|row| decode(&row.value, "submission"))
+        .collect()
 }
 
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T, StoreError> {
-    serde_json::from_slice(bytes).map_err(|error| StoreError::Corrupt(format!("a {what} row does not decode: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| StoreError::Corrupt(format!("a {what} row does not decode: {error}")))
 }

@@ -14,19 +14,45 @@ async fn a_running_and_a_waiting_submission_can_be_aborted_by_themselves() {
     let running = submit(&runtime, &actor, &Plan::ending(1, End::Hold)).await;
     let waiting = submit(&runtime, &actor, &Plan::steps(1)).await;
     let last = submit(&runtime, &actor, &Plan::steps(1)).await;
-    assert!(runtime.abort(&actor, Some(&waiting.submission_id)).await.unwrap());
-    assert!(runtime.abort(&actor, Some(&running.submission_id)).await.unwrap());
-    for (receipt, outcome) in
-        [(&running, Outcome::Aborted), (&waiting, Outcome::Aborted), (&last, Outcome::Completed)]
-    {
+    assert!(
+        runtime
+            .abort(&actor, Some(&waiting.submission_id))
+            .await
+            .unwrap()
+    );
+    assert!(
+        runtime
+            .abort(&actor, Some(&running.submission_id))
+            .await
+            .unwrap()
+    );
+    for (receipt, outcome) in [
+        (&running, Outcome::Aborted),
+        (&waiting, Outcome::Aborted),
+        (&last, Outcome::Completed),
+    ] {
         let settled = settle(&runtime, &actor, receipt).await;
         assert_eq!(settled.outcome, outcome);
-        let aborted = settled.error.is_some_and(|error| error.code == "submission_aborted");
+        let aborted = settled
+            .error
+            .is_some_and(|error| error.code == "submission_aborted");
         assert_eq!(aborted, outcome == Outcome::Aborted);
     }
-    assert_eq!(stage.attempted(&actor).await, [running.submission_id.clone(), last.submission_id]);
-    assert!(!runtime.abort(&actor, Some(&running.submission_id)).await.unwrap(), "it has settled");
-    assert!(!runtime.abort(&actor, None).await.unwrap(), "nothing is open");
+    assert_eq!(
+        stage.attempted(&actor).await,
+        [running.submission_id.clone(), last.submission_id]
+    );
+    assert!(
+        !runtime
+            .abort(&actor, Some(&running.submission_id))
+            .await
+            .unwrap(),
+        "it has settled"
+    );
+    assert!(
+        !runtime.abort(&actor, None).await.unwrap(),
+        "nothing is open"
+    );
     assert_eq!(stage.count(&actor, kind::SUBMISSION_SETTLED).await, 3);
 }
 
@@ -41,7 +67,10 @@ async fn an_abort_of_everything_is_kept_over_a_restart() {
     let next = stage.start();
     next.resume().await.unwrap();
     assert_eq!(settle(&next, &actor, &deaf).await.outcome, Outcome::Aborted);
-    assert_eq!(settle(&next, &actor, &waiting).await.outcome, Outcome::Aborted);
+    assert_eq!(
+        settle(&next, &actor, &waiting).await.outcome,
+        Outcome::Aborted
+    );
     assert_eq!(stage.executed(), 0);
 }
 
@@ -55,15 +84,30 @@ async fn an_attempt_that_ignores_cancellation_is_ended_by_force_after_the_grace(
     let settled = settle(&runtime, &actor, &deaf).await;
     assert!(failed_with(&settled, "submission_timeout"), "{settled:?}");
     let took = settled.settled_at.since(began);
-    assert!(took >= HOUR + MINUTE && took < HOUR + MINUTE * 2, "{took:?}");
-    assert_eq!(settle(&runtime, &actor, &behind).await.outcome, Outcome::Completed);
+    assert!(
+        took >= HOUR + MINUTE && took < HOUR + MINUTE * 2,
+        "{took:?}"
+    );
+    assert_eq!(
+        settle(&runtime, &actor, &behind).await.outcome,
+        Outcome::Completed
+    );
     assert_eq!(stage.count(&actor, CLOSED).await, 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_attempt_that_listens_ends_at_its_deadline() {
-    let bounds = Bounds { wall: MINUTE, ..Bounds::default() };
-    let (stage, actor) = (Stage { bounds, ..Stage::new() }, actor("a"));
+    let bounds = Bounds {
+        wall: MINUTE,
+        ..Bounds::default()
+    };
+    let (stage, actor) = (
+        Stage {
+            bounds,
+            ..Stage::new()
+        },
+        actor("a"),
+    );
     let runtime = stage.start();
     let began = stage.sources.now();
     let held = submit(&runtime, &actor, &Plan::ending(1, End::Hold)).await;
@@ -74,8 +118,17 @@ async fn an_attempt_that_listens_ends_at_its_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn a_mailbox_that_never_empties_does_not_put_off_a_deadline() {
-    let bounds = Bounds { wall: MINUTE, ..Bounds::default() };
-    let (stage, actor) = (Stage { bounds, ..Stage::new() }, actor("a"));
+    let bounds = Bounds {
+        wall: MINUTE,
+        ..Bounds::default()
+    };
+    let (stage, actor) = (
+        Stage {
+            bounds,
+            ..Stage::new()
+        },
+        actor("a"),
+    );
     let runtime = stage.start();
     let deaf = submit(&runtime, &actor, &Plan::ending(0, End::Deaf)).await;
     let mut knocking = tokio::task::JoinSet::new();
@@ -99,18 +152,36 @@ async fn a_panicking_attempt_is_followed_by_another_until_they_are_exhausted() {
     let once = submit(&runtime, &actor, &Plan::ending(2, End::PanicOnce)).await;
     let always = submit(&runtime, &actor, &Plan::ending(2, End::Panic)).await;
     let behind = submit(&runtime, &actor, &Plan::steps(1)).await;
-    assert_eq!(settle(&runtime, &actor, &once).await.outcome, Outcome::Completed);
+    assert_eq!(
+        settle(&runtime, &actor, &once).await.outcome,
+        Outcome::Completed
+    );
     let settled = settle(&runtime, &actor, &always).await;
-    assert!(failed_with(&settled, "submission_retry_exhausted"), "{settled:?}");
-    assert_eq!(settle(&runtime, &actor, &behind).await.outcome, Outcome::Completed);
+    assert!(
+        failed_with(&settled, "submission_retry_exhausted"),
+        "{settled:?}"
+    );
+    assert_eq!(
+        settle(&runtime, &actor, &behind).await.outcome,
+        Outcome::Completed
+    );
     assert_eq!(stage.executed(), 5, "no finished step again");
     assert_eq!(stage.count(&actor, kind::ATTEMPT_STARTED).await, 2 + 10 + 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn attempts_that_die_with_their_process_are_counted_too() {
-    let bounds = Bounds { attempts: 3, ..Bounds::default() };
-    let (stage, actor) = (Stage { bounds, ..Stage::new() }, actor("a"));
+    let bounds = Bounds {
+        attempts: 3,
+        ..Bounds::default()
+    };
+    let (stage, actor) = (
+        Stage {
+            bounds,
+            ..Stage::new()
+        },
+        actor("a"),
+    );
     let mut processes = vec![stage.start()];
     let held = submit(&processes[0], &actor, &Plan::ending(1, End::Hold)).await;
     for _ in 0..3 {
@@ -120,6 +191,9 @@ async fn attempts_that_die_with_their_process_are_counted_too() {
         processes.push(next);
     }
     let settled = settle(&processes[3], &actor, &held).await;
-    assert!(failed_with(&settled, "submission_retry_exhausted"), "{settled:?}");
+    assert!(
+        failed_with(&settled, "submission_retry_exhausted"),
+        "{settled:?}"
+    );
     assert_eq!(stage.count(&actor, kind::ATTEMPT_STARTED).await, 3);
 }

@@ -21,12 +21,23 @@ async fn submissions_are_worked_on_in_the_order_of_their_admission() {
         receipts.push(submit(&runtime, &actor, &plan).await);
     }
     for receipt in &receipts {
-        assert_eq!(settle(&runtime, &actor, receipt).await.outcome, Outcome::Completed);
+        assert_eq!(
+            settle(&runtime, &actor, receipt).await.outcome,
+            Outcome::Completed
+        );
     }
-    let admitted: Vec<_> = receipts.into_iter().map(|receipt| receipt.submission_id).collect();
+    let admitted: Vec<_> = receipts
+        .into_iter()
+        .map(|receipt| receipt.submission_id)
+        .collect();
     assert_eq!(stage.attempted(&actor).await, admitted);
     assert_eq!(stage.count(&actor, kind::SUBMISSION_SETTLED).await, 5);
-    assert!(submission::open(&*stage.store, &actor).await.unwrap().is_empty());
+    assert!(
+        submission::open(&*stage.store, &actor)
+            .await
+            .unwrap()
+            .is_empty()
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -55,7 +66,10 @@ async fn a_repeated_key_returns_the_first_receipt_while_open_and_when_settled() 
     assert_eq!(stage.count(&actor, INPUT).await, 1);
 
     let other = runtime.submit(&actor, keyed(&Plan::steps(2), "k")).await;
-    assert!(matches!(other, Err(RuntimeError::SubmissionConflict)), "{other:?}");
+    assert!(
+        matches!(other, Err(RuntimeError::SubmissionConflict)),
+        "{other:?}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,15 +80,26 @@ async fn what_waits_joins_the_running_submission_and_settles_with_it() {
     let joined = submit(&runtime, &actor, &Plan::ending(0, End::Fail)).await;
     let settled = settle(&runtime, &actor, &joined).await;
     assert_eq!(settled.outcome, Outcome::Completed);
-    assert_eq!(settled.answered_by_submission_id, Some(host.submission_id.clone()));
-    assert_eq!(settle(&runtime, &actor, &host).await.answered_by_submission_id, None);
+    assert_eq!(
+        settled.answered_by_submission_id,
+        Some(host.submission_id.clone())
+    );
+    assert_eq!(
+        settle(&runtime, &actor, &host)
+            .await
+            .answered_by_submission_id,
+        None
+    );
     assert_eq!(stage.attempted(&actor).await, [host.submission_id]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_actor_that_sleeps_at_once_loses_no_message_that_races_its_sleep() {
     for idle in [Duration::ZERO, Duration::from_millis(1)] {
-        let stage = Stage { options: RuntimeOptions { idle }, ..Stage::new() };
+        let stage = Stage {
+            options: RuntimeOptions { idle },
+            ..Stage::new()
+        };
         let actor = actor("a");
         let runtime = stage.start();
         let mut clients = tokio::task::JoinSet::new();
@@ -86,7 +111,11 @@ async fn an_actor_that_sleeps_at_once_loses_no_message_that_races_its_sleep() {
                     tokio::task::yield_now().await;
                 }
                 let receipt = runtime.submit(&actor, new(&Plan::steps(1))).await.unwrap();
-                runtime.settled(&actor, &receipt.submission_id).await.unwrap().outcome
+                runtime
+                    .settled(&actor, &receipt.submission_id)
+                    .await
+                    .unwrap()
+                    .outcome
             });
         }
         while let Some(outcome) = clients.join_next().await {
@@ -126,7 +155,10 @@ async fn a_drained_attempt_is_not_counted_and_goes_on_in_the_next_process() {
 
     let next = stage.start();
     assert_eq!(next.resume().await.unwrap(), 1);
-    assert_eq!(settle(&next, &actor, &receipt).await.outcome, Outcome::Completed);
+    assert_eq!(
+        settle(&next, &actor, &receipt).await.outcome,
+        Outcome::Completed
+    );
     assert_eq!(stage.executed(), 3, "no finished step again");
 }
 
@@ -148,7 +180,11 @@ async fn a_submission_survives_death_at_each_of_its_commits() {
                 let settled = settle(&next, &actor, &receipt).await;
                 assert_eq!(settled.outcome, Outcome::Completed, "{death:?}");
                 assert_eq!(stage.count(&actor, INPUT).await, 1, "{death:?}");
-                assert_eq!(stage.count(&actor, kind::SUBMISSION_SETTLED).await, 1, "{death:?}");
+                assert_eq!(
+                    stage.count(&actor, kind::SUBMISSION_SETTLED).await,
+                    1,
+                    "{death:?}"
+                );
             }
         }
     }

@@ -1,8 +1,14 @@
 //! Tests of the runtime through its public interface.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 mod bad_input;
 mod endings;
+mod fibers;
 mod life;
 mod owners;
 mod simulation;
@@ -47,8 +53,10 @@ impl Stage {
     }
 
     fn start_on(&self, store: Arc<dyn Store>) -> Runtime {
-        let program: Arc<dyn Program> =
-            Arc::new(Planned { journal: self.journal.clone(), bounds: self.bounds });
+        let program: Arc<dyn Program> = Arc::new(Planned {
+            journal: self.journal.clone(),
+            bounds: self.bounds,
+        });
         let programs = [("planned".to_owned(), program)];
         Runtime::new(store, self.sources.clone(), self.options.clone(), programs)
     }
@@ -58,7 +66,11 @@ impl Stage {
     }
 
     async fn count(&self, actor: &ActorId, kind: u16) -> usize {
-        self.records(actor).await.iter().filter(|stored| stored.record.kind == kind).count()
+        self.records(actor)
+            .await
+            .iter()
+            .filter(|stored| stored.record.kind == kind)
+            .count()
     }
 
     /// The submissions in the order of their first attempts.
@@ -84,11 +96,18 @@ fn actor(key: &str) -> ActorId {
 }
 
 fn new(plan: &Plan) -> NewSubmission {
-    NewSubmission { payload: plan.payload(), key: None, blobs: Vec::new() }
+    NewSubmission {
+        payload: plan.payload(),
+        key: None,
+        blobs: Vec::new(),
+    }
 }
 
 fn keyed(plan: &Plan, key: &str) -> NewSubmission {
-    NewSubmission { key: Some(key.to_owned()), ..new(plan) }
+    NewSubmission {
+        key: Some(key.to_owned()),
+        ..new(plan)
+    }
 }
 
 async fn submit(runtime: &Runtime, actor: &ActorId, plan: &Plan) -> Receipt {
@@ -96,11 +115,18 @@ async fn submit(runtime: &Runtime, actor: &ActorId, plan: &Plan) -> Receipt {
 }
 
 async fn settle(runtime: &Runtime, actor: &ActorId, receipt: &Receipt) -> Settled {
-    runtime.settled(actor, &receipt.submission_id).await.unwrap()
+    runtime
+        .settled(actor, &receipt.submission_id)
+        .await
+        .unwrap()
 }
 
 fn failed_with(settled: &Settled, code: &str) -> bool {
-    settled.outcome == Outcome::Failed && settled.error.as_ref().is_some_and(|error| error.code == code)
+    settled.outcome == Outcome::Failed
+        && settled
+            .error
+            .as_ref()
+            .is_some_and(|error| error.code == code)
 }
 
 /// Lets everything run that can run now.

@@ -6,7 +6,11 @@ use bowline_testkit::sim;
 /// `BOWLINE_SIM_SEED`.
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_whatever_is_killed() {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     let seeds = match number("BOWLINE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
         None => 0..number("BOWLINE_SIM_SEEDS").unwrap_or(2_000),

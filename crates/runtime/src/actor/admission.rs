@@ -1,0 +1,134 @@
+//! What comes in: submissions, requests to abort, and those who wait for an end.
+
+use bowline_store::{Timestamp, Wake};
+
+use super::{Actor, Reply, end, put};
+use crate::{
+    error::RuntimeError,
+    step::Step,
+    submission::{
+        self, Closing, MAX_KEY, MAX_QUEUED, NewSubmission, Receipt, Settled, State, Submission,
+    },
+};
+
+impl Actor {
+    pub(super) async fn submit(&mut self, new: NewSubmission) -> Result<Receipt, RuntimeError> {
+        if self.stopping {
+            return Err(RuntimeError::Stopped);
+        }
+        let digest = submission::digest(&new.payload);
+        let id = match &new.key {
+            Some(key) if key.is_empty() || key.len() > MAX_KEY => {
+                return Err(RuntimeError::InvalidKey);
+            }
+            Some(key) => submission::keyed_id(&self.parts.id, key),
+            None => self.parts.sources.id("sub_"),
+        };
+        if new.key.is_some()
+            && let Some((accepted_at, known)) = self.find(&id).await?
+        {
+            if known != digest {
+                return Err(RuntimeError::SubmissionConflict);
+            }
+            return Ok(Receipt {
+                submission_id: id,
+                accepted_at,
+                deduplicated: true,
+            });
+        }
+        if self.queue.len() >= MAX_QUEUED {
+            return Err(RuntimeError::QueueFull);
+        }
+        let accepted_at = self.parts.sources.now();
+        let submission = Submission {
+            id: id.clone(),
+            number: self.next_number,
+            payload: new.payload,
+            digest,
+            blobs: new.blobs.iter().map(|blob| blob.id.to_string()).collect(),
+            accepted_at,
+            state: State::Queued,
+            attempts: 0,
+            deadline: None,
+            after_seq: 0,
+            abort_requested_at: None,
+        };
+        self.next_number += 1;
+        if self.queue.is_empty() && self.running.is_none() {
+            self.begin(submission, new.blobs).await?;
+        } else {
+            let mut step = Step {
+                blobs: new.blobs,
+                ..Step::new()
+            };
+            put(&mut step, &submission);
+            self.note(&mut step, "queued");
+            self.commit(step, Wake::Keep).await?;
+            self.queue.push_back(submission);
+        }
+        Ok(Receipt {
+            submission_id: id,
+            accepted_at,
+            deduplicated: false,
+        })
+    }
+
+    async fn find(&self, id: &str) -> Result<Option<(Timestamp, String)>, RuntimeError> {
+        if let Some(open) = self.queue.iter().find(|open| open.id == id) {
+            return Ok(Some((open.accepted_at, open.digest.clone())));
+        }
+        let settled = submission::settled(&*self.parts.store, &self.parts.id, id).await?;
+        Ok(settled.map(|settled| (settled.accepted_at, settled.digest)))
+    }
+
+    pub(super) async fn wait(&mut self, submission: String, reply: Reply<Settled>) {
+        if self.queue.iter().any(|open| open.id == submission) {
+            self.waiters.entry(submission).or_default().push(reply);
+            return;
+        }
+        let settled = submission::settled(&*self.parts.store, &self.parts.id, &submission).await;
+        let _ = reply.send(match settled {
+            Ok(Some(settled)) => Ok(settled),
+            Ok(None) => Err(RuntimeError::UnknownSubmission(submission)),
+            Err(error) => Err(error.into()),
+        });
+    }
+
+    pub(super) async fn abort(&mut self, target: Option<&str>) -> Result<bool, RuntimeError> {
+        let now = self.parts.sources.now();
+        let mut step = Step::new();
+        let mut changed = Vec::new();
+        for (index, open) in self.queue.iter().enumerate() {
+            let meant = target.is_none_or(|id| open.id == id);
+            if meant
+                && open.abort_requested_at.is_none()
+                && !matches!(open.state, State::Joined { .. })
+            {
+                let mut open = open.clone();
+                open.abort_requested_at = Some(now);
+                put(&mut step, &open);
+                changed.push((index, open));
+            }
+        }
+        let found = self
+            .queue
+            .iter()
+            .any(|open| target.is_none_or(|id| open.id == id));
+        if !step.is_empty() {
+            self.note(&mut step, "abort requested");
+            self.commit(step, Wake::Keep).await?;
+            for (index, open) in changed {
+                self.queue[index] = open;
+            }
+        }
+        if let Some(running) = &mut self.running
+            && self
+                .queue
+                .iter()
+                .any(|open| open.id == running.submission && open.abort_requested_at.is_some())
+        {
+            end(running, Closing::Aborted, now.after(self.bounds.grace));
+        }
+        Ok(found)
+    }
+}
