@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use bowline_model::{AssistantMessage, AssistantPart, ModelRef, StopReason, ToolCall, Usage};
 use bowline_store::{Seq, StoreError, StoredRecord, Timestamp};
 
+use crate::approval::Approval;
 use crate::record::{
     AssistantCompleted, AssistantStarted, CallError, Content, Fact, ResourceSnapshot, Signal,
     ToolOutcome,
@@ -31,6 +32,8 @@ pub struct Conversation {
     pub open: Option<OpenMessage>,
     /// Outcomes of the last tool batch, by call; empty once the batch is complete.
     pub outcomes: HashMap<String, ToolOutcome>,
+    /// Approvals of the last tool batch, by call; empty once the batch is complete.
+    pub approvals: HashMap<String, Approval>,
     /// How the submissions ended, in order.
     pub settlements: Vec<bowline_runtime::Settled>,
     /// What each submission has used, while it is open.
@@ -250,7 +253,18 @@ impl Conversation {
                 }
                 self.outcomes.insert(outcome.tool_call_id.clone(), outcome);
             }
+            Fact::ApprovalRequested(approval) => {
+                self.approvals
+                    .insert(approval.tool_call_id.clone(), approval);
+            }
+            Fact::ApprovalAnswered(answered) => {
+                let waiting = self.approvals.values_mut();
+                for approval in waiting.filter(|one| one.approval_id == answered.approval_id) {
+                    approval.answer = Some(answered.answer.clone());
+                }
+            }
             Fact::ToolResultsCommitted(committed) => {
+                self.approvals.clear();
                 let mut outcomes = std::mem::take(&mut self.outcomes);
                 let results = committed
                     .outcome_ids

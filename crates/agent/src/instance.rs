@@ -5,15 +5,16 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use bowline_model::{AssistantMessage, AssistantPart, StopReason, Usage};
 use bowline_runtime::{
-    Attempt, Closing, Finish, Instance, Progress, Step, Submission,
+    Attempt, Closing, Failure, Finish, Instance, Progress, Step, Submission,
     effect::{self, Intended, Status},
 };
 use bowline_sandbox::{shell::ShellState, workspace::Workspace};
 use bowline_store::{ActorId, BlobId, RowChange, Store, StoreError, StoredRecord};
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
+    approval::{APPROVALS, Answered, Approval, Decision},
     context,
     conversation::{Conversation, Entry, EntryBody, MessageFacts, Next},
     definition::SandboxKind,
@@ -216,6 +217,24 @@ impl AgentInstance {
         first
     }
 
+    /// Writes down what was decided about an approval.
+    fn decide(
+        &self,
+        step: &mut Step,
+        submission: &Submission,
+        approval: Approval,
+        mut answered: Answered,
+    ) {
+        answered.approval_id.clone_from(&approval.approval_id);
+        let row = Approval {
+            answer: Some(answered.answer.clone()),
+            ..approval
+        };
+        step.put(APPROVALS, row.approval_id.as_bytes(), &row);
+        let scope = self.scope(submission, None);
+        self.add(step, [Fact::ApprovalAnswered(answered)], &scope);
+    }
+
     /// Tells whoever follows the conversation.
     pub(crate) fn tell(&mut self, body: impl FnOnce() -> ChunkBody) {
         let position = Position {
@@ -268,6 +287,12 @@ impl AgentInstance {
                     error: settled.error,
                     answered_by_submission_id: settled.answered_by_submission_id,
                 });
+            }
+            Fact::ApprovalRequested(approval) => {
+                self.tell(|| ChunkBody::ApprovalRequested { approval });
+            }
+            Fact::ApprovalAnswered(answered) => {
+                self.tell(|| ChunkBody::ApprovalAnswered { answered });
             }
             Fact::Created(_)
             | Fact::AssistantStarted(_)
@@ -449,16 +474,81 @@ impl Instance for AgentInstance {
     async fn run(&mut self, attempt: &mut Attempt) -> Finish {
         match turn::run(self, attempt).await {
             Ok(step) => Finish::Completed(step),
+            Err(turn::Stop::Parked { step, until }) => Finish::Parked { step, until },
             Err(turn::Stop::Halted(halt)) => Finish::Halted(halt),
             Err(turn::Stop::Cancelled) => Finish::Cancelled,
             Err(turn::Stop::Failed(failure)) => Finish::Failed(failure),
         }
     }
 
+    fn answer(&mut self, submission: &Submission, answer: &Value) -> Result<Step, Failure> {
+        let answered: Answered = serde_json::from_value(answer.clone()).map_err(|error| {
+            Failure::new("approval_invalid", format!("not an answer: {error}"), "")
+        })?;
+        let known = self.conversation.approvals.values();
+        let Some(approval) = known
+            .into_iter()
+            .find(|one| one.approval_id == answered.approval_id)
+        else {
+            let what = format!("nothing waits for approval {}", answered.approval_id);
+            return Err(Failure::new(
+                "approval_not_found",
+                what,
+                "see `bowline show` for what is pending",
+            ));
+        };
+        if let Some(before) = &approval.answer {
+            return if before.decision == answered.answer.decision {
+                Ok(Step::new())
+            } else {
+                Err(Failure::new(
+                    "approval_answered",
+                    "this approval was answered before, differently",
+                    "",
+                ))
+            };
+        }
+        let mut answered = answered;
+        if let Some(arguments) = &answered.answer.arguments {
+            let rendered = self.shared.rendered(self.actor.name())?;
+            let tools = self.shared.tools(&rendered)?;
+            let tool = tools.iter().find(|tool| tool.name() == approval.tool_name);
+            let checked = tool.map_or(Ok(arguments.clone()), |tool| tool.validate(arguments));
+            let checked = checked
+                .map_err(|text| Failure::new("approval_invalid", text, "correct the arguments"))?;
+            answered.answer.arguments = Some(checked);
+        }
+        let mut step = Step::new();
+        self.decide(&mut step, submission, approval.clone(), answered);
+        Ok(step)
+    }
+
+    fn expire(&mut self, submission: &Submission) -> Step {
+        let now = self.shared.sources.now();
+        let mut step = Step::new();
+        let open = self.conversation.approvals.values();
+        let over: Vec<_> = open
+            .filter(|one| one.answer.is_none() && one.expires_at <= now)
+            .cloned()
+            .collect();
+        for approval in over {
+            self.decide(&mut step, submission, approval, Decision::Expire.into());
+        }
+        step
+    }
+
     fn close(&mut self, submission: &Submission, closing: &Closing) -> Step {
         let mut step = Step::new();
         let scope = self.scope(submission, None);
         let mut facts = Vec::new();
+        let open = self
+            .conversation
+            .approvals
+            .values()
+            .filter(|one| one.answer.is_none());
+        for approval in open.cloned().collect::<Vec<_>>() {
+            self.decide(&mut step, submission, approval, Decision::Reject.into());
+        }
         let mut parent = self.conversation.leaf();
         let mut interrupted = Vec::new();
         if let Next::RunTools {

@@ -9,8 +9,9 @@
 //! - `instance`: one live instance; `turn`: its loop, a state machine over records.
 //! - [`record`]: the facts of a conversation; [`conversation`]: their fold.
 //! - [`context`]: what the model sees; [`view`]: what a person sees; [`live`]: as it happens.
-//! - [`tool`]: what a model may do.
+//! - [`tool`]: what a model may do; [`approval`]: what waits for a person first.
 
+pub mod approval;
 pub mod context;
 pub mod conversation;
 pub mod definition;

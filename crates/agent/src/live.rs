@@ -14,7 +14,10 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::broadcast;
 
-use crate::view::UiMessage;
+use crate::{
+    approval::{Answered, Approval},
+    view::UiMessage,
+};
 
 /// Chunks that a slow observer may be behind before it misses some.
 const BUFFER: usize = 4_096;
@@ -119,6 +122,16 @@ pub enum ChunkBody {
         message: String,
         /// The wait before the next try.
         delay_ms: u64,
+    },
+    /// A call waits for a person.
+    ApprovalRequested {
+        /// The request.
+        approval: Approval,
+    },
+    /// A person decided, or nobody did in time.
+    ApprovalAnswered {
+        /// The decision.
+        answered: Answered,
     },
     /// The response is complete.
     MessageCompleted {

@@ -176,6 +176,7 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
     a.sandbox == b.sandbox
         && a.skills == b.skills
         && a.tools == b.tools
+        && a.approvals == b.approvals
         && one.tools.len() == other.tools.len()
         && one.tools.iter().zip(&other.tools).all(|(left, right)| {
             Arc::ptr_eq(left, right)
@@ -223,7 +224,7 @@ fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
             ));
         }
     }
-    for name in &definition.tools {
+    for name in definition.tools.iter().chain(definition.approvals.keys()) {
         if !tools.iter().any(|tool| tool.name() == name) {
             return Err(Failure::new(
                 "tool_not_found",
@@ -231,7 +232,7 @@ fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
                     "agent {} names a tool {name} that nobody brings",
                     definition.name
                 ),
-                "remove it from tools, or add it to the program that serves the agent",
+                "remove it from tools or approvals, or add it to the program that serves the agent",
             ));
         }
     }

@@ -9,6 +9,8 @@ use bowline_store::{BlobId, Record, StoreError, StoredRecord, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::approval::{Answered, Approval};
+
 /// Version of the bodies that this module writes.
 const VERSION: u8 = 1;
 
@@ -37,6 +39,10 @@ pub enum Fact {
     ToolResultsCommitted(ToolResultsCommitted),
     /// What the model was told of its instructions, tools and skills.
     ResourceSnapshot(ResourceSnapshot),
+    /// A call waits for a person.
+    ApprovalRequested(Approval),
+    /// A person decided, or nobody did in time.
+    ApprovalAnswered(Answered),
     /// An attempt began.
     AttemptStarted(AttemptStarted),
     /// A submission settled.
@@ -289,6 +295,8 @@ impl Fact {
             Self::ToolOutcome(body) => (108, json(body)),
             Self::ToolResultsCommitted(body) => (109, json(body)),
             Self::ResourceSnapshot(body) => (110, json(body)),
+            Self::ApprovalRequested(body) => (111, json(body)),
+            Self::ApprovalAnswered(body) => (112, json(body)),
             Self::AttemptStarted(body) => (bowline_runtime::kind::ATTEMPT_STARTED, json(body)),
             Self::SubmissionSettled(body) => {
                 (bowline_runtime::kind::SUBMISSION_SETTLED, json(body))
@@ -338,13 +346,15 @@ impl Fact {
             108 => Self::ToolOutcome(body(stored)?),
             109 => Self::ToolResultsCommitted(body(stored)?),
             110 => Self::ResourceSnapshot(body(stored)?),
+            111 => Self::ApprovalRequested(body(stored)?),
+            112 => Self::ApprovalAnswered(body(stored)?),
             kind::ATTEMPT_STARTED => Self::AttemptStarted(body(stored)?),
             kind::SUBMISSION_SETTLED => Self::SubmissionSettled(body(stored)?),
             kind::ACTOR_OPENED | kind::EFFECT_INTENDED | kind::EFFECT_SETTLED => Self::Runtime,
             unknown => {
                 return Err(StoreError::NewerFormat {
                     found: u32::from(unknown),
-                    supported: 110,
+                    supported: 112,
                 });
             }
         })
@@ -364,6 +374,8 @@ impl Fact {
             | Self::AssistantCompleted(_)
             | Self::ToolResultsCommitted(_)
             | Self::ResourceSnapshot(_)
+            | Self::ApprovalRequested(_)
+            | Self::ApprovalAnswered(_)
             | Self::AttemptStarted(_)
             | Self::SubmissionSettled(_)
             | Self::Runtime => return Vec::new(),

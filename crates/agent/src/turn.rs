@@ -5,7 +5,7 @@
 
 use bowline_model::ModelError;
 use bowline_runtime::{Attempt, Failure, Halt, Step, Submission};
-use bowline_store::StoreError;
+use bowline_store::{StoreError, Timestamp};
 
 use crate::{
     conversation::{MessageFacts, Next},
@@ -24,6 +24,13 @@ pub(crate) enum Stop {
     Halted(Halt),
     /// It was cancelled.
     Cancelled,
+    /// It waits for a person; the step holds what is not committed yet.
+    Parked {
+        /// What is committed together with the parking.
+        step: Step,
+        /// When it goes on without an answer.
+        until: Timestamp,
+    },
     /// It cannot be answered.
     Failed(Failure),
 }

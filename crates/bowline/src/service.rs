@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
+    approval::{self, Answered, Approval},
     conversation::{EntryBody, Used},
     load, load_after, view,
 };
@@ -191,6 +192,45 @@ impl Service {
             .runtime
             .abort(&actor(agent, instance), submission)
             .await?)
+    }
+
+    /// Answers an approval, once, however often it is sent; the run goes on in this process. Returns
+    /// the actor and the submission that waited.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such approval, or it was answered differently before.
+    pub async fn answer(&self, answered: Answered) -> Result<(ActorId, String), Error> {
+        let found = approval::find(&**self.store(), &answered.approval_id).await?;
+        let Some((actor, approval)) = found else {
+            let what = format!("nothing waits for approval {}", answered.approval_id);
+            let hint = "see `bowline show` for what is pending";
+            return Err(Error::failure("approval_not_found", what, hint));
+        };
+        match &approval.answer {
+            Some(before) if before.decision == answered.answer.decision => {
+                return Ok((actor, approval.submission_id));
+            }
+            Some(_) => {
+                let what = "this approval was answered before, differently";
+                return Err(Error::failure("approval_answered", what, ""));
+            }
+            None => {}
+        }
+        self.agents.check(actor.name())?;
+        let value = serde_json::to_value(&answered)
+            .map_err(|error| Error::failure("approval_invalid", error.to_string(), ""))?;
+        let submission = self.runtime.answer(&actor, value).await?;
+        Ok((actor, submission))
+    }
+
+    /// The approvals of a conversation, answered or not.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub async fn approvals(&self, agent: &str, instance: &str) -> Result<Vec<Approval>, Error> {
+        Ok(approval::of(&**self.store(), &actor(agent, instance)).await?)
     }
 
     /// Follows a conversation from now on.

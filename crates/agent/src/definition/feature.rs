@@ -5,7 +5,7 @@ use super::fault::{Fault, FaultKind};
 /// A part of the format that may not be built yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Feature {
-    Approvals,
+    ApprovalWhen,
     Bindings,
     Code,
     Compaction,
@@ -24,7 +24,7 @@ pub(super) enum Feature {
 /// The only place that says so: whoever builds a feature removes its line here. A setting that
 /// would be ignored is an error, never a silence.
 const NOT_BUILT: &[Feature] = &[
-    Feature::Approvals,
+    Feature::ApprovalWhen,
     Feature::Bindings,
     Feature::Code,
     Feature::Compaction,
@@ -56,7 +56,7 @@ impl Feature {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Approvals => "`approvals` other than `never`",
+            Self::ApprovalWhen => "`approvals` with `when`",
             Self::Bindings => "`bindings`",
             Self::Code => "`code: true`",
             Self::Compaction => "settings of `compaction`",
@@ -80,8 +80,8 @@ impl Feature {
             Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
                 "remove the folder"
             }
-            Self::Approvals
-            | Self::Bindings
+            Self::ApprovalWhen => "use `required`",
+            Self::Bindings
             | Self::Code
             | Self::Compaction
             | Self::Egress

@@ -407,8 +407,8 @@ fn approvals(keys: &Table<'_>) -> Result<BTreeMap<String, Approval>, Fault> {
                 _ => Approval::Required,
             }
         };
-        if approval != Approval::Never {
-            Feature::Approvals.need(Some(line))?;
+        if let Approval::When(_) = approval {
+            Feature::ApprovalWhen.need(Some(line))?;
         }
         approvals.insert(name.to_owned(), approval);
     }

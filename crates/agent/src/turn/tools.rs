@@ -17,7 +17,7 @@ use bowline_runtime::{
     effect::{self, Intended, OnCrash, Status},
 };
 use bowline_sandbox::workspace::Overlay;
-use bowline_store::{Blob, BlobId, RowChange};
+use bowline_store::{Blob, BlobId, RowChange, Timestamp};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -25,7 +25,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::Stop;
 use crate::{
-    definition::SandboxKind,
+    approval::{APPROVALS, Approval, Decision, EXPIRES_AFTER},
+    definition::{Approval as Policy, Definition, SandboxKind},
     instance::AgentInstance,
     program::{SHELL, workspace_failure},
     record::{Attachment, Content, Fact, Scope, ToolOutcome, ToolResultsCommitted},
@@ -84,6 +85,10 @@ struct Plan {
     unknown: Vec<(ToolCall, Intended)>,
     /// Intents that are not written down yet.
     new: Vec<Intended>,
+    /// Requests for consent that are not written down yet.
+    ask: Vec<Approval>,
+    /// When the first of the open requests for consent ends.
+    until: Option<Timestamp>,
 }
 
 /// Runs what is left of a batch, and closes it.
@@ -94,7 +99,7 @@ pub(super) async fn run(
 ) -> Result<(), Stop> {
     let rendered = instance.shared.rendered(instance.actor.name())?;
     let tools = instance.shared.tools(&rendered)?;
-    let plan = plan(instance, &tools, &batch);
+    let plan = plan(instance, &rendered.definition, &tools, &batch, attempt);
     let files = match rendered.definition.sandbox {
         SandboxKind::Workspace => {
             let begun = instance.workspace.begin(attempt.now()).await;
@@ -110,6 +115,9 @@ pub(super) async fn run(
         local: Vec::new(),
         files,
     };
+    if let Some(until) = plan.until {
+        return Err(running.park(instance, plan.ask, until));
+    }
     for (call, text) in plan.refused {
         running.local.push(Ended::refused(call, text));
     }
@@ -122,7 +130,13 @@ pub(super) async fn run(
     running.finish(instance, attempt, &batch.calls, true).await
 }
 
-fn plan(instance: &AgentInstance, tools: &[Mounted], batch: &Batch) -> Plan {
+fn plan(
+    instance: &AgentInstance,
+    definition: &Definition,
+    tools: &[Mounted],
+    batch: &Batch,
+    attempt: &Attempt,
+) -> Plan {
     let mut plan = Plan::default();
     let now = instance.shared.sources.now();
     for call in &batch.calls {
@@ -158,6 +172,32 @@ fn plan(instance: &AgentInstance, tools: &[Mounted], batch: &Batch) -> Plan {
                 continue;
             }
         };
+        let arguments = match consent(instance, definition, call, arguments) {
+            Consent::Given(arguments) => arguments,
+            Consent::Refused(text) => {
+                plan.refused.push(refuse(text));
+                continue;
+            }
+            Consent::Open(until) => {
+                plan.until = Some(plan.until.map_or(until, |first| first.min(until)));
+                continue;
+            }
+            Consent::Ask(arguments) => {
+                let until = now.after(EXPIRES_AFTER);
+                plan.until = Some(plan.until.map_or(until, |first| first.min(until)));
+                plan.ask.push(Approval {
+                    approval_id: instance.shared.sources.id("appr_"),
+                    submission_id: attempt.submission().id.clone(),
+                    tool_call_id: call.id.clone(),
+                    tool_name: call.name.clone(),
+                    arguments,
+                    requested_at: now,
+                    expires_at: until,
+                    answer: None,
+                });
+                continue;
+            }
+        };
         let planned = Planned {
             call: call.clone(),
             tool: tool.clone(),
@@ -189,6 +229,41 @@ fn plan(instance: &AgentInstance, tools: &[Mounted], batch: &Batch) -> Plan {
     plan
 }
 
+/// Whether a call may be made.
+enum Consent {
+    /// Yes, with these arguments.
+    Given(Value),
+    /// No; the model is told why.
+    Refused(String),
+    /// It was asked for and is not answered; it ends then.
+    Open(Timestamp),
+    /// It has to be asked for.
+    Ask(Value),
+}
+
+fn consent(
+    instance: &AgentInstance,
+    definition: &Definition,
+    call: &ToolCall,
+    arguments: Value,
+) -> Consent {
+    match definition.approvals.get(&call.name) {
+        None | Some(Policy::Never) => return Consent::Given(arguments),
+        // A condition that cannot be decided asks.
+        Some(Policy::Required | Policy::When(_)) => {}
+    }
+    let Some(approval) = instance.conversation.approvals.get(&call.id) else {
+        return Consent::Ask(arguments);
+    };
+    match &approval.answer {
+        None => Consent::Open(approval.expires_at),
+        Some(answer) if answer.decision == Decision::Approve => {
+            Consent::Given(answer.arguments.clone().unwrap_or(arguments))
+        }
+        Some(answer) => Consent::Refused(answer.refusal()),
+    }
+}
+
 impl Ended {
     fn refused(call: ToolCall, text: String) -> Self {
         Self {
@@ -213,6 +288,17 @@ struct Running {
 }
 
 impl Running {
+    /// Nothing of the batch is run before each consent that it needs is given or refused.
+    fn park(&mut self, instance: &AgentInstance, ask: Vec<Approval>, until: Timestamp) -> Stop {
+        let mut step = Step::new();
+        self.take_pending(instance, &mut step);
+        for approval in ask {
+            step.put(APPROVALS, approval.approval_id.as_bytes(), &approval);
+            instance.add(&mut step, [Fact::ApprovalRequested(approval)], &self.scope);
+        }
+        Stop::Parked { step, until }
+    }
+
     /// Writes the intents down, together with the message that asked for them; settles those effects
     /// of an earlier attempt of which nobody knows whether they happened.
     async fn intend(

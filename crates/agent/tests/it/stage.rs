@@ -35,6 +35,8 @@ pub(crate) struct Stage {
     /// The effect ids with which the outside tool was called.
     pub(crate) effects: Arc<Mutex<Vec<String>>>,
     pub(crate) effect: Effect,
+    /// Whether the outside tool needs a person's consent.
+    pub(crate) consent: bool,
     pub(crate) clock: Arc<SeededClock>,
     instructions: Arc<Mutex<String>>,
     panics: Arc<AtomicU32>,
@@ -74,13 +76,16 @@ impl tool::Tool for Outside {
     async fn call(
         &self,
         context: &tool::ToolContext,
-        _: serde_json::Value,
+        arguments: serde_json::Value,
     ) -> Result<tool::ToolOutput, ToolError> {
         self.seen
             .lock()
             .unwrap()
             .push(context.effect_id.clone().unwrap());
-        Ok(tool::ToolOutput::text("sent"))
+        Ok(tool::ToolOutput::text(format!(
+            "sent {}",
+            arguments["text"].as_str().unwrap()
+        )))
     }
 }
 
@@ -93,6 +98,7 @@ impl Stage {
             store: Arc::new(MemoryStore::new()),
             effects: Arc::default(),
             effect: Effect::Outside(tool::OnCrash::Unknown),
+            consent: false,
             clock: SeededClock::ticking(),
             instructions: Arc::new(Mutex::new("Do the work.".to_owned())),
             panics: Arc::default(),
@@ -109,6 +115,7 @@ impl Stage {
     }
 
     pub(crate) fn process(&self, death: Death) -> Process {
+        let consent = self.consent;
         let store = DyingStore::new(self.store.clone(), death);
         let (dir, effect, seen) = (
             self.dir.path().to_path_buf(),
@@ -120,6 +127,12 @@ impl Stage {
             cx.model("scripted/script.yaml");
             cx.definition().dir = Some(dir.clone());
             cx.definition().limits.turns = 20;
+            if consent {
+                let required = bowline_agent::definition::Approval::Required;
+                cx.definition()
+                    .approvals
+                    .insert("notify".to_owned(), required);
+            }
             let parameters = tool::schema::of::<Notice>().unwrap();
             let spec = bowline_model::ToolSpec {
                 name: "notify".into(),
