@@ -6,12 +6,16 @@
 //!   until they commit together with its result.
 //! - [`shell`]: a virtual bash over an overlay, without host processes, host files or network.
 //! - [`search`]: glob, grep, diff and patch, with ripgrep's libraries.
+//! - [`archive`]: tar and zip, safe to unpack; [`json`]: queries and changes by JSONPath; [`digest`].
 //! - [`edits`]: changes of several files, all or none, that notice a changed base.
 //! - [`tools`]: `read`, `write`, `edit`, `bash`, `grep` and `glob` as a model gets them.
 //!
 //! Nothing here reads a clock: writes get the time that their overlay was begun with.
 
+pub mod archive;
+pub mod digest;
 pub mod edits;
+pub mod json;
 pub mod search;
 pub mod shell;
 pub mod tools;

@@ -11,6 +11,11 @@ use crate::workspace::{
     path,
 };
 
+/// Characters that are not themselves in a pattern.
+const SPECIAL: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
+/// Components of a pattern; a path has at most 100.
+const MAX_PARTS: usize = 127;
+
 /// A pattern: `*` and `?` within a name, `[abc]`, `[!a-z]`, `{one,two}`, `**` for any number of
 /// directories, `\` to take the next character literally. Names that start with a dot are matched
 /// like any other.
@@ -31,6 +36,8 @@ enum Parts {
 enum Part {
     Literal(String),
     Any,
+    /// One `*` between two literal ends.
+    Ends(String, String),
     Name(Box<GlobMatcher>),
     Deep,
 }
@@ -65,12 +72,16 @@ impl Glob {
                 "**" if matches!(parts.last(), Some(Part::Deep)) => {}
                 "**" => parts.push(Part::Deep),
                 "*" => parts.push(Part::Any),
-                name if !name.contains(['*', '?', '[', ']', '{', '}', '\\']) => parts.push(Part::Literal(name.into())),
+                name if !name.contains(SPECIAL) => parts.push(Part::Literal(name.into())),
+                name if let Some((start, end)) = ends(name) => parts.push(Part::Ends(start.into(), end.into())),
                 name => parts.push(Part::Name(Box::new(matcher(name)?))),
             }
         }
         if matches!(parts.last(), Some(Part::Deep)) {
             parts.push(Part::Any);
+        }
+        if parts.len() > MAX_PARTS {
+            return Err(SearchError::Pattern(format!("the pattern has more than {MAX_PARTS} components")));
         }
         Ok(Self { parts: Parts::Split(parts.into()) })
     }
@@ -80,11 +91,11 @@ impl Glob {
         match &self.parts {
             Parts::Whole(matcher) => matcher.is_match(relative),
             Parts::Split(parts) => {
-                let mut places = closure(parts, vec![0]);
+                let mut places = closure(parts, 1);
                 for name in relative.split('/').filter(|name| !name.is_empty()) {
-                    places = step(parts, &places, name);
+                    places = step(parts, places, name);
                 }
-                places.contains(&parts.len())
+                places & whole(parts) != 0
             }
         }
     }
@@ -95,31 +106,47 @@ fn matcher(pattern: &str) -> Result<GlobMatcher, SearchError> {
     Ok(glob.map_err(|error| SearchError::Pattern(error.to_string()))?.compile_matcher())
 }
 
+/// The two literal ends of a pattern for one name that has a single `*` and nothing else special.
+fn ends(name: &str) -> Option<(&str, &str)> {
+    name.split_once('*').filter(|(start, end)| !start.contains(SPECIAL) && !end.contains(SPECIAL))
+}
+
+/// Places in a pattern, one bit each: bit n is set when the first n components are behind.
+type Places = u128;
+
+/// The bit of a pattern that has matched whole.
+fn whole(parts: &[Part]) -> Places {
+    1 << parts.len()
+}
+
 /// Adds the places that are reached because `**` may stand for nothing.
-fn closure(parts: &[Part], mut places: Vec<usize>) -> Vec<usize> {
-    let mut at = 0;
-    while let Some(place) = places.get(at).copied() {
-        if matches!(parts.get(place), Some(Part::Deep)) && !places.contains(&(place + 1)) {
-            places.push(place + 1);
+fn closure(parts: &[Part], mut places: Places) -> Places {
+    for (at, part) in parts.iter().enumerate() {
+        if matches!(part, Part::Deep) && places & (1 << at) != 0 {
+            places |= 1 << (at + 1);
         }
-        at += 1;
     }
     places
 }
 
 /// The places in the pattern after one more name.
-fn step(parts: &[Part], places: &[usize], name: &str) -> Vec<usize> {
-    let mut next = Vec::new();
-    for place in places {
-        let reached = match parts.get(*place) {
-            Some(Part::Deep) => *place,
-            Some(Part::Any) => place + 1,
-            Some(Part::Literal(literal)) if literal == name => place + 1,
-            Some(Part::Name(matcher)) if matcher.is_match(name) => place + 1,
-            _ => continue,
+fn step(parts: &[Part], places: Places, name: &str) -> Places {
+    let mut next = 0;
+    for (at, part) in parts.iter().enumerate().filter(|(at, _)| places & (1 << at) != 0) {
+        let matched = match part {
+            Part::Deep => {
+                next |= 1 << at;
+                continue;
+            }
+            Part::Any => true,
+            Part::Literal(literal) => literal == name,
+            Part::Ends(start, end) => {
+                name.len() >= start.len() + end.len() && name.starts_with(start.as_str()) && name.ends_with(end.as_str())
+            }
+            Part::Name(matcher) => matcher.is_match(name),
         };
-        if !next.contains(&reached) {
-            next.push(reached);
+        if matched {
+            next |= 1 << (at + 1);
         }
     }
     closure(parts, next)
@@ -168,16 +195,14 @@ async fn split_walk(overlay: &Overlay, mut parts: &[Part], mut base: String) -> 
         parts = rest;
     }
     let mut found = Vec::new();
-    let mut pending: Vec<(DirId, String, Vec<usize>)> = vec![(dir, base, closure(parts, vec![0]))];
+    let whole = whole(parts);
+    let mut pending: Vec<(DirId, String, Places)> = vec![(dir, base, closure(parts, 1))];
     while let Some((dir, at, places)) = pending.pop() {
         let names: Vec<(Arc<str>, Arc<Entry>)> = overlay.run(|| Ok(overlay.peek_list(dir)?)).await?;
         for (name, entry) in names {
-            let next = step(parts, &places, &name);
-            if next.is_empty() {
-                continue;
-            }
-            let matched = next.contains(&parts.len());
-            let deeper = next.iter().any(|place| *place < parts.len());
+            let next = step(parts, places, &name);
+            let matched = next & whole != 0;
+            let deeper = next & (whole - 1) != 0;
             match entry.node {
                 Node::Directory(id) if deeper => {
                     let path = path::join(&at, &name);
@@ -215,6 +240,8 @@ mod tests {
             ("{a,b/c}/*", "b/c/d", true),
             ("{a,b}/*", "b/x", true),
             ("*", ".hidden", true),
+            ("a*a", "a", false),
+            ("a*a", "aa", true),
         ];
         for (pattern, path, expected) in cases {
             assert_eq!(Glob::new(pattern).unwrap().matches(path), expected, "{pattern} {path}");

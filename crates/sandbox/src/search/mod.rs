@@ -2,14 +2,17 @@
 //!
 //! - [`glob()`]: paths by pattern.
 //! - [`grep()`]: lines by regular expression.
+//! - [`find()`]: entries by name, kind, size and time; [`summarize_tree`] sums them up.
 //! - [`unified_diff`] and [`patch()`]: differences, and how to apply them.
 
 mod diff;
+mod find;
 mod glob;
 mod grep;
 mod patch;
 
 pub use diff::{MAX_DIFF, diff_files, unified_diff};
+pub use find::{FindQuery, FindResult, Found, MAX_FOUND, TreeSummary, find, summarize_tree};
 pub use glob::{Glob, GlobMatch, glob};
 pub use grep::{Case, GrepLine, GrepQuery, GrepSummary, grep};
 pub use patch::{FilePatch, PatchError, Patched, Reject, apply, parse, patch};

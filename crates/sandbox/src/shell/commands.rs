@@ -1,13 +1,20 @@
 //! Commands that replace the crate's own where those stop early: `seq` and `yes` there end after a
-//! fixed number of lines, and at the head of a pipeline nobody sees it. These write until the reader
-//! leaves, the output limit is reached or the time is up.
+//! fixed number of lines, and at the head of a pipeline nobody sees it; `sleep` ends after a minute as
+//! if it were over. These go on until the reader leaves, the output limit is reached or the time is up,
+//! or a pipe would have to hold more than [`PIPED`]: the reader of a pipe keeps what it has read, and
+//! nothing in the crate bounds that.
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bashkit::{Command, CommandContext, CommandStatus, Error, Result};
 
 /// Bytes handed to the pipe at once.
 const BLOCK: usize = 16 << 10;
+/// Bytes that one command writes in all; what is more ends it with an error.
+const PIPED: u64 = 128 << 20;
 
+pub(crate) struct Sleep;
 pub(crate) struct Yes;
 pub(crate) struct Seq;
 
@@ -20,16 +27,55 @@ async fn write(ctx: &CommandContext<'_>, bytes: &[u8]) -> Result<bool> {
     }
 }
 
+async fn too_much(ctx: &CommandContext<'_>) -> Result<CommandStatus> {
+    let message = format!("{}: output limit ({PIPED} bytes) exceeded; output truncated\n", ctx.name);
+    ctx.stderr.write_all(message.as_bytes()).await?;
+    Ok(CommandStatus::with_code(1))
+}
+
 /// Status of a command whose reader is gone (SIGPIPE).
 const PIPE_CLOSED: CommandStatus = CommandStatus::with_code(141);
+
+#[async_trait]
+impl Command for Sleep {
+    async fn execute(&self, ctx: CommandContext<'_>) -> Result<CommandStatus> {
+        let refused = match ctx.args.iter().find(|arg| duration(arg).is_none()) {
+            Some(wrong) => format!("sleep: invalid time interval '{wrong}'\n"),
+            None if ctx.args.is_empty() => "sleep: missing operand\n".into(),
+            None => {
+                tokio::time::sleep(ctx.args.iter().filter_map(|arg| duration(arg)).sum()).await;
+                return Ok(CommandStatus::success());
+            }
+        };
+        ctx.stderr.write_all(refused.as_bytes()).await?;
+        Ok(CommandStatus::with_code(1))
+    }
+}
+
+/// Seconds, or with `m`, `h`, `d` minutes, hours, days; at most a hundred days.
+fn duration(text: &str) -> Option<Duration> {
+    let (number, unit) = match text.char_indices().last()? {
+        (_, 's') => (text.strip_suffix('s')?, 1.0),
+        (_, 'm') => (text.strip_suffix('m')?, 60.0),
+        (_, 'h') => (text.strip_suffix('h')?, 3600.0),
+        (_, 'd') => (text.strip_suffix('d')?, 86_400.0),
+        _ => (text, 1.0),
+    };
+    let seconds = number.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0)? * unit;
+    Duration::try_from_secs_f64(seconds.min(8_640_000.0)).ok()
+}
 
 #[async_trait]
 impl Command for Yes {
     async fn execute(&self, ctx: CommandContext<'_>) -> Result<CommandStatus> {
         let line = if ctx.args.is_empty() { "y".to_owned() } else { ctx.args.join(" ") } + "\n";
         let block = line.repeat((BLOCK / line.len()).max(1));
-        while write(&ctx, block.as_bytes()).await? {}
-        Ok(PIPE_CLOSED)
+        for _ in 0..PIPED / block.len() as u64 {
+            if !write(&ctx, block.as_bytes()).await? {
+                return Ok(PIPE_CLOSED);
+            }
+        }
+        too_much(&ctx).await
     }
 }
 
@@ -44,7 +90,7 @@ impl Command for Seq {
             }
         };
         let mut out = String::with_capacity(BLOCK + 64);
-        let mut index: u64 = 0;
+        let (mut index, mut written) = (0u64, 0u64);
         while let Some(number) = plan.at(index) {
             if index > 0 {
                 out.push_str(&plan.separator);
@@ -54,6 +100,10 @@ impl Command for Seq {
             if out.len() >= BLOCK {
                 if !write(&ctx, out.as_bytes()).await? {
                     return Ok(PIPE_CLOSED);
+                }
+                written += out.len() as u64;
+                if written > PIPED {
+                    return too_much(&ctx).await;
                 }
                 out.clear();
             }

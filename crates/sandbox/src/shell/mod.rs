@@ -33,7 +33,7 @@ const NEVER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes that the pipes and buffers of a command may hold together.
 const LIVE_BYTES: u64 = 128 << 20;
 /// What the crate writes to the standard error when a builtin stops early.
-const CUT_SHORT: &str = "; output truncated";
+const CUT_SHORT: [&str; 2] = ["; output truncated", ": output exceeds byte limit"];
 
 /// Bounds and surroundings of one command.
 #[derive(Debug, Clone)]
@@ -239,9 +239,9 @@ impl Shell {
         };
         if outcome.truncated {
             let limit = session.output_bytes;
-            push_line(&mut outcome.stderr, &format!("bash: output limit ({limit} bytes) exceeded{CUT_SHORT}"));
+            push_line(&mut outcome.stderr, &format!("bash: output limit ({limit} bytes) exceeded; output truncated"));
         }
-        outcome.truncated |= outcome.stderr.contains(CUT_SHORT);
+        outcome.truncated |= CUT_SHORT.iter().any(|notice| outcome.stderr.contains(notice));
         if outcome.truncated && outcome.exit_code == 0 {
             outcome.exit_code = 1;
         }
@@ -308,6 +308,7 @@ fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
         .session_limits(SessionLimits::unlimited())
         .memory_limits(MemoryLimits::default().max_variable_count(100_000).max_total_variable_bytes(64 << 20))
         .command("seq", commands::Seq)
+        .command("sleep", commands::Sleep)
         .command("yes", commands::Yes)
         .build()
 }

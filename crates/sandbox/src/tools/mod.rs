@@ -8,6 +8,7 @@ mod edit;
 mod files;
 mod find;
 mod matching;
+mod seen;
 mod truncate;
 
 use bowline_store::StoreError;
@@ -18,6 +19,7 @@ pub use edit::{Edit, EditInput, edit};
 pub use files::{ReadInput, WriteInput, read, write};
 pub use find::{GlobInput, GrepInput, glob, grep};
 pub use matching::{Replacement, replace};
+pub use seen::Seen;
 
 use crate::{
     search::SearchError,

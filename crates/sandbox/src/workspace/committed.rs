@@ -23,6 +23,9 @@ use super::{
 /// Rows read at once while a directory is listed.
 const PAGE: usize = 1000;
 
+/// Rows read at once at the second miss in a directory; a smaller directory is then known whole.
+const AHEAD: usize = 256;
+
 /// What must be read from the store before an operation can go on.
 #[derive(Debug)]
 pub(crate) enum Need {
@@ -70,6 +73,8 @@ pub(crate) struct Committed {
 struct CachedDir {
     entries: BTreeMap<Arc<str>, Option<Arc<Entry>>>,
     complete: bool,
+    /// Names that were looked up in the store one by one.
+    misses: usize,
 }
 
 /// Recently used chunks, oldest out first.
@@ -272,19 +277,28 @@ impl Shared {
     }
 
     async fn fetch_entry(&self, dir: DirId, name: Arc<str>) -> Result<(), StoreError> {
+        let misses = {
+            let mut state = self.state();
+            let cached = state.dirs.entry(dir).or_default();
+            cached.misses += 1;
+            cached.misses
+        };
+        // Who reads two files of a directory mostly reads more of them.
+        if misses == 2 && self.fetch_small_listing(dir).await? {
+            return Ok(());
+        }
         let (chain, clock) = self.position();
         let mut found = None;
         for volume in chain {
             let key = volume::entry_key(volume, dir, &name);
             if let Some(row) = self.store.row(&self.actor, SPACE, &key).await? {
-                found = Some((key, decode(&row)?));
+                found = Some(decode(&row)?);
                 break;
             }
         }
         let found = match found {
-            Some((key, Some(entry))) => Some((key, entry)),
-            Some((_, None)) => None,
-            None => given(dir, &name).map(|entry| (Vec::new(), entry)),
+            Some(stored) => stored,
+            None => given(dir, &name),
         };
         let mut state = self.state();
         if state.clock == clock {
@@ -293,10 +307,27 @@ impl Shared {
         Ok(())
     }
 
+    /// Reads a directory when it has fewer than `AHEAD` rows in each volume; false when it has more.
+    async fn fetch_small_listing(&self, dir: DirId) -> Result<bool, StoreError> {
+        let (chain, clock) = self.position();
+        let mut listing = Listing::new(self.state().inline);
+        for volume in chain {
+            let prefix = volume::dir_key(volume, dir);
+            let rows = self.store.scan(&self.actor, SPACE, &prefix, None, AHEAD).await?;
+            if rows.len() == AHEAD {
+                return Ok(false);
+            }
+            for row in &rows {
+                listing.add(row, prefix.len())?;
+            }
+        }
+        self.take_listing(dir, listing, clock);
+        Ok(true)
+    }
+
     async fn fetch_listing(&self, dir: DirId) -> Result<(), StoreError> {
         let (chain, clock) = self.position();
-        let mut names: BTreeMap<Arc<str>, Option<(Vec<u8>, Entry)>> = BTreeMap::new();
-        let mut inline = self.state().inline;
+        let mut listing = Listing::new(self.state().inline);
         for volume in chain {
             let prefix = volume::dir_key(volume, dir);
             let mut after: Option<Vec<u8>> = None;
@@ -304,11 +335,7 @@ impl Shared {
                 let rows = self.store.scan(&self.actor, SPACE, &prefix, after.as_deref(), PAGE).await?;
                 let done = rows.len() < PAGE;
                 for row in rows {
-                    let name = name_of(&row.key, prefix.len())?;
-                    if !names.contains_key(name) {
-                        let entry = decode(&row.value)?.map(|entry| trim(entry, &row.key, &mut inline));
-                        names.insert(name.into(), entry.map(|entry| (row.key.clone(), entry)));
-                    }
+                    listing.add(&row, prefix.len())?;
                     after = Some(row.key);
                 }
                 if done {
@@ -316,8 +343,15 @@ impl Shared {
                 }
             }
         }
+        self.take_listing(dir, listing, clock);
+        Ok(())
+    }
+
+    /// Keeps a directory that was read whole, unless something was committed meanwhile.
+    fn take_listing(&self, dir: DirId, listing: Listing, clock: u64) {
+        let mut names = listing.names;
         for (name, _) in GIVEN.iter().filter(|_| dir == ROOT) {
-            names.entry(Arc::from(*name)).or_insert_with(|| given(dir, name).map(|entry| (Vec::new(), entry)));
+            names.entry(Arc::from(*name)).or_insert_with(|| given(dir, name));
         }
         let mut state = self.state();
         if state.clock == clock {
@@ -326,7 +360,6 @@ impl Shared {
             }
             state.dirs.entry(dir).or_default().complete = true;
         }
-        Ok(())
     }
 
     fn position(&self) -> (Vec<VolumeId>, u64) {
@@ -411,7 +444,7 @@ impl Shared {
             state.changed.entry(*dir).or_default().insert(name.clone(), (clock, changes.applied.by));
             let found = entry.as_ref().map(|entry| {
                 let key = volume::entry_key(state.live.id, *dir, name);
-                (key.clone(), trim((**entry).clone(), &key, &mut state.inline.clone()))
+                trim((**entry).clone(), &key, &mut state.inline.clone())
             });
             state.insert(*dir, name.clone(), found);
         }
@@ -439,8 +472,8 @@ impl Shared {
 }
 
 impl Committed {
-    fn insert(&mut self, dir: DirId, name: Arc<str>, found: Option<(Vec<u8>, Entry)>) {
-        let entry = found.map(|(_, entry)| Arc::new(entry));
+    fn insert(&mut self, dir: DirId, name: Arc<str>, found: Option<Entry>) {
+        let entry = found.map(Arc::new);
         self.entries += 1;
         self.inline += inline_len(entry.as_deref());
         let old = self.dirs.entry(dir).or_default().entries.insert(name, entry);
@@ -474,6 +507,28 @@ impl Committed {
             base = volume.base;
         }
         self.chain = chain;
+        Ok(())
+    }
+}
+
+/// A directory while it is read, upper volumes first.
+struct Listing {
+    names: BTreeMap<Arc<str>, Option<Entry>>,
+    /// Inline content that the cache has, this included.
+    inline: usize,
+}
+
+impl Listing {
+    fn new(inline: usize) -> Self {
+        Self { names: BTreeMap::new(), inline }
+    }
+
+    fn add(&mut self, row: &Row, prefix: usize) -> Result<(), StoreError> {
+        let name = name_of(&row.key, prefix)?;
+        if !self.names.contains_key(name) {
+            let entry = decode(&row.value)?.map(|entry| trim(entry, &row.key, &mut self.inline));
+            self.names.insert(name.into(), entry);
+        }
         Ok(())
     }
 }

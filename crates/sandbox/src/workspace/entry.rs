@@ -90,6 +90,13 @@ impl Content {
 }
 
 impl Chunk {
+    pub(crate) fn id(&self) -> BlobId {
+        match self {
+            Self::Stored(id) => *id,
+            Self::Fresh(bytes) => BlobId::of(bytes),
+        }
+    }
+
     fn fresh(&self) -> u64 {
         match self {
             Self::Stored(_) => 0,
@@ -175,10 +182,7 @@ pub(crate) fn encode(entry: &Entry) -> (Bytes, Vec<BlobId>) {
         Node::File(Content::Chunked { size, chunks, .. }) => {
             put_varint(&mut out, *size);
             for chunk in chunks.iter() {
-                let id = match chunk {
-                    Chunk::Stored(id) => *id,
-                    Chunk::Fresh(bytes) => BlobId::of(bytes),
-                };
+                let id = chunk.id();
                 blobs.push(id);
                 out.extend_from_slice(id.as_bytes());
             }

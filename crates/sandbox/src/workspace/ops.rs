@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bowline_store::Timestamp;
+use bowline_store::{BlobId, Timestamp};
 use bytes::{Bytes, BytesMut};
 
 use super::{
@@ -89,8 +89,8 @@ impl Overlay {
     ///
     /// `ENOENT`, `ENOTDIR`, `EISDIR`, `ELOOP`, `EINVAL`, `ENAMETOOLONG`, `EIO`.
     pub async fn read(&self, path: &str) -> Result<Bytes, WorkspaceError> {
-        let found = self.locate(path, true).await?;
-        self.content(path, &found.entry).await
+        let entry = self.entry(path, true).await?;
+        self.content(path, &entry).await
     }
 
     /// Up to `length` bytes of a file from `offset` on; fewer at its end. Reads only the chunks that
@@ -100,9 +100,9 @@ impl Overlay {
     ///
     /// As [`Overlay::read`].
     pub async fn read_range(&self, path: &str, offset: u64, length: usize) -> Result<Bytes, WorkspaceError> {
-        let found = self.locate(path, true).await?;
-        let Node::File(Content::Chunked { size, chunks }) = &found.entry.node else {
-            let all = self.content(path, &found.entry).await?;
+        let entry = self.entry(path, true).await?;
+        let Node::File(Content::Chunked { size, chunks }) = &entry.node else {
+            let all = self.content(path, &entry).await?;
             let start = usize::try_from(offset).unwrap_or(usize::MAX).min(all.len());
             return Ok(all.slice(start..all.len().min(start.saturating_add(length))));
         };
@@ -212,7 +212,7 @@ impl Overlay {
     ///
     /// `ENOENT`, `ENOTDIR`, `ELOOP`, `EINVAL`, `ENAMETOOLONG`, `EIO`.
     pub async fn stat(&self, path: &str) -> Result<Stat, WorkspaceError> {
-        Ok(Stat::of(&self.locate(path, true).await?.entry))
+        Ok(Stat::of(&*self.entry(path, true).await?))
     }
 
     /// What is at a path; a link in the last place is not followed.
@@ -221,7 +221,7 @@ impl Overlay {
     ///
     /// As [`Overlay::stat`].
     pub async fn lstat(&self, path: &str) -> Result<Stat, WorkspaceError> {
-        Ok(Stat::of(&self.locate(path, false).await?.entry))
+        Ok(Stat::of(&*self.entry(path, false).await?))
     }
 
     /// Whether something is at a path; links are followed.
@@ -300,7 +300,7 @@ impl Overlay {
     ///
     /// `EINVAL` when it is not a link, and as [`Overlay::stat`].
     pub async fn read_link(&self, path: &str) -> Result<String, WorkspaceError> {
-        match &self.locate(path, false).await?.entry.node {
+        match &self.entry(path, false).await?.node {
             Node::Symlink(target) => Ok(target.to_string()),
             Node::File(_) | Node::Directory(_) => Err(WorkspaceError::Invalid(format!("not a symbolic link: {path}"))),
         }
@@ -356,7 +356,15 @@ impl Overlay {
         self.apply(Edit { puts: vec![put(&found.walked, Some(entry))], ..Edit::default() })
     }
 
-    /// What a path leads to, which must exist.
+    /// What a path leads to, which must exist; for those that do not need the way to it.
+    pub(crate) async fn entry(&self, path: &str, follow: bool) -> Result<Arc<Entry>, WorkspaceError> {
+        match self.run(|| Ok(self.peek_path(path)?)).await? {
+            Some(entry) => Ok(entry),
+            None => Ok(self.locate(path, follow).await?.entry),
+        }
+    }
+
+    /// What a path leads to, which must exist, and the way to it.
     pub(crate) async fn locate(&self, path: &str, follow: bool) -> Result<Found, WorkspaceError> {
         let names = path::split(path, &self.0.shared.limits)?;
         self.run(|| {
@@ -369,7 +377,7 @@ impl Overlay {
 
     /// The number of a directory.
     pub(crate) async fn directory(&self, path: &str) -> Result<DirId, WorkspaceError> {
-        match self.locate(path, true).await?.entry.node {
+        match self.entry(path, true).await?.node {
             Node::Directory(id) => Ok(id),
             Node::File(_) | Node::Symlink(_) => Err(WorkspaceError::NotDirectory(path.into())),
         }
@@ -382,6 +390,23 @@ impl Overlay {
             Node::Directory(_) => Err(WorkspaceError::IsDirectory(path.into())),
             Node::Symlink(_) => Err(WorkspaceError::Loop(path.into())),
         }
+    }
+
+    /// A short hash of the content of a file, to see later whether it has changed. The same content has
+    /// the same hash, committed or not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Overlay::read`].
+    pub async fn fingerprint(&self, path: &str) -> Result<u64, WorkspaceError> {
+        let entry = self.entry(path, true).await?;
+        let ids: Vec<BlobId> = match &entry.node {
+            Node::File(Content::Chunked { chunks, .. }) => chunks.iter().map(Chunk::id).collect(),
+            _ => cut(&self.content(path, &entry).await?).iter().map(Chunk::id).collect(),
+        };
+        let bytes: Vec<u8> = ids.iter().flat_map(BlobId::as_bytes).copied().collect();
+        let hash = blake3::hash(&bytes);
+        Ok(hash.as_bytes().iter().take(8).fold(0, |all, byte| (all << 8) | u64::from(*byte)))
     }
 
     /// A copy of an entry to be written under some name: its content is no longer tied to its row.

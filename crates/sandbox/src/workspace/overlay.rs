@@ -312,6 +312,31 @@ impl Overlay {
         Ok(names.into_iter().collect())
     }
 
+    /// What a path leads to, where that takes no link and no `..`; `None` means that only
+    /// [`Overlay::walk`] can tell. Most lookups end here, without any allocation.
+    pub(crate) fn peek_path(&self, text: &str) -> Result<Option<Arc<Entry>>, Need> {
+        let limits = &self.0.shared.limits;
+        if text.is_empty() || text.len() > limits.path_length || text.contains('\0') {
+            return Ok(None);
+        }
+        let start = if text.starts_with('/') { "" } else { path::WORKING_DIRECTORY };
+        let mut names = start.split('/').chain(text.split('/')).filter(|name| !name.is_empty() && *name != ".").peekable();
+        let mut dir = ROOT;
+        while let Some(name) = names.next() {
+            if name == ".." || name.len() > limits.name_length {
+                return Ok(None);
+            }
+            let Some(entry) = self.peek(dir, name)? else { return Ok(None) };
+            match entry.node {
+                Node::Symlink(_) => return Ok(None),
+                _ if names.peek().is_none() => return Ok(Some(entry)),
+                Node::Directory(id) => dir = id,
+                Node::File(_) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
     /// Looks a path up. With `follow` a link in the last place is followed too.
     pub(crate) fn walk(&self, text: &str, names: &[String], follow: bool) -> Result<Walked, Stop> {
         let limits = &self.0.shared.limits;

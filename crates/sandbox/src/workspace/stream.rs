@@ -19,11 +19,11 @@ impl Overlay {
         path: &str,
     ) -> Result<impl Stream<Item = Result<Bytes, WorkspaceError>> + Send + use<>, WorkspaceError> {
         use super::entry::{Content, Node};
-        let found = self.locate(path, true).await?;
+        let entry = self.entry(path, true).await?;
         let shared = self.0.shared.clone();
-        let pieces = match &found.entry.node {
+        let pieces = match &entry.node {
             Node::File(Content::Chunked { chunks, .. }) => chunks.to_vec(),
-            _ => super::entry::cut(&self.content(path, &found.entry).await?),
+            _ => super::entry::cut(&self.content(path, &entry).await?),
         };
         Ok(stream::iter(pieces).then(move |piece| {
             let shared = shared.clone();

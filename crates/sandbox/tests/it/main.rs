@@ -1,6 +1,10 @@
 //! Integration tests of the sandbox.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod archives;
+mod fuzz;
+mod limits;
+mod operations;
 mod overlays;
 mod patches;
 mod peer_defects;

@@ -44,6 +44,7 @@ async fn a_script_file_runs_and_its_exit_code_is_told() {
     }
 }
 
+/// SH-9
 #[tokio::test]
 async fn the_state_lasts_through_a_conversation_also_as_json() {
     let overlay = World::new().begin().await;
@@ -100,6 +101,7 @@ async fn a_working_directory_that_is_gone_is_said() {
     assert!(second.stderr.contains("/workspace/d: no such directory"), "{}", second.stderr);
 }
 
+/// SH-7
 #[tokio::test]
 async fn a_command_without_end_is_stopped_and_others_go_on() {
     let overlay = World::new().begin().await;
@@ -121,6 +123,7 @@ async fn a_command_without_end_is_stopped_and_others_go_on() {
     }
 }
 
+/// SH-4
 #[tokio::test]
 async fn a_number_that_the_shell_gives_is_right_or_the_command_fails() {
     let overlay = World::new().begin().await;
@@ -159,6 +162,7 @@ async fn seq_counts_like_the_real_one() {
     assert_eq!(sh(&overlay, "seq x").await.exit_code, 1);
 }
 
+/// SH-6
 #[tokio::test]
 async fn a_hostile_script_is_stopped_with_a_clear_error() {
     let limits = WorkspaceLimits { step_bytes: 4 << 20, ..WorkspaceLimits::default() };
@@ -183,6 +187,7 @@ async fn a_hostile_script_is_stopped_with_a_clear_error() {
     }
 }
 
+/// SH-3
 #[tokio::test]
 async fn a_brace_range_that_would_be_left_as_it_is_is_refused() {
     let overlay = World::new().begin().await;
@@ -208,6 +213,7 @@ async fn a_long_session_does_not_run_out_of_commands() {
     }
 }
 
+/// SH-1
 #[tokio::test]
 async fn there_is_no_network_and_no_host() {
     let overlay = World::new().begin().await;

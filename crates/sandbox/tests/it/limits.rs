@@ -1,0 +1,186 @@
+//! The intentional differences of `docs/limits.md`, by their ids. Those of the shell's figures that
+//! other tests show already carry their id there.
+
+use std::time::{Duration, SystemTime};
+
+use bowline_sandbox::{
+    archive,
+    shell::{Shell, ShellOptions, ShellOutcome, ShellState},
+    workspace::Overlay,
+};
+use bowline_store::Timestamp;
+
+use crate::support::{World, posix, put, text};
+
+async fn sh(overlay: &Overlay, command: &str) -> ShellOutcome {
+    Shell::new().run(overlay, ShellState::default(), command, &ShellOptions::default()).await
+}
+
+/// WS-1
+#[tokio::test]
+async fn the_time_of_a_directory_is_when_it_was_made() {
+    let world = World::new();
+    let overlay = world.begin().await;
+    overlay.mkdir("d", false).await.unwrap();
+    let made = overlay.stat("d").await.unwrap().modified;
+    world.commit(&overlay).await;
+    let overlay = world.workspace.begin(Timestamp::from_millis(made.as_millis() + 1000)).await.unwrap();
+    put(&overlay, "d/a", "1").await;
+    assert_eq!(overlay.stat("d").await.unwrap().modified, made);
+    assert!(overlay.stat("d/a").await.unwrap().modified > made);
+}
+
+/// WS-2
+#[tokio::test]
+async fn there_are_no_hard_links_and_no_special_files() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "1").await;
+    for command in ["mkfifo p", "mknod n p"] {
+        let outcome = sh(&overlay, command).await;
+        assert_ne!(outcome.exit_code, 0, "{command}");
+        assert!(!outcome.stderr.is_empty(), "{command}");
+    }
+    assert_eq!(sh(&overlay, "ln a b; readlink b").await.stdout, "a\n");
+}
+
+/// WS-3
+#[tokio::test]
+async fn modes_are_shown_and_not_enforced() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "1").await;
+    overlay.chmod("a", 0o000).await.unwrap();
+    assert_eq!(overlay.stat("a").await.unwrap().mode, 0);
+    assert_eq!(text(&overlay, "a").await, "1");
+    put(&overlay, "a", "2").await;
+    let outcome = sh(&overlay, "stat -c %a a; cat a").await;
+    assert_eq!(outcome.stdout, "0\n2");
+}
+
+/// WS-4
+#[tokio::test]
+async fn there_is_no_access_time() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "1").await;
+    assert_eq!(sh(&overlay, "cat a >/dev/null; stat -c %X a").await.stdout, "%X\n");
+}
+
+/// WS-5
+#[tokio::test]
+async fn a_name_that_is_not_utf8_is_refused() {
+    let overlay = World::new().begin().await;
+    let mut header = tar::Header::new_ustar();
+    header.as_old_mut().name[0] = 0xff;
+    header.set_size(0);
+    header.set_mode(0o644);
+    header.set_cksum();
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append(&header, std::io::empty()).unwrap();
+    put(&overlay, "a.tar", builder.into_inner().unwrap()).await;
+    let error = archive::extract_archive(&overlay, "a.tar", "out").await.unwrap_err();
+    assert!(error.to_string().contains("not UTF-8"), "{error}");
+}
+
+/// WS-6, WS-7
+#[tokio::test]
+async fn dots_are_refused_where_posix_guesses() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "d/a", "1").await;
+    assert_eq!(posix(overlay.mkdir("no/../x", true).await), "ENOENT");
+    assert_eq!(posix(overlay.rename("d/..", "e").await), "EINVAL");
+    assert_eq!(posix(overlay.remove("d/..", true, true).await), "EINVAL");
+}
+
+/// WS-8
+#[tokio::test]
+async fn all_writes_of_a_step_have_the_same_time() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "1").await;
+    put(&overlay, "b", "1").await;
+    assert_eq!(overlay.stat("a").await.unwrap().modified, overlay.stat("b").await.unwrap().modified);
+}
+
+/// SH-2
+#[tokio::test]
+async fn functions_nest_sixteen_deep_and_a_deeper_one_fails() {
+    let overlay = World::new().begin().await;
+    let nest = |depth: u32| format!("f() {{ if [ $1 -gt 1 ]; then f $(($1-1)); else echo end; fi; }}; f {depth}");
+    assert_eq!(sh(&overlay, &nest(16)).await.stdout, "end\n");
+    let outcome = sh(&overlay, &nest(17)).await;
+    assert_ne!(outcome.exit_code, 0);
+    assert!(!outcome.stderr.is_empty() && !outcome.stdout.contains("end"), "{outcome:?}");
+}
+
+/// SH-3
+#[tokio::test]
+async fn a_long_range_in_a_script_file_stays_as_it_is() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "s.sh", "for i in {1..20000}; do echo $i; done | head -1").await;
+    assert_eq!(sh(&overlay, "bash s.sh").await.stdout, "{1..20000}\n");
+}
+
+/// SH-5, SH-12
+#[tokio::test]
+async fn a_filter_that_stops_early_says_so_on_its_standard_error() {
+    let overlay = World::new().begin().await;
+    let told = sh(&overlay, "yes | head -c 2000000 | expand | wc -c").await;
+    assert!(told.truncated && told.exit_code != 0, "{told:?}");
+    assert!(told.stderr.contains("limit"), "{}", told.stderr);
+    let hidden = sh(&overlay, "yes | head -c 2000000 | expand 2>/dev/null | wc -c").await;
+    assert_eq!((hidden.exit_code, hidden.truncated), (0, false));
+    let failed = sh(&overlay, "set -o pipefail; yes | head -c 2000000 | expand 2>/dev/null | wc -c").await;
+    assert_ne!(failed.exit_code, 0);
+}
+
+/// SH-8
+#[tokio::test]
+async fn sleep_goes_on_until_the_command_ends_and_timeout_has_a_limit() {
+    let overlay = World::new().begin().await;
+    let options = ShellOptions { timeout: Duration::from_millis(100), ..ShellOptions::default() };
+    let outcome = Shell::new().run(&overlay, ShellState::default(), "sleep 2h", &options).await;
+    assert!(outcome.timed_out);
+    assert_eq!(sh(&overlay, "sleep 0 0.001s 0m").await.exit_code, 0);
+    assert_eq!(sh(&overlay, "sleep x").await.stderr, "sleep: invalid time interval 'x'\n");
+    assert_eq!(sh(&overlay, "sleep").await.exit_code, 1);
+    assert!(sh(&overlay, "timeout --help").await.stdout.contains("300 seconds"));
+}
+
+/// SH-9
+#[tokio::test]
+async fn traps_and_background_jobs_end_with_their_command() {
+    let overlay = World::new().begin().await;
+    let shell = Shell::new();
+    let options = ShellOptions::default();
+    let first = shell.run(&overlay, ShellState::default(), "trap 'echo trapped' EXIT; set -u; x=1; (sleep 0.01; echo 1 > done) &", &options).await;
+    // The command has waited for its job.
+    assert!(overlay.exists("done").await.unwrap());
+    let second = shell.run(&overlay, first.state, "trap; jobs; echo \"$x\"", &options).await;
+    assert_eq!((second.stdout.as_str(), second.stderr.as_str()), ("1\n", ""));
+    // Options end with it too.
+    assert_eq!(shell.run(&overlay, second.state, "echo $unset", &options).await.exit_code, 0);
+}
+
+/// SH-10
+#[tokio::test]
+async fn date_shows_the_time_of_the_machine() {
+    let overlay = World::new().begin().await;
+    let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    let shown: u64 = sh(&overlay, "date +%s").await.stdout.trim().parse().unwrap();
+    assert!(shown >= before, "{shown} {before}");
+}
+
+/// SH-11
+#[tokio::test]
+async fn seq_refuses_a_format_that_it_does_not_know() {
+    let overlay = World::new().begin().await;
+    let outcome = sh(&overlay, "seq -f %e 3").await;
+    assert_eq!(outcome.exit_code, 1);
+    assert!(outcome.stderr.contains("%g, %f"), "{}", outcome.stderr);
+}
+
+/// SH-13
+#[tokio::test]
+async fn a_read_of_dev_zero_ends() {
+    let overlay = World::new().begin().await;
+    assert_eq!(sh(&overlay, "head -c 2M /dev/zero | wc -c").await.stdout, "1048576\n");
+    assert!(!sh(&overlay, "cat /dev/urandom").await.stderr.is_empty());
+}
