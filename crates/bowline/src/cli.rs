@@ -1,6 +1,7 @@
 //! The command line.
 //!
-//! One file each: `init`, `run`, `show`, `tail`, `abort`, `agents`, `bench`, `doctor`, `completions`.
+//! One file each: `init`, `run`, `show`, `tail`, `abort`, `approve`,
+//! `reject`, `agents`, `bench`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
@@ -15,6 +16,7 @@ use crate::error::{Error, Kind};
 
 mod abort;
 mod agents;
+mod approve;
 mod bench;
 mod completions;
 mod doctor;
@@ -22,6 +24,7 @@ mod fault;
 mod init;
 mod markdown;
 mod place;
+mod reject;
 mod run;
 mod screen;
 mod show;
@@ -81,6 +84,8 @@ enum Command {
     Show(show::Show),
     Tail(tail::Tail),
     Abort(abort::Abort),
+    Approve(approve::Approve),
+    Reject(reject::Reject),
     Agents(agents::Agents),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
@@ -127,6 +132,8 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Show(args) => show::show(args, global, terminal).await,
         Command::Tail(args) => tail::tail(args, global, terminal).await,
         Command::Abort(args) => abort::abort(args, global, terminal).await,
+        Command::Approve(args) => approve::approve(args, global, terminal).await,
+        Command::Reject(args) => reject::reject(args, global, terminal).await,
         Command::Agents(_) => agents::agents(global, terminal),
         Command::Bench(args) => bench::bench(args, terminal).await,
         Command::Doctor(args) => doctor::doctor(args, global, terminal).await,

@@ -286,14 +286,9 @@ fn what_is_not_built_is_refused_and_never_ignored() {
             "remove the key",
         ),
         (
-            "approvals: {a: required}",
-            "`approvals` other than `never`",
-            "remove the key",
-        ),
-        (
             "approvals: {a: {when: x > 1}}",
-            "`approvals` other than `never`",
-            "remove the key",
+            "`approvals` with `when`",
+            "use `required`",
         ),
         (
             "sandbox: {local: .}",

@@ -48,6 +48,9 @@ pub(super) enum Fault {
     /// The submission that was named is not open.
     #[error("the submission {0} is not open")]
     NotOpen(String),
+    /// There is no such approval.
+    #[error("nothing waits for the approval {0}")]
+    NoApproval(String),
     /// The run was interrupted before the answer was complete.
     #[error("interrupted; what is done is kept")]
     Interrupted {
@@ -84,6 +87,7 @@ impl Fault {
             Self::ProjectUnwritable { .. } => "project_unwritable",
             Self::NoConversation { .. } => "conversation_not_found",
             Self::NotOpen(_) => "submission_not_open",
+            Self::NoApproval(_) => "approval_not_found",
             Self::Interrupted { .. } => "run_interrupted",
             Self::Output(_) => "output_failed",
             Self::Terminal(_) => "terminal_failed",
@@ -115,6 +119,10 @@ impl Fault {
                 format!("the conversations with {agent} are: {}", known.join(", "))
             }
             Self::NotOpen(_) => "`bowline show AGENT ID` lists what is open".to_owned(),
+            Self::NoApproval(_) => {
+                "`bowline show AGENT ID` lists what is pending; check --project and --data"
+                    .to_owned()
+            }
             Self::Interrupted { resume } => format!("to go on: {resume}"),
             Self::Output(_) => "check where it is redirected to".to_owned(),
             Self::Terminal(_) => "send one message with -m instead".to_owned(),
@@ -134,6 +142,7 @@ impl From<Fault> for Error {
             | Fault::UnreadableFile { .. }
             | Fault::ProjectExists(_)
             | Fault::NoConversation { .. }
+            | Fault::NoApproval(_)
             | Fault::NotOpen(_) => Self::usage(code, message, hint),
             Fault::ProjectUnwritable { .. }
             | Fault::Interrupted { .. }

@@ -3,16 +3,24 @@
 mod chat;
 mod follow;
 mod message;
+mod parked;
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-use bowline_agent::{Agents, Input, Outgoing};
+use bowline_agent::{
+    Agents, Chunk, Input, Outgoing,
+    approval::{Answered, Approval},
+};
 use bowline_model::{Models, format_usd};
 use bowline_runtime::{Outcome, Sources};
 use clap::Args;
 use serde::Serialize;
+use tokio::sync::broadcast::Receiver;
 
-use self::follow::{Ended, Turn};
+use self::{
+    follow::{Ended, Turn},
+    parked::Said,
+};
 use super::{
     Global,
     fault::Fault,
@@ -78,6 +86,8 @@ struct Ready {
     data: PathBuf,
     /// The line that goes on with this conversation.
     again: String,
+    /// The options that lead to the same project and data.
+    places: String,
 }
 
 /// The last line of `--json`.
@@ -88,7 +98,7 @@ struct Finished<'a> {
     agent: &'a str,
     id: &'a str,
     submission_id: &'a str,
-    outcome: Outcome,
+    outcome: &'static str,
     text: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'a bowline_runtime::Failure>,
@@ -123,6 +133,7 @@ pub(super) async fn run(
     let service = place.open()?.agent(agent).start();
     let agent = args.agent.clone();
     let again = message::again(&agent, &id, global);
+    let places = message::places(global);
     let ready = Ready {
         service,
         agent,
@@ -131,6 +142,7 @@ pub(super) async fn run(
         terminal,
         data: place.data,
         again,
+        places,
     };
     match outgoing {
         Some(outgoing) => ready.once(outgoing, args.key.is_some(), signals).await,
@@ -144,7 +156,7 @@ impl Ready {
         self,
         outgoing: Outgoing,
         keyed: bool,
-        mut signals: Signals,
+        signals: Signals,
     ) -> Result<ExitCode, Error> {
         let mut screen = Screen::new(self.terminal, Shown::Answer);
         let chunks = self.service.observe(&self.agent, &self.id);
@@ -167,25 +179,80 @@ impl Ready {
                 receipt.submission_id
             }
         };
+        self.see_through(submission, chunks, screen, signals).await
+    }
+
+    /// Follows a submission until it settles, waits for a person who is not here, or is stopped.
+    async fn see_through(
+        self,
+        submission: String,
+        chunks: Receiver<Arc<Chunk>>,
+        mut screen: Screen,
+        mut signals: Signals,
+    ) -> Result<ExitCode, Error> {
         let mut turn = Turn::new(&self, submission, chunks);
-        let ended = turn.follow(&mut screen, &mut signals).await;
-        screen.pause()?;
-        match ended? {
-            Ended::Settled(reply) => {
-                let printed = self.finish(&mut screen, &reply, turn.took());
-                self.service.stop(DRAIN).await;
-                printed?;
-                if self.fresh && !self.terminal.json {
-                    self.terminal.say(format_args!("to go on: {}", self.again));
+        loop {
+            let ended = turn.follow(&mut screen, &mut signals).await;
+            screen.pause()?;
+            match ended? {
+                Ended::Settled(reply) => {
+                    return self.settled(&reply, turn.took(), &mut screen).await;
                 }
-                if reply.outcome == Outcome::Completed {
-                    return Ok(ExitCode::SUCCESS);
+                Ended::Stopped(stop) => return Ok(self.stopped(stop, signals).await),
+                Ended::Parked(waiting) => {
+                    if self.terminal.input && self.terminal.err.terminal && !self.terminal.json {
+                        let Some(approval) = waiting.first() else {
+                            continue;
+                        };
+                        if let Said::Decided(decision) = self.ask(approval).await? {
+                            self.decide(approval, decision).await?;
+                            continue;
+                        }
+                    }
+                    return self.parked(&waiting, turn.submission()).await;
                 }
-                self.complain(&reply);
-                Ok(ExitCode::FAILURE)
             }
-            Ended::Stopped(stop) => Ok(self.stopped(stop, signals).await),
         }
+    }
+
+    /// It settled: prints the answer and leaves.
+    async fn settled(
+        &self,
+        reply: &Reply,
+        took: Duration,
+        screen: &mut Screen,
+    ) -> Result<ExitCode, Error> {
+        let printed = self.finish(screen, reply, took);
+        self.service.stop(DRAIN).await;
+        printed?;
+        if self.fresh && !self.terminal.json {
+            self.terminal.say(format_args!("to go on: {}", self.again));
+        }
+        if reply.outcome == Outcome::Completed {
+            return Ok(ExitCode::SUCCESS);
+        }
+        self.complain(reply);
+        Ok(ExitCode::FAILURE)
+    }
+
+    /// It waits for somebody who is not here: says how to answer, and leaves.
+    async fn parked(&self, waiting: &[Approval], submission: &str) -> Result<ExitCode, Error> {
+        self.service.stop(DRAIN).await;
+        self.name_commands(waiting);
+        if self.terminal.json {
+            self.terminal.json(&Finished {
+                r#type: "run-finished",
+                agent: &self.agent,
+                id: &self.id,
+                submission_id: submission,
+                outcome: "parked",
+                text: "",
+                error: None,
+                usage: bowline_model::Usage::default(),
+                cost_usd: format_usd(0),
+            })?;
+        }
+        Ok(ExitCode::SUCCESS)
     }
 
     /// The submission of this very message that has not settled, if there is one.
@@ -207,7 +274,7 @@ impl Ready {
                 agent: &self.agent,
                 id: &self.id,
                 submission_id: &reply.submission_id,
-                outcome: reply.outcome,
+                outcome: word(reply.outcome),
                 text: &reply.text,
                 error: reply.error.as_ref(),
                 usage: reply.used.usage,
@@ -243,16 +310,51 @@ impl Ready {
     }
 }
 
-/// What a submission took, in one line.
-fn summary(reply: &Reply, took: Duration) -> String {
-    let used = &reply.used;
-    let outcome = match reply.outcome {
+/// Answers an approval, and follows the run that goes on.
+pub(super) async fn go_on(
+    place: Place,
+    agent: &str,
+    id: &str,
+    answered: Answered,
+    global: &Global,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
+    let signals = Signals::new()?;
+    let service = place
+        .open()?
+        .agent(place.project.agent(agent, None)?)
+        .start();
+    let ready = Ready {
+        service,
+        agent: agent.to_owned(),
+        id: id.to_owned(),
+        fresh: false,
+        terminal,
+        data: place.data,
+        again: message::again(agent, id, global),
+        places: message::places(global),
+    };
+    let chunks = ready.service.observe(agent, id);
+    let (_, submission) = ready.service.answer(answered).await?;
+    ready.service.wake(agent, id).await?;
+    let screen = Screen::new(terminal, Shown::Answer);
+    ready.see_through(submission, chunks, screen, signals).await
+}
+
+/// The word for an outcome.
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
         Outcome::Completed => "completed",
         Outcome::Failed => "failed",
         Outcome::Aborted => "aborted",
-    };
+    }
+}
+
+/// What a submission took, in one line.
+fn summary(reply: &Reply, took: Duration) -> String {
+    let used = &reply.used;
     let mut parts = vec![
-        outcome.to_owned(),
+        word(reply.outcome).to_owned(),
         count(u64::from(used.calls), "turn"),
         count(u64::from(used.tool_calls), "tool call"),
         format!(

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bowline_agent::{
     Chunk, ChunkBody,
+    approval::Decision,
     live::DeltaKind,
     view::{Role, UiMessage, UiPart},
 };
@@ -160,6 +161,22 @@ impl Screen {
                 Ok(())
             }
             ChunkBody::MessageCompleted { .. } => self.flush(),
+            ChunkBody::ApprovalRequested { approval } => {
+                self.flush()?;
+                self.line(&format!(
+                    "{} waits for approval",
+                    one_line(&approval.tool_name)
+                ));
+                Ok(())
+            }
+            ChunkBody::ApprovalAnswered { answered } => {
+                self.line(match answered.answer.decision {
+                    Decision::Approve => "approved",
+                    Decision::Reject => "rejected",
+                    Decision::Expire => "expired",
+                });
+                Ok(())
+            }
             ChunkBody::Usage { .. } | ChunkBody::SubmissionSettled { .. } => Ok(()),
         }
     }

@@ -4,6 +4,7 @@ use std::{process::ExitCode, time::Duration};
 
 use bowline_agent::{
     Conversation, Input,
+    approval::{self, Approval},
     view::{self, Display, Role, ToolState, UiMessage, UiPart},
 };
 use bowline_runtime::{
@@ -51,8 +52,13 @@ pub(super) async fn show(
         .await?;
     let open = submission::open(&*reading.store, &reading.actor).await?;
     let conversation = &reading.conversation;
+    let approvals = approval::of(&*reading.store, &reading.actor).await?;
+    let approvals: Vec<_> = approvals
+        .into_iter()
+        .filter(|one| one.answer.is_none())
+        .collect();
     if terminal.json {
-        terminal.json(&history(conversation, &open))?;
+        terminal.json(&history(conversation, &open, &approvals))?;
         return Ok(ExitCode::SUCCESS);
     }
     let markdown = Markdown::new(terminal.out.color);
@@ -76,11 +82,23 @@ pub(super) async fn show(
         );
         terminal.answer(format_args!("{}\n", terminal.out.paint(Paint::Odd, line)))?;
     }
+    for approval in &approvals {
+        let line = format!(
+            "waits since {since} for a person: bowline approve {id}, or bowline reject {id}, until {until}; {tool} with",
+            since = approval.requested_at,
+            id = approval.approval_id,
+            until = approval.expires_at,
+            tool = one_line(&approval.tool_name),
+        );
+        terminal.answer(format_args!("{}\n", terminal.out.paint(Paint::Odd, line)))?;
+        let arguments = serde_json::to_string_pretty(&approval.arguments).unwrap_or_default();
+        terminal.answer(format_args!("{}\n", clean(&arguments)))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The conversation as a program sees it.
-fn history(conversation: &Conversation, open: &[Submission]) -> Value {
+fn history(conversation: &Conversation, open: &[Submission], approvals: &[Approval]) -> Value {
     let settlements: Vec<_> = conversation
         .settlements
         .iter()
@@ -118,7 +136,7 @@ fn history(conversation: &Conversation, open: &[Submission]) -> Value {
         "messages": view::messages(conversation),
         "settlements": settlements,
         "submissions": open,
-        "approvals": [],
+        "approvals": approvals,
     })
 }
 
@@ -235,6 +253,7 @@ fn state(submission: &Submission) -> &'static str {
     match submission.state {
         State::Queued => "queued",
         State::Running => "running",
+        State::Parked { .. } => "parked",
         State::Joined { .. } => "joined",
     }
 }

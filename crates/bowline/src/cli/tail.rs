@@ -217,6 +217,8 @@ impl Retold {
                 };
                 completed.into_iter().chain([settled]).collect()
             }
+            Fact::ApprovalRequested(approval) => vec![ChunkBody::ApprovalRequested { approval }],
+            Fact::ApprovalAnswered(answered) => vec![ChunkBody::ApprovalAnswered { answered }],
             Fact::Created(_)
             | Fact::AssistantStarted(_)
             | Fact::ToolResultsCommitted(_)

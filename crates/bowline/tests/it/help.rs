@@ -2,12 +2,14 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 9] = [
+const COMMANDS: [&str; 11] = [
     "init",
     "run",
     "show",
     "tail",
     "abort",
+    "approve",
+    "reject",
     "agents",
     "bench",
     "doctor",

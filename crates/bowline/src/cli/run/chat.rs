@@ -10,6 +10,7 @@ use tokio::task::spawn_blocking;
 use super::{
     DRAIN, Ready,
     follow::{Ended, Turn},
+    parked::Said,
 };
 use crate::{
     cli::{
@@ -109,6 +110,19 @@ async fn answer(
                     ready.complain(&reply);
                 }
                 return Ok(None);
+            }
+            Ended::Parked(waiting) => {
+                screen.pause()?;
+                let Some(approval) = waiting.first() else {
+                    continue;
+                };
+                match ready.ask(approval).await? {
+                    Said::Decided(decision) => ready.decide(approval, decision).await?,
+                    Said::Later => {
+                        ready.name_commands(&waiting);
+                        return Ok(None);
+                    }
+                }
             }
             Ended::Stopped(Stop::Interrupt) => {
                 screen.line("aborting");

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bowline_agent::Chunk;
+use bowline_agent::{Chunk, ChunkBody, approval::Approval};
+use bowline_runtime::submission::{State, Submission};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::Ready;
@@ -22,6 +23,8 @@ use crate::{
 pub(super) enum Ended {
     /// The submission settled.
     Settled(Reply),
+    /// It waits for a person.
+    Parked(Vec<Approval>),
     /// Somebody asked to stop; the submission goes on.
     Stopped(Stop),
 }
@@ -73,12 +76,24 @@ impl Turn {
         let reply = service.reply(&agent, &id, &submission);
         tokio::pin!(reply);
         let mut open = true;
+        let waiting = self.waiting().await?;
+        if !waiting.is_empty() {
+            return Ok(Ended::Parked(waiting));
+        }
         loop {
             tokio::select! {
                 biased;
                 stop = signals.next() => return Ok(Ended::Stopped(stop)),
                 chunk = self.chunks.recv(), if open => match chunk {
-                    Ok(chunk) => screen.chunk(&chunk)?,
+                    Ok(chunk) => {
+                        screen.chunk(&chunk)?;
+                        if let ChunkBody::ApprovalRequested { .. } = chunk.body {
+                            let waiting = self.waiting().await?;
+                            if !waiting.is_empty() {
+                                return Ok(Ended::Parked(waiting));
+                            }
+                        }
+                    }
                     Err(RecvError::Lagged(missed)) => screen.missed(missed),
                     Err(RecvError::Closed) => open = false,
                 },
@@ -90,5 +105,19 @@ impl Turn {
                 }
             }
         }
+    }
+
+    /// What this submission waits for; nothing while it is not parked.
+    async fn waiting(&self) -> Result<Vec<Approval>, Error> {
+        let open = self.service.open_submissions(&self.agent, &self.id).await?;
+        let ours = |one: &&Submission| {
+            one.id == self.submission && matches!(one.state, State::Parked { .. })
+        };
+        if open.iter().find(ours).is_none() {
+            return Ok(Vec::new());
+        }
+        let approvals = self.service.approvals(&self.agent, &self.id).await?;
+        let open = |one: &Approval| one.answer.is_none() && one.submission_id == self.submission;
+        Ok(approvals.into_iter().filter(open).collect())
     }
 }

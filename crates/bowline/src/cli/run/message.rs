@@ -108,18 +108,23 @@ pub(super) fn command_line(args: impl Iterator<Item = OsString>, id: Option<&str
 
 /// The line that goes on with a conversation.
 pub(super) fn again(agent: &str, id: &str, global: &Global) -> String {
-    let mut words = vec![
-        "bowline run".to_owned(),
+    format!(
+        "bowline run {} --id {}{}",
         quoted(agent),
-        "--id".to_owned(),
         quoted(id),
-    ];
+        places(global)
+    )
+}
+
+/// The options that lead to the same project and data, each with a blank before it.
+pub(super) fn places(global: &Global) -> String {
+    let mut words = String::new();
     for (option, dir) in [("--project", &global.project), ("--data", &global.data)] {
         if let Some(dir) = dir {
-            words.push(format!("{option} {}", quoted(&dir.to_string_lossy())));
+            words.push_str(&format!(" {option} {}", quoted(&dir.to_string_lossy())));
         }
     }
-    words.join(" ")
+    words
 }
 
 /// A word that a shell takes as it is.
