@@ -3,6 +3,8 @@
 //! The task itself never waits for a model or a tool. An attempt runs in a task of its own and hands
 //! its steps over; the mailbox task enforces deadlines, takes new submissions and settles.
 
+mod alarms;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -20,6 +22,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    alarm::{self, NewSchedule, Schedule, Schedules},
     attempt::Attempt,
     clock::Sources,
     error::RuntimeError,
@@ -56,8 +59,15 @@ pub(crate) enum Command {
         submission: String,
         reply: Reply<Settled>,
     },
-    /// Go on with what is open.
-    Wake,
+    /// Go on with what is open or due; tells when that has begun.
+    Wake { begun: Option<oneshot::Sender<()>> },
+    /// Register a schedule.
+    Schedule {
+        new: NewSchedule,
+        reply: Reply<Schedule>,
+    },
+    /// Cancel a schedule.
+    Unschedule { id: String, reply: Reply<bool> },
     /// Commit a step of the running attempt.
     Commit {
         attempt: String,
@@ -91,6 +101,7 @@ pub(crate) struct Actor {
     /// Open submissions in order of admission; the running one is the first that has not joined.
     queue: VecDeque<Submission>,
     next_number: u64,
+    schedules: Schedules,
     /// Here while no attempt runs.
     instance: Option<Box<dyn Instance>>,
     running: Option<Running>,
@@ -105,6 +116,8 @@ struct Position {
     seq: Seq,
     /// False until the first commit with this epoch.
     claimed: bool,
+    /// The wake in the store.
+    wake: Option<Timestamp>,
 }
 
 struct Running {
@@ -123,7 +136,9 @@ impl Actor {
     pub(crate) async fn hydrate(parts: Parts) -> Result<Self, RuntimeError> {
         let head = parts.store.head(&parts.id).await?;
         let queue: VecDeque<_> = submission::open(&*parts.store, &parts.id).await?.into();
+        let schedules = Schedules::new(alarm::list(&*parts.store, &parts.id).await?);
         let (epoch, seq) = head.map_or((0, 0), |head| (head.epoch, head.seq));
+        let wake = head.and_then(|head| head.wake);
         let next_number = queue.back().map_or(seq, |last| last.number.max(seq)) + 1;
         Ok(Self {
             bounds: parts.program.bounds(&parts.id),
@@ -131,9 +146,11 @@ impl Actor {
                 epoch: epoch + 1,
                 seq,
                 claimed: false,
+                wake,
             },
             queue,
             next_number,
+            schedules,
             instance: None,
             running: None,
             waiters: BTreeMap::new(),
@@ -150,6 +167,7 @@ impl Actor {
         loop {
             // Before the mailbox is looked at, so that one that never empties cannot put it off.
             self.enforce_deadline().await?;
+            self.fire_due().await?;
             if self.running.is_none() {
                 if self.stopping {
                     return Ok(());
@@ -165,8 +183,8 @@ impl Actor {
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep(until) => {
-                    if self.running.is_none() && !self.is_over() {
-                        return Ok(());
+                    if self.running.is_none() && !self.is_over() && !self.is_tick_due() {
+                        return self.correct_wake().await;
                     }
                 }
             }
@@ -181,25 +199,30 @@ impl Actor {
         }
     }
 
+    /// True when the supervisor has to wake it again.
+    pub(crate) fn wants_wake(&self) -> bool {
+        self.position.wake.is_some()
+    }
+
     /// True once the actor takes nothing more: whoever asks next gets a fresh one.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping
     }
 
     fn next_check(&self) -> Duration {
-        let Some(running) = &self.running else {
-            return match self.queue.front().map(|open| &open.state) {
-                Some(State::Parked { until, .. }) => {
-                    until.since(self.parts.sources.now()).min(self.parts.idle)
-                }
-                _ => self.parts.idle,
-            };
+        let now = self.parts.sources.now();
+        let check = match (&self.running, self.queue.front().map(|open| &open.state)) {
+            (Some(running), _) => {
+                let ending = running.ending.as_ref();
+                let at = ending.map_or(running.deadline, |(_, force)| *force);
+                at.since(now)
+            }
+            (None, Some(State::Parked { until, .. })) => until.since(now).min(self.parts.idle),
+            (None, _) => self.parts.idle,
         };
-        let at = running
-            .ending
-            .as_ref()
-            .map_or(running.deadline, |(_, force)| *force);
-        at.since(self.parts.sources.now())
+        // A tick that finds no room waits for a settlement, not for a time.
+        let tick = self.schedules.next().filter(|_| self.has_room());
+        tick.map_or(check, |tick| check.min(tick.since(now)))
     }
 
     async fn handle(&mut self, command: Command) -> Result<(), RuntimeError> {
@@ -220,7 +243,15 @@ impl Actor {
                 return answer(reply, outcome);
             }
             Command::Wait { submission, reply } => self.wait(submission, reply).await,
-            Command::Wake => {}
+            Command::Wake { begun } => drop(begun.map(|begun| begun.send(()))),
+            Command::Schedule { new, reply } => {
+                let outcome = self.schedule(new).await;
+                return answer(reply, outcome);
+            }
+            Command::Unschedule { id, reply } => {
+                let outcome = self.unschedule(&id).await;
+                return answer(reply, outcome);
+            }
             Command::Commit {
                 attempt,
                 step,
@@ -671,11 +702,17 @@ impl Actor {
         batch.rows = step.rows;
         batch.blobs = step.blobs;
         batch.outbox = step.outbox;
+        let wake = self.not_after_schedules(wake);
         batch.wake = wake;
         let last = self.parts.store.commit(batch).await?;
         let first = self.position.seq + 1;
         self.position.seq = last;
         self.position.claimed = true;
+        match wake {
+            Wake::Keep => {}
+            Wake::At(time) => self.position.wake = Some(time),
+            Wake::Clear => self.position.wake = None,
+        }
         let epoch = self.position.epoch;
         let stored = (first..)
             .zip(step.records)

@@ -9,11 +9,13 @@
 //! - [`step`]: what one commit changes.
 //! - [`effect`]: the ledger of what is done outside.
 //! - [`fiber`]: checkpointed tasks that survive the process.
+//! - [`alarm`]: schedules, and the one wake of each actor.
 //! - [`clock`]: time, randomness and ids, injected.
 //! - [`kind`]: the numbers of the record kinds.
 //! - [`error`]: what callers are told.
 
 mod actor;
+pub mod alarm;
 pub mod attempt;
 pub mod clock;
 pub mod effect;

@@ -1,19 +1,21 @@
 //! A process that keeps actors alive: it wakes them, lets them sleep, and drains.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bowline_store::{ActorId, Store, Timestamp};
+use futures::StreamExt;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
-use tokio_util::task::TaskTracker;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     actor::{Actor, Command, Parts},
+    alarm::{NewSchedule, Schedule},
     clock::Sources,
     error::RuntimeError,
     submission::{NewSubmission, Program, Receipt, Settled},
@@ -25,6 +27,15 @@ const MAILBOX: usize = 64;
 const KNOCKS: usize = 8;
 /// How many actors are asked for at once when looking for due ones.
 const DUE_PAGE: usize = 10_000;
+
+/// Actors that are woken at the same time.
+const WAKES: usize = 64;
+/// How many due actors are looked at once, beside those that are awake.
+const WAKE_PAGE: usize = 256;
+/// How long an actor that could not go on is left alone: the first time, and at most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Most actors whose failures are remembered.
+const MAX_DEFERRED: usize = 10_000;
 
 /// Settings of a [`Runtime`].
 #[derive(Debug, Clone)]
@@ -52,6 +63,8 @@ struct Inner {
     programs: HashMap<String, Arc<dyn Program>>,
     /// The awake actors. A std mutex: it is held for lookups only, never across an await.
     awake: Mutex<Awake>,
+    /// An actor fell asleep, or failed, and wants to be woken.
+    changed: Notify,
     tasks: TaskTracker,
 }
 
@@ -60,6 +73,8 @@ struct Awake {
     /// In order, so that a simulation can replay it.
     actors: BTreeMap<ActorId, mpsc::Sender<Command>>,
     draining: bool,
+    /// Actors that could not go on: how often in a row, and when they are tried again.
+    deferred: BTreeMap<ActorId, (u32, Timestamp)>,
 }
 
 impl fmt::Debug for Runtime {
@@ -84,6 +99,7 @@ impl Runtime {
             options,
             programs: programs.into_iter().collect(),
             awake: Mutex::default(),
+            changed: Notify::new(),
             tasks: TaskTracker::new(),
         }))
     }
@@ -155,11 +171,146 @@ impl Runtime {
     /// Wakes an actor, so that it goes on with what is open.
     pub async fn wake(&self, actor: &ActorId) -> Result<(), RuntimeError> {
         for _ in 0..KNOCKS {
-            if self.mailbox(actor)?.send(Command::Wake).await.is_ok() {
+            if self
+                .mailbox(actor)?
+                .send(Command::Wake { begun: None })
+                .await
+                .is_ok()
+            {
                 return Ok(());
             }
         }
         Err(RuntimeError::Stopped)
+    }
+
+    /// Registers a schedule of an actor. When this returns, it is durable. It fires while somebody
+    /// runs [`Runtime::supervise`], or the actor is awake.
+    ///
+    /// # Errors
+    ///
+    /// `schedule_invalid`, `schedule_past` and `schedule_limit`; the actor goes on.
+    pub async fn schedule(
+        &self,
+        actor: &ActorId,
+        new: NewSchedule,
+    ) -> Result<Schedule, RuntimeError> {
+        self.ask(actor, |reply| Command::Schedule {
+            new: new.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Cancels a schedule of an actor; what it admitted before goes on. `false` when there is none.
+    pub async fn cancel_schedule(&self, actor: &ActorId, id: &str) -> Result<bool, RuntimeError> {
+        self.ask(actor, |reply| Command::Unschedule {
+            id: id.to_owned(),
+            reply,
+        })
+        .await
+    }
+
+    /// Wakes actors when they are due, until it is told to stop: first what was open when the last
+    /// process ended, then what is scheduled. It sleeps until the earliest wake there is. An actor
+    /// that cannot go on is tried again after a second, then later and later, at most a minute.
+    pub async fn supervise(&self, stop: CancellationToken) {
+        let mut upcoming = VecDeque::new();
+        let mut stale = true;
+        loop {
+            let mut pause = None;
+            if stale {
+                match self.upcoming().await {
+                    Ok(found) => (upcoming, stale) = (found, false),
+                    Err(cause) => {
+                        tracing::error!(%cause, "the supervisor cannot read the store");
+                        pause = Some(BACK_OFF.1);
+                    }
+                }
+            }
+            let now = self.0.sources.now();
+            let due = upcoming.partition_point(|(at, _)| *at <= now);
+            if due > 0 && !stop.is_cancelled() {
+                let due: Vec<_> = upcoming.drain(..due).map(|(_, actor)| actor).collect();
+                stale = upcoming.is_empty();
+                let wakes = due.into_iter().map(|actor| self.begin(actor));
+                futures::stream::iter(wakes)
+                    .buffer_unordered(WAKES)
+                    .for_each(|()| async {})
+                    .await;
+                continue;
+            }
+            let pause = pause.or(upcoming.front().map(|(at, _)| at.since(now)));
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = self.0.changed.notified() => stale = true,
+                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
+            }
+        }
+    }
+
+    /// Who is asleep and has to be woken next, in order of time; empty only when nobody has to be.
+    async fn upcoming(&self) -> Result<VecDeque<(Timestamp, ActorId)>, RuntimeError> {
+        let limit = {
+            let awake = self.awake();
+            awake.actors.len() + awake.deferred.len() + WAKE_PAGE
+        };
+        let page = self
+            .0
+            .store
+            .due(Timestamp::from_millis(i64::MAX), limit)
+            .await?;
+        let awake = self.awake();
+        // Who is awake looks after itself.
+        let asleep = |(id, _): &(ActorId, Timestamp)| {
+            awake.actors.get(id).is_none_or(mpsc::Sender::is_closed)
+        };
+        let at = |(id, wake): (ActorId, Timestamp)| {
+            let at = awake
+                .deferred
+                .get(&id)
+                .map_or(wake, |(_, until)| wake.max(*until));
+            (at, id)
+        };
+        let mut upcoming: Vec<_> = page.into_iter().filter(asleep).map(at).collect();
+        upcoming.sort();
+        Ok(upcoming.into())
+    }
+
+    /// Wakes an actor, and waits until it has begun with what is due.
+    async fn begin(&self, actor: ActorId) {
+        let outcome = match self.mailbox(&actor) {
+            Ok(mailbox) => {
+                let (begun, waiting) = oneshot::channel();
+                if mailbox
+                    .send(Command::Wake { begun: Some(begun) })
+                    .await
+                    .is_ok()
+                {
+                    // An error means that it stopped, which it tells by itself.
+                    let _ = waiting.await;
+                }
+                return;
+            }
+            Err(cause) => cause,
+        };
+        tracing::warn!(%actor, cause = %outcome, "an actor did not wake");
+        self.defer(&actor);
+    }
+
+    /// Leaves an actor alone for a while, longer each time.
+    fn defer(&self, actor: &ActorId) {
+        let now = self.0.sources.now();
+        let mut awake = self.awake();
+        if awake.deferred.len() >= MAX_DEFERRED && !awake.deferred.contains_key(actor) {
+            awake.deferred.retain(|_, (_, until)| *until > now);
+        }
+        let (times, until) = awake.deferred.entry(actor.clone()).or_insert((0, now));
+        let pause = BACK_OFF
+            .0
+            .saturating_mul(1 << (*times).min(6))
+            .min(BACK_OFF.1);
+        (*times, *until) = (times.saturating_add(1), now.after(pause));
     }
 
     /// Deletes an actor whole. What runs in it is stopped first; it does not settle, it is gone.
@@ -279,19 +430,31 @@ async fn live(runtime: Runtime, parts: Parts, mut commands: mpsc::Receiver<Comma
     match Actor::hydrate(parts).await {
         Ok(mut actor) => loop {
             let worked = actor.work(&mut commands).await;
-            let must = worked.is_err() || actor.is_stopping() || runtime.awake().draining;
+            let failed = worked.is_err();
+            let must = failed || actor.is_stopping() || runtime.awake().draining;
             if let Err(cause) = worked {
                 tracing::warn!(actor = %id, %cause, "an actor stopped");
                 error = cause;
             }
             if runtime.sleep(&id, &mut commands, must) {
+                if failed {
+                    runtime.defer(&id);
+                } else {
+                    runtime.awake().deferred.remove(&id);
+                }
                 actor.fail_waiters(&error);
+                if failed || actor.wants_wake() {
+                    runtime.0.changed.notify_one();
+                }
                 break;
             }
         },
         Err(cause) => {
+            tracing::warn!(actor = %id, %cause, "an actor could not be opened");
             error = cause;
             runtime.sleep(&id, &mut commands, true);
+            runtime.defer(&id);
+            runtime.0.changed.notify_one();
         }
     }
     while let Some(command) = commands.recv().await {
@@ -306,7 +469,10 @@ fn refuse(command: Command, error: &RuntimeError) {
         Command::Abort { reply, .. } => drop(reply.send(Err(error.clone()))),
         Command::Answer { reply, .. } => drop(reply.send(Err(error.clone()))),
         Command::Wait { reply, .. } => drop(reply.send(Err(error.clone()))),
+        Command::Schedule { reply, .. } => drop(reply.send(Err(error.clone()))),
+        Command::Unschedule { reply, .. } => drop(reply.send(Err(error.clone()))),
         // The attempt sees its reply dropped, and halts.
-        Command::Wake | Command::Stop | Command::Commit { .. } | Command::Waiting { .. } => {}
+        Command::Wake { .. } | Command::Stop | Command::Commit { .. } | Command::Waiting { .. } => {
+        }
     }
 }

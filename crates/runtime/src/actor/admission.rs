@@ -116,7 +116,8 @@ impl Actor {
             .any(|open| target.is_none_or(|id| open.id == id));
         if !step.is_empty() {
             self.note(&mut step, "abort requested");
-            self.commit(step, Wake::Keep).await?;
+            // Also what is parked for long must settle soon, should this process end before.
+            self.commit(step, Wake::At(now)).await?;
             for (index, open) in changed {
                 self.queue[index] = open;
             }

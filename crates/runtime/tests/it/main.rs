@@ -6,6 +6,7 @@
     clippy::print_stdout
 )]
 
+mod alarms;
 mod bad_input;
 mod endings;
 mod fibers;
