@@ -184,3 +184,28 @@ async fn a_read_of_dev_zero_ends() {
     assert_eq!(sh(&overlay, "head -c 2M /dev/zero | wc -c").await.stdout, "1048576\n");
     assert!(!sh(&overlay, "cat /dev/urandom").await.stderr.is_empty());
 }
+
+/// SH-14
+#[tokio::test]
+async fn a_command_reads_the_file_that_it_is_redirected_to() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "f", "b\na\n").await;
+    assert_eq!(sh(&overlay, "sort f > f; cat f").await.stdout, "a\nb\n");
+}
+
+/// SH-15
+#[tokio::test]
+async fn an_endless_command_says_where_it_ends() {
+    let overlay = World::new().begin().await;
+    let outcome = sh(&overlay, "yes | wc -c").await;
+    assert!(outcome.exit_code != 0 && outcome.stderr.contains("yes: output limit"), "{outcome:?}");
+}
+
+/// SH-16
+#[tokio::test]
+async fn backquotes_in_a_nested_function_stay_as_they_are() {
+    let overlay = World::new().begin().await;
+    let nested = |command: &str| format!("f() {{ g() {{ x=\"{command}\"; echo \"$x\"; }}; g; }}; f");
+    assert_eq!(sh(&overlay, &nested("`echo tick`")).await.stdout, "`echo tick`\n");
+    assert_eq!(sh(&overlay, &nested("$(echo tick)")).await.stdout, "tick\n");
+}

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod archives;
+mod bash_peer;
 mod fuzz;
 mod limits;
 mod operations;
