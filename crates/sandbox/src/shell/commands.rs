@@ -12,7 +12,7 @@ use bashkit::{Command, CommandContext, CommandStatus, Error, Result};
 /// Bytes handed to the pipe at once.
 const BLOCK: usize = 16 << 10;
 /// Bytes that one command writes in all; what is more ends it with an error.
-const PIPED: u64 = 64 << 20;
+const PIPED: u64 = 16 << 20;
 
 pub(crate) struct Sleep;
 pub(crate) struct Yes;

@@ -1,5 +1,5 @@
 //! Integration tests of the sandbox.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 mod archives;
 mod bash_peer;
@@ -9,6 +9,7 @@ mod operations;
 mod overlays;
 mod patches;
 mod peer_defects;
+mod quotas;
 mod real_directory;
 mod search;
 mod shell;
