@@ -73,7 +73,7 @@ fn source() -> BoxedStrategy<String> {
 fn filter() -> BoxedStrategy<String> {
     one_of(&[
         "sort", "sort -r", "sort -u", "sort -n", "uniq", "uniq -c", "head -n 2", "tail -n 1", "tail -n +2", "wc -l", "wc -c",
-        "tr a-z A-Z", "tr -d b", "sed s/a/b/", "sed -n 1p", "sed '$d'", "grep b", "grep -v a", "grep -c .", "cut -c1-2",
+        "tr a-z A-Z", "tr -d b", "sed s/a/b/", "sed -n 1p", "sed '$d'", "grep b", "grep -v a", "grep -c .", "cut -d' ' -f2",
         "cut -d' ' -f1", "rev", "tac", "cat", "awk '{print $1}'", "awk '{n+=NF} END {print n}'", "nl -ba", "paste -sd,",
         "while read -r line; do echo \"<$line>\"; done", "xargs echo", "tee ../out/copy",
     ])

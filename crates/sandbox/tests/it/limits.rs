@@ -209,3 +209,10 @@ async fn backquotes_in_a_nested_function_stay_as_they_are() {
     assert_eq!(sh(&overlay, &nested("`echo tick`")).await.stdout, "`echo tick`\n");
     assert_eq!(sh(&overlay, &nested("$(echo tick)")).await.stdout, "tick\n");
 }
+
+/// SH-17
+#[tokio::test]
+async fn cut_counts_characters() {
+    let overlay = World::new().begin().await;
+    assert_eq!(sh(&overlay, "echo éa | cut -c1").await.stdout, "é\n");
+}
