@@ -14,12 +14,24 @@ use bytes::Bytes;
 pub type Body = fn(&[u8]);
 
 /// All bodies, with the names of their corpora.
-pub const ALL: [(&str, Body); 4] = [("paths", paths), ("patch", patch), ("archives", archives), ("matcher", matcher)];
+pub const ALL: [(&str, Body); 4] = [
+    ("paths", paths),
+    ("patch", patch),
+    ("archives", archives),
+    ("matcher", matcher),
+];
 
 fn run<F: Future<Output = ()>>(body: impl FnOnce(Overlay) -> F) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
-        let limits = WorkspaceLimits { step_bytes: 1 << 20, entries: 2000, ..WorkspaceLimits::default() };
+        let limits = WorkspaceLimits {
+            step_bytes: 1 << 20,
+            entries: 2000,
+            ..WorkspaceLimits::default()
+        };
         let actor = ActorId::new("agent", "fuzz", "one");
         let workspace = Workspace::with_limits(Arc::new(MemoryStore::new()), actor, limits);
         body(workspace.begin(Timestamp::from_millis(0)).await.unwrap()).await;
@@ -35,7 +47,15 @@ pub fn paths(data: &[u8]) {
             let plain = absolute(path, "/workspace");
             assert!(plain.starts_with('/') && !plain.split('/').any(|name| name == ".."));
             let _ = overlay.symlink(before, path).await;
-            if overlay.write(path, Bytes::from_static(b"x"), &WriteOptions::with_parents()).await.is_ok() {
+            if overlay
+                .write(
+                    path,
+                    Bytes::from_static(b"x"),
+                    &WriteOptions::with_parents(),
+                )
+                .await
+                .is_ok()
+            {
                 assert_eq!(overlay.read(path).await.unwrap(), "x");
                 let real = overlay.real_path(path).await.unwrap();
                 assert_eq!(overlay.read(&real).await.unwrap(), "x");
@@ -59,7 +79,10 @@ pub fn patch(data: &[u8]) {
     run(|overlay| async move {
         let lines: String = (1..30).map(|n| format!("line {n}\n")).collect();
         for name in ["a", "b"] {
-            overlay.write(name, Bytes::from(lines.clone()), &WriteOptions::default()).await.unwrap();
+            overlay
+                .write(name, Bytes::from(lines.clone()), &WriteOptions::default())
+                .await
+                .unwrap();
         }
         if search::patch(&overlay, &text, "/workspace").await.is_err() {
             assert_eq!(overlay.read("a").await.unwrap(), lines);
@@ -72,12 +95,30 @@ pub fn patch(data: &[u8]) {
 pub fn archives(data: &[u8]) {
     let bytes = Bytes::copy_from_slice(data);
     run(|overlay| async move {
-        overlay.write("in", bytes, &WriteOptions::default()).await.unwrap();
+        overlay
+            .write("in", bytes, &WriteOptions::default())
+            .await
+            .unwrap();
         let listed = archive::list_archive(&overlay, "in").await.is_ok();
-        let unpacked = archive::extract_archive(&overlay, "in", "out").await.is_ok();
+        let unpacked = archive::extract_archive(&overlay, "in", "out")
+            .await
+            .is_ok();
         assert!(listed || !unpacked);
-        let names: Vec<String> = overlay.list("/workspace").await.unwrap().into_iter().map(|entry| entry.name).collect();
-        assert_eq!(names, if unpacked { vec!["in", "out"] } else { vec!["in"] });
+        let names: Vec<String> = overlay
+            .list("/workspace")
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        assert_eq!(
+            names,
+            if unpacked {
+                vec!["in", "out"]
+            } else {
+                vec!["in"]
+            }
+        );
         assert_eq!(overlay.list("/").await.unwrap().len(), 2);
         let _ = archive::decompress_file(&overlay, "in", Some("plain")).await;
     });
@@ -87,13 +128,21 @@ pub fn archives(data: &[u8]) {
 pub fn matcher(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let mut parts = text.split("\n===\n");
-    let (Some(text), Some(old)) = (parts.next(), parts.next()) else { return };
+    let (Some(text), Some(old)) = (parts.next(), parts.next()) else {
+        return;
+    };
     let new = parts.next().unwrap_or_default();
     for all in [false, true] {
-        if let Ok((after, places)) = tools::replace(text, &[tools::Replacement { old, new, all }], "f") {
+        if let Ok((after, places)) =
+            tools::replace(text, &[tools::Replacement { old, new, all }], "f")
+        {
             assert!(places == 1 || all);
             assert_ne!(after, text);
-            if places == 1 && text.matches(old).count() == 1 && !text.contains('\r') && !new.contains('\r') {
+            if places == 1
+                && text.matches(old).count() == 1
+                && !text.contains('\r')
+                && !new.contains('\r')
+            {
                 assert_eq!(after, text.replacen(old, new, 1));
             }
         }

@@ -23,7 +23,11 @@ pub enum Digest {
 /// # Errors
 ///
 /// As [`Overlay::read`].
-pub async fn digest_file(overlay: &Overlay, path: &str, digest: Digest) -> Result<String, WorkspaceError> {
+pub async fn digest_file(
+    overlay: &Overlay,
+    path: &str,
+    digest: Digest,
+) -> Result<String, WorkspaceError> {
     match digest {
         Digest::Md5 => digest_with::<md5::Md5>(overlay, path).await,
         Digest::Sha1 => digest_with::<sha1::Sha1>(overlay, path).await,
@@ -39,13 +43,24 @@ pub async fn digest_file(overlay: &Overlay, path: &str, digest: Digest) -> Resul
     }
 }
 
-async fn digest_with<D: sha2::Digest + Send>(overlay: &Overlay, path: &str) -> Result<String, WorkspaceError> {
+async fn digest_with<D: sha2::Digest + Send>(
+    overlay: &Overlay,
+    path: &str,
+) -> Result<String, WorkspaceError> {
     let mut hasher = D::new();
     feed(overlay, path, |piece| hasher.update(piece)).await?;
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
-async fn feed(overlay: &Overlay, path: &str, mut each: impl FnMut(&[u8]) + Send) -> Result<(), WorkspaceError> {
+async fn feed(
+    overlay: &Overlay,
+    path: &str,
+    mut each: impl FnMut(&[u8]) + Send,
+) -> Result<(), WorkspaceError> {
     let mut pieces = std::pin::pin!(overlay.read_stream(path).await?);
     while let Some(piece) = pieces.next().await {
         each(&piece?);

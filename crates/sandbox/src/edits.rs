@@ -74,7 +74,11 @@ pub async fn hash_file(overlay: &Overlay, path: &str) -> Result<String, Workspac
 /// # Errors
 ///
 /// `ESTALE` when a file is not its `base` any more, and [`EditError`].
-pub async fn apply_edits(overlay: &Overlay, edits: &[FileEdit], dry_run: bool) -> Result<Vec<EditResult>, EditError> {
+pub async fn apply_edits(
+    overlay: &Overlay,
+    edits: &[FileEdit],
+    dry_run: bool,
+) -> Result<Vec<EditResult>, EditError> {
     let writes = overlay.child();
     // The bases are those that the plan was made for: the files before any of the edits.
     for edit in edits {
@@ -91,12 +95,18 @@ pub async fn apply_edits(overlay: &Overlay, edits: &[FileEdit], dry_run: bool) -
             FileChange::Write(content) => Some(content.clone()),
             FileChange::Remove => None,
             FileChange::Replace(texts) => {
-                let before = before.clone().ok_or_else(|| WorkspaceError::NotFound(edit.path.clone()))?;
+                let before = before
+                    .clone()
+                    .ok_or_else(|| WorkspaceError::NotFound(edit.path.clone()))?;
                 Some(replaced(&edit.path, &before, texts)?)
             }
         };
         match &after {
-            Some(content) => writes.write(&edit.path, content.clone(), &WriteOptions::with_parents()).await?,
+            Some(content) => {
+                writes
+                    .write(&edit.path, content.clone(), &WriteOptions::with_parents())
+                    .await?
+            }
             None => writes.remove(&edit.path, false, false).await?,
         }
         results.push(result(&edit.path, before.as_ref(), after.as_ref()));
@@ -122,7 +132,9 @@ pub async fn replace_in_files(
 ) -> Result<Vec<EditResult>, EditError> {
     let (old, new) = text;
     if old.is_empty() {
-        return Err(EditError::Text("the text to replace must not be empty".into()));
+        return Err(EditError::Text(
+            "the text to replace must not be empty".into(),
+        ));
     }
     let writes = overlay.child();
     let mut results = Vec::new();
@@ -131,11 +143,16 @@ pub async fn replace_in_files(
             continue;
         }
         let before = overlay.read(&found.path).await?;
-        let Some(content) = std::str::from_utf8(&before).ok().filter(|content| content.contains(old)) else {
+        let Some(content) = std::str::from_utf8(&before)
+            .ok()
+            .filter(|content| content.contains(old))
+        else {
             continue;
         };
         let after = Bytes::from(content.replace(old, new));
-        writes.write(&found.path, after.clone(), &WriteOptions::default()).await?;
+        writes
+            .write(&found.path, after.clone(), &WriteOptions::default())
+            .await?;
         results.push(result(&found.path, Some(&before), Some(&after)));
     }
     if !dry_run {
@@ -145,19 +162,36 @@ pub async fn replace_in_files(
 }
 
 async fn check_base(overlay: &Overlay, edit: &FileEdit) -> Result<(), WorkspaceError> {
-    let Some(base) = &edit.base else { return Ok(()) };
+    let Some(base) = &edit.base else {
+        return Ok(());
+    };
     let now = match hash_file(overlay, &edit.path).await {
         Ok(hash) => hash,
         Err(WorkspaceError::NotFound(_)) => String::new(),
         Err(error) => return Err(error),
     };
-    if now == *base { Ok(()) } else { Err(WorkspaceError::Conflict(edit.path.clone())) }
+    if now == *base {
+        Ok(())
+    } else {
+        Err(WorkspaceError::Conflict(edit.path.clone()))
+    }
 }
 
-fn replaced(path: &str, before: &Bytes, texts: &[(String, String, bool)]) -> Result<Bytes, EditError> {
-    let content = std::str::from_utf8(before).map_err(|_| EditError::Text(format!("{path} is not UTF-8 text")))?;
-    let texts: Vec<Replacement<'_>> =
-        texts.iter().map(|(old, new, all)| Replacement { old, new, all: *all }).collect();
+fn replaced(
+    path: &str,
+    before: &Bytes,
+    texts: &[(String, String, bool)],
+) -> Result<Bytes, EditError> {
+    let content = std::str::from_utf8(before)
+        .map_err(|_| EditError::Text(format!("{path} is not UTF-8 text")))?;
+    let texts: Vec<Replacement<'_>> = texts
+        .iter()
+        .map(|(old, new, all)| Replacement {
+            old,
+            new,
+            all: *all,
+        })
+        .collect();
     let (after, _) = replace(content, &texts, path).map_err(EditError::Text)?;
     Ok(Bytes::from(after))
 }
@@ -167,10 +201,17 @@ fn result(path: &str, before: Option<&Bytes>, after: Option<&Bytes>) -> EditResu
         Some(bytes) => std::str::from_utf8(bytes).ok().map(str::to_owned),
         None => Some(String::new()),
     };
-    let names = (if before.is_some() { path } else { "/dev/null" }, if after.is_some() { path } else { "/dev/null" });
+    let names = (
+        if before.is_some() { path } else { "/dev/null" },
+        if after.is_some() { path } else { "/dev/null" },
+    );
     let diff = match (text(before), text(after)) {
         (Some(old), Some(new)) => search::unified_diff(&old, &new, names.0, names.1),
         _ => String::new(),
     };
-    EditResult { path: path.to_owned(), changed: before != after, diff }
+    EditResult {
+        path: path.to_owned(),
+        changed: before != after,
+        diff,
+    }
 }

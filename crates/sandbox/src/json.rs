@@ -92,7 +92,9 @@ pub async fn read_json(overlay: &Overlay, path: &str) -> Result<Value, JsonError
 /// [`JsonError`].
 pub async fn write_json(overlay: &Overlay, path: &str, value: &Value) -> Result<(), JsonError> {
     let text = pretty(path, value)?;
-    overlay.write(path, Bytes::from(text), &WriteOptions::with_parents()).await?;
+    overlay
+        .write(path, Bytes::from(text), &WriteOptions::with_parents())
+        .await?;
     Ok(())
 }
 
@@ -101,10 +103,18 @@ pub async fn write_json(overlay: &Overlay, path: &str, value: &Value) -> Result<
 /// # Errors
 ///
 /// [`JsonError`].
-pub async fn query_json(overlay: &Overlay, path: &str, query: &str) -> Result<Vec<Value>, JsonError> {
+pub async fn query_json(
+    overlay: &Overlay,
+    path: &str,
+    query: &str,
+) -> Result<Vec<Value>, JsonError> {
     let query = parse(query)?;
     let (_, value) = load(overlay, path).await?;
-    Ok(query.query(&value).iter().map(|found| (*found).clone()).collect())
+    Ok(query
+        .query(&value)
+        .iter()
+        .map(|found| (*found).clone())
+        .collect())
 }
 
 /// Makes several changes, each on the result of the one before; all or none.
@@ -112,7 +122,11 @@ pub async fn query_json(overlay: &Overlay, path: &str, query: &str) -> Result<Ve
 /// # Errors
 ///
 /// [`JsonError`].
-pub async fn update_json(overlay: &Overlay, path: &str, changes: &[JsonChange]) -> Result<JsonUpdate, JsonError> {
+pub async fn update_json(
+    overlay: &Overlay,
+    path: &str,
+    changes: &[JsonChange],
+) -> Result<JsonUpdate, JsonError> {
     let (before, mut value) = load(overlay, path).await?;
     let mut places = 0;
     for change in changes {
@@ -123,16 +137,29 @@ pub async fn update_json(overlay: &Overlay, path: &str, changes: &[JsonChange]) 
     }
     let after = pretty(path, &value)?;
     let diff = unified_diff(&before, &after, path, path);
-    overlay.write(path, Bytes::from(after), &WriteOptions::default()).await?;
-    Ok(JsonUpdate { value, places, diff })
+    overlay
+        .write(path, Bytes::from(after), &WriteOptions::default())
+        .await?;
+    Ok(JsonUpdate {
+        value,
+        places,
+        diff,
+    })
 }
 
 async fn load(overlay: &Overlay, path: &str) -> Result<(String, Value), JsonError> {
     if overlay.stat(path).await?.size > MAX_JSON {
-        return Err(WorkspaceError::TooLarge { path: path.into(), limit: MAX_JSON }.into());
+        return Err(WorkspaceError::TooLarge {
+            path: path.into(),
+            limit: MAX_JSON,
+        }
+        .into());
     }
     let bytes = overlay.read(path).await?;
-    let malformed = |reason: String| JsonError::Malformed { path: path.into(), reason };
+    let malformed = |reason: String| JsonError::Malformed {
+        path: path.into(),
+        reason,
+    };
     let text = String::from_utf8(bytes.to_vec()).map_err(|error| malformed(error.to_string()))?;
     let value = serde_json::from_str(&text).map_err(|error| malformed(error.to_string()))?;
     Ok((text, value))
@@ -140,7 +167,10 @@ async fn load(overlay: &Overlay, path: &str) -> Result<(String, Value), JsonErro
 
 fn pretty(path: &str, value: &Value) -> Result<String, JsonError> {
     let text = serde_json::to_string_pretty(value);
-    let text = text.map_err(|error| JsonError::Malformed { path: path.into(), reason: error.to_string() })?;
+    let text = text.map_err(|error| JsonError::Malformed {
+        path: path.into(),
+        reason: error.to_string(),
+    })?;
     Ok(text + "\n")
 }
 
@@ -152,17 +182,26 @@ fn parse(path: &str) -> Result<JsonPath, JsonError> {
         None => "$".into(),
         Some(_) => format!("$.{path}"),
     };
-    JsonPath::parse(&full).map_err(|error| JsonError::Path { path: path.into(), reason: error.to_string() })
+    JsonPath::parse(&full).map_err(|error| JsonError::Path {
+        path: path.into(),
+        reason: error.to_string(),
+    })
 }
 
 /// The places that a path names, each once, the last one first.
 fn places(value: &Value, path: &str) -> Result<Vec<Vec<Step>>, JsonError> {
-    let step = |element: &serde_json_path::PathElement<'_>| match (element.as_index(), element.as_name()) {
+    let step = |element: &serde_json_path::PathElement<'_>| match (
+        element.as_index(),
+        element.as_name(),
+    ) {
         (Some(index), _) => Step::Index(index),
         (None, name) => Step::Name(name.unwrap_or_default().to_owned()),
     };
     let found = parse(path)?.query_located(value);
-    let mut places: Vec<Vec<Step>> = found.locations().map(|place| place.iter().map(step).collect()).collect();
+    let mut places: Vec<Vec<Step>> = found
+        .locations()
+        .map(|place| place.iter().map(step).collect())
+        .collect();
     places.sort_unstable_by(|one, other| other.cmp(one));
     places.dedup();
     Ok(places)
@@ -190,7 +229,11 @@ fn enter<'a>(at: &'a mut Value, step: &Step) -> Option<&'a mut Value> {
             if at.is_null() {
                 *at = Value::Object(serde_json::Map::new());
             }
-            Some(at.as_object_mut()?.entry(name.as_str()).or_insert(Value::Null))
+            Some(
+                at.as_object_mut()?
+                    .entry(name.as_str())
+                    .or_insert(Value::Null),
+            )
         }
         Step::Index(index) => {
             if at.is_null() {
@@ -212,7 +255,10 @@ fn delete(value: &mut Value, path: &str) -> Result<usize, JsonError> {
     }
     for place in &places {
         let Some((last, way)) = place.split_last() else {
-            return Err(JsonError::Path { path: path.into(), reason: "the whole document cannot be removed".into() });
+            return Err(JsonError::Path {
+                path: path.into(),
+                reason: "the whole document cannot be removed".into(),
+            });
         };
         let mut at = &mut *value;
         for step in way {
@@ -249,7 +295,9 @@ fn plain_steps(path: &str) -> Option<Vec<Step>> {
             }
             '[' => {
                 let inside = rest.get(1..rest.find(']')?)?;
-                let quoted = ['\'', '"'].into_iter().find_map(|quote| inside.strip_prefix(quote)?.strip_suffix(quote));
+                let quoted = ['\'', '"']
+                    .into_iter()
+                    .find_map(|quote| inside.strip_prefix(quote)?.strip_suffix(quote));
                 let step = match quoted {
                     Some(name) => Step::Name(name.to_owned()),
                     None => Step::Index(inside.parse().ok()?),
@@ -280,8 +328,14 @@ mod tests {
         assert_eq!(set(&mut value, "a[1].b", &json!(2)).unwrap(), 1);
         assert_eq!(set(&mut value, "$['c d'].e", &json!(3)).unwrap(), 1);
         assert_eq!(value, json!({"a": [1, {"b": 2}], "c d": {"e": 3}}));
-        assert!(matches!(set(&mut value, "a[7]", &json!(1)), Err(JsonError::Nothing(_))));
-        assert!(matches!(set(&mut value, "$.x[?@.y]", &json!(1)), Err(JsonError::Nothing(_))));
+        assert!(matches!(
+            set(&mut value, "a[7]", &json!(1)),
+            Err(JsonError::Nothing(_))
+        ));
+        assert!(matches!(
+            set(&mut value, "$.x[?@.y]", &json!(1)),
+            Err(JsonError::Nothing(_))
+        ));
     }
 
     #[test]
@@ -290,6 +344,9 @@ mod tests {
         assert_eq!(set(&mut value, "$[?@.n > 1].n", &json!(0)).unwrap(), 2);
         assert_eq!(delete(&mut value, "$[?@.n == 0]").unwrap(), 2);
         assert_eq!(value, json!([{"n": 1}]));
-        assert!(matches!(delete(&mut value, "$"), Err(JsonError::Path { .. })));
+        assert!(matches!(
+            delete(&mut value, "$"),
+            Err(JsonError::Path { .. })
+        ));
     }
 }

@@ -13,7 +13,9 @@ use std::{collections::HashSet, io::Read};
 use bytes::Bytes;
 use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 
-use crate::workspace::{EntryKind, Overlay, WorkspaceError, WORKING_DIRECTORY, WriteOptions, absolute};
+use crate::workspace::{
+    EntryKind, Overlay, WORKING_DIRECTORY, WorkspaceError, WriteOptions, absolute,
+};
 
 /// Largest archive, packed, and largest content that one archive is made from, in bytes.
 pub const MAX_ARCHIVE: u64 = 128 << 20;
@@ -102,17 +104,27 @@ struct Budget {
 impl Budget {
     fn of(overlay: &Overlay) -> Self {
         let limit = overlay.limits().step_bytes;
-        Self { left: limit.saturating_sub(overlay.usage().uncommitted), limit }
+        Self {
+            left: limit.saturating_sub(overlay.usage().uncommitted),
+            limit,
+        }
     }
 
     /// All bytes of a member, within the budget.
     fn read(&mut self, mut from: impl Read) -> Result<Bytes, ArchiveError> {
         let mut bytes = Vec::new();
-        let read = from.by_ref().take(self.left.saturating_add(1)).read_to_end(&mut bytes);
+        let read = from
+            .by_ref()
+            .take(self.left.saturating_add(1))
+            .read_to_end(&mut bytes);
         read.map_err(|error| ArchiveError::Malformed(error.to_string()))?;
         let size = bytes.len() as u64;
         if size > self.left {
-            return Err(WorkspaceError::Quota { what: "new bytes in one step", limit: self.limit }.into());
+            return Err(WorkspaceError::Quota {
+                what: "new bytes in one step",
+                limit: self.limit,
+            }
+            .into());
         }
         self.left -= size;
         Ok(Bytes::from(bytes))
@@ -147,8 +159,16 @@ impl ArchiveKind {
 /// # Errors
 ///
 /// [`ArchiveError`]; `EINVAL` when the name has no known ending, `EFBIG` for more than [`MAX_ARCHIVE`].
-pub async fn create_archive(overlay: &Overlay, path: &str, sources: &[&str]) -> Result<ArchiveSummary, ArchiveError> {
-    let unknown = || WorkspaceError::Invalid(format!("the name of an archive ends in .tar, .tar.gz, .tgz or .zip: {path}"));
+pub async fn create_archive(
+    overlay: &Overlay,
+    path: &str,
+    sources: &[&str],
+) -> Result<ArchiveSummary, ArchiveError> {
+    let unknown = || {
+        WorkspaceError::Invalid(format!(
+            "the name of an archive ends in .tar, .tar.gz, .tgz or .zip: {path}"
+        ))
+    };
     let kind = ArchiveKind::of_name(path).ok_or_else(unknown)?;
     let mut members = Vec::new();
     let mut left = MAX_ARCHIVE;
@@ -156,27 +176,45 @@ pub async fn create_archive(overlay: &Overlay, path: &str, sources: &[&str]) -> 
         gather(overlay, source, &mut members, &mut left).await?;
     }
     let summary = summary(&members);
-    let seconds = overlay.now().as_millis().div_euclid(1000).try_into().unwrap_or(0);
+    let seconds = overlay
+        .now()
+        .as_millis()
+        .div_euclid(1000)
+        .try_into()
+        .unwrap_or(0);
     let packed = blocking(move || match kind {
         ArchiveKind::Tar => tar::pack(&members, seconds),
         ArchiveKind::TarGz => gzip(&tar::pack(&members, seconds)?),
         ArchiveKind::Zip => zip::pack(&members),
     })
     .await?;
-    overlay.write(path, packed, &WriteOptions::with_parents()).await?;
+    overlay
+        .write(path, packed, &WriteOptions::with_parents())
+        .await?;
     Ok(summary)
 }
 
 /// Adds a file, or a directory with all that is in it, to the members of an archive.
-async fn gather(overlay: &Overlay, source: &str, members: &mut Vec<Member>, left: &mut u64) -> Result<(), ArchiveError> {
+async fn gather(
+    overlay: &Overlay,
+    source: &str,
+    members: &mut Vec<Member>,
+    left: &mut u64,
+) -> Result<(), ArchiveError> {
     let mut pending = vec![absolute(source, WORKING_DIRECTORY)];
     while let Some(at) = pending.pop() {
         let stat = overlay.lstat(&at).await?;
-        let name = at.strip_prefix(WORKING_DIRECTORY).filter(|rest| rest.is_empty() || rest.starts_with('/')).unwrap_or(&at);
+        let name = at
+            .strip_prefix(WORKING_DIRECTORY)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+            .unwrap_or(&at);
         let path = name.trim_start_matches('/').to_owned();
         let node = match stat.kind {
             EntryKind::File => {
-                let too_large = WorkspaceError::TooLarge { path: at.clone(), limit: MAX_ARCHIVE };
+                let too_large = WorkspaceError::TooLarge {
+                    path: at.clone(),
+                    limit: MAX_ARCHIVE,
+                };
                 *left = left.checked_sub(stat.size).ok_or(too_large)?;
                 MemberNode::File(overlay.read(&at).await?)
             }
@@ -188,7 +226,11 @@ async fn gather(overlay: &Overlay, source: &str, members: &mut Vec<Member>, left
             }
         };
         if !path.is_empty() {
-            members.push(Member { path, mode: stat.mode, node });
+            members.push(Member {
+                path,
+                mode: stat.mode,
+                node,
+            });
         }
         if members.len() > MAX_MEMBERS {
             return Err(ArchiveError::Members);
@@ -203,7 +245,11 @@ async fn gather(overlay: &Overlay, source: &str, members: &mut Vec<Member>, left
 /// # Errors
 ///
 /// [`ArchiveError`].
-pub async fn extract_archive(overlay: &Overlay, path: &str, destination: &str) -> Result<ArchiveSummary, ArchiveError> {
+pub async fn extract_archive(
+    overlay: &Overlay,
+    path: &str,
+    destination: &str,
+) -> Result<ArchiveSummary, ArchiveError> {
     let members = open(overlay, path).await?;
     let summary = summary(&members);
     let writes = overlay.child();
@@ -218,10 +264,20 @@ pub async fn extract_archive(overlay: &Overlay, path: &str, destination: &str) -
 }
 
 /// Writes one member. `plain` has the directories that were seen not to be links.
-async fn unpack(overlay: &Overlay, root: &str, member: Member, plain: &mut HashSet<String>) -> Result<(), ArchiveError> {
-    let refuse = |reason| ArchiveError::Unsafe { member: member.path.clone(), reason };
+async fn unpack(
+    overlay: &Overlay,
+    root: &str,
+    member: Member,
+    plain: &mut HashSet<String>,
+) -> Result<(), ArchiveError> {
+    let refuse = |reason| ArchiveError::Unsafe {
+        member: member.path.clone(),
+        reason,
+    };
     let names = safe_names(&member.path).map_err(refuse)?;
-    let Some((last, parents)) = names.split_last() else { return Ok(()) };
+    let Some((last, parents)) = names.split_last() else {
+        return Ok(());
+    };
     let mut at = root.to_owned();
     for name in parents {
         at = absolute(name, &at);
@@ -229,7 +285,9 @@ async fn unpack(overlay: &Overlay, root: &str, member: Member, plain: &mut HashS
             continue;
         }
         match overlay.lstat(&at).await {
-            Ok(stat) if stat.kind == EntryKind::Symlink => return Err(refuse("it would be written through a link")),
+            Ok(stat) if stat.kind == EntryKind::Symlink => {
+                return Err(refuse("it would be written through a link"));
+            }
             Ok(_) => {}
             Err(WorkspaceError::NotFound(_)) => overlay.mkdir(&at, false).await?,
             Err(error) => return Err(error.into()),
@@ -254,12 +312,18 @@ async fn unpack(overlay: &Overlay, root: &str, member: Member, plain: &mut HashS
             if there == Some(EntryKind::Symlink) {
                 overlay.remove(&path, false, false).await?;
             }
-            let options = WriteOptions { mode: Some(member.mode), ..WriteOptions::default() };
+            let options = WriteOptions {
+                mode: Some(member.mode),
+                ..WriteOptions::default()
+            };
             overlay.write(&path, content, &options).await?;
         }
         MemberNode::Symlink(target) => {
             if !stays_inside(parents.len(), &target) {
-                return Err(ArchiveError::Unsafe { member: member.path, reason: "the link points out of the destination" });
+                return Err(ArchiveError::Unsafe {
+                    member: member.path,
+                    reason: "the link points out of the destination",
+                });
             }
             if there.is_some_and(|kind| kind != EntryKind::Directory) {
                 overlay.remove(&path, false, false).await?;
@@ -278,8 +342,15 @@ fn safe_names(path: &str) -> Result<Vec<&str>, &'static str> {
     if path.contains('\0') {
         return Err("its name has a null byte");
     }
-    let names: Vec<&str> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
-    if names.contains(&"..") { Err("its name has `..`") } else { Ok(names) }
+    let names: Vec<&str> = path
+        .split('/')
+        .filter(|name| !name.is_empty() && *name != ".")
+        .collect();
+    if names.contains(&"..") {
+        Err("its name has `..`")
+    } else {
+        Ok(names)
+    }
 }
 
 /// Whether the target of a link that lies `depth` directories deep stays below the destination.
@@ -301,14 +372,22 @@ fn stays_inside(depth: usize, target: &str) -> bool {
 /// # Errors
 ///
 /// [`ArchiveError`].
-pub async fn list_archive(overlay: &Overlay, path: &str) -> Result<Vec<ArchiveEntry>, ArchiveError> {
+pub async fn list_archive(
+    overlay: &Overlay,
+    path: &str,
+) -> Result<Vec<ArchiveEntry>, ArchiveError> {
     let entry = |member: Member| {
         let (kind, size) = match &member.node {
             MemberNode::File(content) => (EntryKind::File, content.len() as u64),
             MemberNode::Directory => (EntryKind::Directory, 0),
             MemberNode::Symlink(_) => (EntryKind::Symlink, 0),
         };
-        ArchiveEntry { path: member.path, kind, size, mode: member.mode }
+        ArchiveEntry {
+            path: member.path,
+            kind,
+            size,
+            mode: member.mode,
+        }
     };
     Ok(open(overlay, path).await?.into_iter().map(entry).collect())
 }
@@ -327,7 +406,11 @@ async fn open(overlay: &Overlay, path: &str) -> Result<Vec<Member>, ArchiveError
 
 async fn packed(overlay: &Overlay, path: &str) -> Result<Bytes, ArchiveError> {
     if overlay.stat(path).await?.size > MAX_ARCHIVE {
-        return Err(WorkspaceError::TooLarge { path: path.into(), limit: MAX_ARCHIVE }.into());
+        return Err(WorkspaceError::TooLarge {
+            path: path.into(),
+            limit: MAX_ARCHIVE,
+        }
+        .into());
     }
     Ok(overlay.read(path).await?)
 }
@@ -337,11 +420,17 @@ async fn packed(overlay: &Overlay, path: &str) -> Result<Bytes, ArchiveError> {
 /// # Errors
 ///
 /// [`ArchiveError`].
-pub async fn compress_file(overlay: &Overlay, path: &str, destination: Option<&str>) -> Result<String, ArchiveError> {
+pub async fn compress_file(
+    overlay: &Overlay,
+    path: &str,
+    destination: Option<&str>,
+) -> Result<String, ArchiveError> {
     let content = packed(overlay, path).await?;
     let to = destination.map_or_else(|| format!("{path}.gz"), str::to_owned);
     let packed = blocking(move || gzip(&content)).await?;
-    overlay.write(&to, packed, &WriteOptions::with_parents()).await?;
+    overlay
+        .write(&to, packed, &WriteOptions::with_parents())
+        .await?;
     Ok(to)
 }
 
@@ -350,15 +439,26 @@ pub async fn compress_file(overlay: &Overlay, path: &str, destination: Option<&s
 /// # Errors
 ///
 /// [`ArchiveError`]; `EINVAL` without a destination when the name does not end in `.gz`.
-pub async fn decompress_file(overlay: &Overlay, path: &str, destination: Option<&str>) -> Result<String, ArchiveError> {
+pub async fn decompress_file(
+    overlay: &Overlay,
+    path: &str,
+    destination: Option<&str>,
+) -> Result<String, ArchiveError> {
     let to = match (destination, path.strip_suffix(".gz")) {
         (Some(to), _) | (None, Some(to)) => to.to_owned(),
-        (None, None) => return Err(WorkspaceError::Invalid(format!("say where to, the name has no .gz: {path}")).into()),
+        (None, None) => {
+            return Err(WorkspaceError::Invalid(format!(
+                "say where to, the name has no .gz: {path}"
+            ))
+            .into());
+        }
     };
     let packed = packed(overlay, path).await?;
     let mut budget = Budget::of(overlay);
     let content = blocking(move || budget.read(MultiGzDecoder::new(&packed[..]))).await?;
-    overlay.write(&to, content, &WriteOptions::with_parents()).await?;
+    overlay
+        .write(&to, content, &WriteOptions::with_parents())
+        .await?;
     Ok(to)
 }
 
@@ -366,7 +466,9 @@ fn gzip(content: &[u8]) -> Result<Bytes, ArchiveError> {
     use std::io::Write;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     let packed = encoder.write_all(content).and_then(|()| encoder.finish());
-    packed.map(Bytes::from).map_err(|error| ArchiveError::Malformed(error.to_string()))
+    packed
+        .map(Bytes::from)
+        .map_err(|error| ArchiveError::Malformed(error.to_string()))
 }
 
 fn summary(members: &[Member]) -> ArchiveSummary {

@@ -19,8 +19,14 @@ pub(super) fn unpack(from: impl Read, budget: &mut Budget) -> Result<Vec<Member>
     for entry in archive.entries().map_err(|error| malformed(&error))? {
         let mut entry = entry.map_err(|error| malformed(&error))?;
         let path = text(&entry.path_bytes())?;
-        let link = entry.link_name_bytes().map(|link| text(&link)).transpose()?;
-        let refuse = |reason| ArchiveError::Unsafe { member: path.clone(), reason };
+        let link = entry
+            .link_name_bytes()
+            .map(|link| text(&link))
+            .transpose()?;
+        let refuse = |reason| ArchiveError::Unsafe {
+            member: path.clone(),
+            reason,
+        };
         let node = match entry.header().entry_type() {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let content = budget.read(&mut entry)?;
@@ -31,7 +37,9 @@ pub(super) fn unpack(from: impl Read, budget: &mut Budget) -> Result<Vec<Member>
             EntryType::Symlink => MemberNode::Symlink(link.unwrap_or_default()),
             EntryType::Link => {
                 let content = files.get(&link.unwrap_or_default()).cloned();
-                MemberNode::File(content.ok_or_else(|| refuse("it is a hard link to nothing in the archive"))?)
+                MemberNode::File(
+                    content.ok_or_else(|| refuse("it is a hard link to nothing in the archive"))?,
+                )
             }
             EntryType::XGlobalHeader => continue,
             _ => return Err(refuse("it is not a file, directory or link")),

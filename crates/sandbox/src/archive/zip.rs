@@ -31,12 +31,22 @@ pub(super) fn unpack(packed: &[u8], budget: &mut Budget) -> Result<Vec<Member>, 
             MemberNode::Directory
         } else if file.is_symlink() {
             let target = String::from_utf8(budget.read(file)?.to_vec());
-            MemberNode::Symlink(target.map_err(|_| ArchiveError::Malformed(format!("{path} points to a name that is not UTF-8")))?)
+            MemberNode::Symlink(target.map_err(|_| {
+                ArchiveError::Malformed(format!("{path} points to a name that is not UTF-8"))
+            })?)
         } else {
             MemberNode::File(budget.read(file)?)
         };
-        let usual = if matches!(node, MemberNode::Directory) { 0o755 } else { 0o644 };
-        members.push(Member { path, mode: mode.unwrap_or(usual) & 0o7777, node });
+        let usual = if matches!(node, MemberNode::Directory) {
+            0o755
+        } else {
+            0o644
+        };
+        members.push(Member {
+            path,
+            mode: mode.unwrap_or(usual) & 0o7777,
+            node,
+        });
     }
     Ok(members)
 }
@@ -45,20 +55,34 @@ pub(super) fn unpack(packed: &[u8], budget: &mut Budget) -> Result<Vec<Member>, 
 pub(super) fn pack(members: &[Member]) -> Result<Bytes, ArchiveError> {
     let mut writer = ZipWriter::new(Cursor::new(Vec::new()));
     for member in members {
-        let options =
-            SimpleFileOptions::default().compression_method(CompressionMethod::Deflated).unix_permissions(member.mode);
+        let options = SimpleFileOptions::default()
+            .compression_method(CompressionMethod::Deflated)
+            .unix_permissions(member.mode);
         match &member.node {
             MemberNode::File(content) => {
-                writer.start_file(member.path.as_str(), options).map_err(|error| malformed(&error))?;
-                writer.write_all(content).map_err(|error| ArchiveError::Malformed(error.to_string()))?;
+                writer
+                    .start_file(member.path.as_str(), options)
+                    .map_err(|error| malformed(&error))?;
+                writer
+                    .write_all(content)
+                    .map_err(|error| ArchiveError::Malformed(error.to_string()))?;
             }
             MemberNode::Directory => {
-                writer.add_directory(member.path.as_str(), options).map_err(|error| malformed(&error))?;
+                writer
+                    .add_directory(member.path.as_str(), options)
+                    .map_err(|error| malformed(&error))?;
             }
             MemberNode::Symlink(target) => {
-                writer.add_symlink(member.path.as_str(), target.as_str(), options).map_err(|error| malformed(&error))?;
+                writer
+                    .add_symlink(member.path.as_str(), target.as_str(), options)
+                    .map_err(|error| malformed(&error))?;
             }
         }
     }
-    Ok(Bytes::from(writer.finish().map_err(|error| malformed(&error))?.into_inner()))
+    Ok(Bytes::from(
+        writer
+            .finish()
+            .map_err(|error| malformed(&error))?
+            .into_inner(),
+    ))
 }

@@ -19,7 +19,10 @@ pub fn unified_diff(old: &str, new: &str, old_name: &str, new_name: &str) -> Str
         return String::new();
     }
     let diff = TextDiff::configure().timeout(DEADLINE).diff_lines(old, new);
-    diff.unified_diff().context_radius(CONTEXT).header(old_name, new_name).to_string()
+    diff.unified_diff()
+        .context_radius(CONTEXT)
+        .header(old_name, new_name)
+        .to_string()
 }
 
 /// The unified diff of two files.
@@ -36,7 +39,11 @@ pub async fn diff_files(overlay: &Overlay, old: &str, new: &str) -> Result<Strin
 /// The text of a file that can be compared.
 pub(crate) async fn text(overlay: &Overlay, path: &str) -> Result<String, SearchError> {
     if overlay.stat(path).await?.size > MAX_DIFF {
-        return Err(WorkspaceError::TooLarge { path: path.into(), limit: MAX_DIFF }.into());
+        return Err(WorkspaceError::TooLarge {
+            path: path.into(),
+            limit: MAX_DIFF,
+        }
+        .into());
     }
     let bytes = overlay.read(path).await?.to_vec();
     String::from_utf8(bytes).map_err(|_| SearchError::Pattern(format!("{path} is not UTF-8 text")))

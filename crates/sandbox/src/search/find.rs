@@ -102,7 +102,8 @@ async fn visit(
 ) -> Result<(), SearchError> {
     let dir = overlay.directory(base).await?;
     let mut pending: Vec<(Arc<str>, Arc<Entry>, String, usize)> = Vec::new();
-    let mut enter: Option<(DirId, String, usize)> = Some((dir, path::absolute(base, path::WORKING_DIRECTORY), 1));
+    let mut enter: Option<(DirId, String, usize)> =
+        Some((dir, path::absolute(base, path::WORKING_DIRECTORY), 1));
     loop {
         if let Some((dir, at, depth)) = enter.take().filter(|(_, _, depth)| *depth <= max_depth) {
             let names = overlay.run(|| Ok(overlay.peek_list(dir)?)).await?;
@@ -111,11 +112,18 @@ async fn visit(
                 (name, entry, path, depth)
             }));
         }
-        let Some((name, entry, path, depth)) = pending.pop() else { return Ok(()) };
+        let Some((name, entry, path, depth)) = pending.pop() else {
+            return Ok(());
+        };
         if let Node::Directory(dir) = entry.node {
             enter = Some((dir, path.clone(), depth + 1));
         }
-        each(Visit { path, name: &name, depth, entry: &entry });
+        each(Visit {
+            path,
+            name: &name,
+            depth,
+            entry: &entry,
+        });
     }
 }
 
@@ -124,7 +132,11 @@ async fn visit(
 /// # Errors
 ///
 /// [`SearchError::Pattern`], and `ENOENT`, `ENOTDIR` for `base`.
-pub async fn find(overlay: &Overlay, base: &str, query: &FindQuery) -> Result<FindResult, SearchError> {
+pub async fn find(
+    overlay: &Overlay,
+    base: &str,
+    query: &FindQuery,
+) -> Result<FindResult, SearchError> {
     let name = query.name.as_deref().map(Glob::new).transpose()?;
     let pattern = query.path.as_deref().map(Glob::new).transpose()?;
     let root = path::absolute(base, path::WORKING_DIRECTORY);
@@ -134,7 +146,9 @@ pub async fn find(overlay: &Overlay, base: &str, query: &FindQuery) -> Result<Fi
     let max_depth = query.max_depth.unwrap_or(usize::MAX);
     let look = max_depth.saturating_add(usize::from(query.empty.is_some()));
     visit(overlay, base, look, |visit| {
-        if query.empty.is_some() && let Some((parent, _)) = visit.path.rsplit_once('/') {
+        if query.empty.is_some()
+            && let Some((parent, _)) = visit.path.rsplit_once('/')
+        {
             full.insert(parent.to_owned());
         }
         let relative = visit.path.get(root.len()..).unwrap_or_default();
@@ -144,8 +158,12 @@ pub async fn find(overlay: &Overlay, base: &str, query: &FindQuery) -> Result<Fi
             && (query.kinds.is_empty() || query.kinds.contains(&visit.entry.kind()))
             && query.min_size.is_none_or(|least| size >= least)
             && query.max_size.is_none_or(|most| size <= most)
-            && query.modified_after.is_none_or(|after| visit.entry.modified >= after)
-            && query.modified_before.is_none_or(|before| visit.entry.modified <= before)
+            && query
+                .modified_after
+                .is_none_or(|after| visit.entry.modified >= after)
+            && query
+                .modified_before
+                .is_none_or(|before| visit.entry.modified <= before)
             && name.as_ref().is_none_or(|glob| glob.matches(visit.name))
             && pattern.as_ref().is_none_or(|glob| glob.matches(relative));
         if !fits {
@@ -155,7 +173,11 @@ pub async fn find(overlay: &Overlay, base: &str, query: &FindQuery) -> Result<Fi
             result.omitted += 1;
             return;
         }
-        result.found.push(Found { path: visit.path, depth: visit.depth, stat: Stat::of(visit.entry) });
+        result.found.push(Found {
+            path: visit.path,
+            depth: visit.depth,
+            stat: Stat::of(visit.entry),
+        });
     })
     .await?;
     if let Some(wanted) = query.empty {
@@ -187,8 +209,14 @@ pub async fn summarize_tree(overlay: &Overlay, base: &str) -> Result<TreeSummary
                 let size = visit.entry.size();
                 summary.files += 1;
                 summary.bytes += size;
-                let ending = visit.name.rsplit_once('.').filter(|(start, _)| !start.is_empty());
-                let counted = summary.endings.entry(ending.map_or("", |(_, ending)| ending).to_owned()).or_default();
+                let ending = visit
+                    .name
+                    .rsplit_once('.')
+                    .filter(|(start, _)| !start.is_empty());
+                let counted = summary
+                    .endings
+                    .entry(ending.map_or("", |(_, ending)| ending).to_owned())
+                    .or_default();
                 *counted = (counted.0 + 1, counted.1 + size);
                 summary.modified = summary.modified.max(Some(visit.entry.modified));
                 let place = summary.largest.partition_point(|(_, other)| *other >= size);

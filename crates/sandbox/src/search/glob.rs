@@ -62,9 +62,17 @@ impl Glob {
         if pattern.is_empty() {
             return Err(SearchError::Pattern("the pattern is empty".into()));
         }
-        let names: Vec<&str> = pattern.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
-        if names.iter().any(|name| name.matches('{').count() != name.matches('}').count()) {
-            return Ok(Self { parts: Parts::Whole(Box::new(matcher(pattern.trim_start_matches('/'))?)) });
+        let names: Vec<&str> = pattern
+            .split('/')
+            .filter(|name| !name.is_empty() && *name != ".")
+            .collect();
+        if names
+            .iter()
+            .any(|name| name.matches('{').count() != name.matches('}').count())
+        {
+            return Ok(Self {
+                parts: Parts::Whole(Box::new(matcher(pattern.trim_start_matches('/'))?)),
+            });
         }
         let mut parts = Vec::with_capacity(names.len() + 1);
         for name in names {
@@ -73,7 +81,9 @@ impl Glob {
                 "**" => parts.push(Part::Deep),
                 "*" => parts.push(Part::Any),
                 name if !name.contains(SPECIAL) => parts.push(Part::Literal(name.into())),
-                name if let Some((start, end)) = ends(name) => parts.push(Part::Ends(start.into(), end.into())),
+                name if let Some((start, end)) = ends(name) => {
+                    parts.push(Part::Ends(start.into(), end.into()))
+                }
                 name => parts.push(Part::Name(Box::new(matcher(name)?))),
             }
         }
@@ -81,9 +91,13 @@ impl Glob {
             parts.push(Part::Any);
         }
         if parts.len() > MAX_PARTS {
-            return Err(SearchError::Pattern(format!("the pattern has more than {MAX_PARTS} components")));
+            return Err(SearchError::Pattern(format!(
+                "the pattern has more than {MAX_PARTS} components"
+            )));
         }
-        Ok(Self { parts: Parts::Split(parts.into()) })
+        Ok(Self {
+            parts: Parts::Split(parts.into()),
+        })
     }
 
     /// Whether a path matches; relative to the directory that the pattern is meant for.
@@ -102,13 +116,19 @@ impl Glob {
 }
 
 fn matcher(pattern: &str) -> Result<GlobMatcher, SearchError> {
-    let glob = GlobBuilder::new(pattern).literal_separator(true).backslash_escape(true).build();
-    Ok(glob.map_err(|error| SearchError::Pattern(error.to_string()))?.compile_matcher())
+    let glob = GlobBuilder::new(pattern)
+        .literal_separator(true)
+        .backslash_escape(true)
+        .build();
+    Ok(glob
+        .map_err(|error| SearchError::Pattern(error.to_string()))?
+        .compile_matcher())
 }
 
 /// The two literal ends of a pattern for one name that has a single `*` and nothing else special.
 fn ends(name: &str) -> Option<(&str, &str)> {
-    name.split_once('*').filter(|(start, end)| !start.contains(SPECIAL) && !end.contains(SPECIAL))
+    name.split_once('*')
+        .filter(|(start, end)| !start.contains(SPECIAL) && !end.contains(SPECIAL))
 }
 
 /// Places in a pattern, one bit each: bit n is set when the first n components are behind.
@@ -132,7 +152,11 @@ fn closure(parts: &[Part], mut places: Places) -> Places {
 /// The places in the pattern after one more name.
 fn step(parts: &[Part], places: Places, name: &str) -> Places {
     let mut next = 0;
-    for (at, part) in parts.iter().enumerate().filter(|(at, _)| places & (1 << at) != 0) {
+    for (at, part) in parts
+        .iter()
+        .enumerate()
+        .filter(|(at, _)| places & (1 << at) != 0)
+    {
         let matched = match part {
             Part::Deep => {
                 next |= 1 << at;
@@ -141,7 +165,9 @@ fn step(parts: &[Part], places: Places, name: &str) -> Places {
             Part::Any => true,
             Part::Literal(literal) => literal == name,
             Part::Ends(start, end) => {
-                name.len() >= start.len() + end.len() && name.starts_with(start.as_str()) && name.ends_with(end.as_str())
+                name.len() >= start.len() + end.len()
+                    && name.starts_with(start.as_str())
+                    && name.ends_with(end.as_str())
             }
             Part::Name(matcher) => matcher.is_match(name),
         };
@@ -159,22 +185,36 @@ fn step(parts: &[Part], places: Places, name: &str) -> Places {
 /// # Errors
 ///
 /// [`SearchError::Pattern`], and `ENOENT`, `ENOTDIR` for `base`.
-pub async fn glob(overlay: &Overlay, pattern: &str, base: &str) -> Result<Vec<GlobMatch>, SearchError> {
+pub async fn glob(
+    overlay: &Overlay,
+    pattern: &str,
+    base: &str,
+) -> Result<Vec<GlobMatch>, SearchError> {
     let glob = Glob::new(pattern)?;
-    let base = if pattern.starts_with('/') { "/".to_owned() } else { path::absolute(base, path::WORKING_DIRECTORY) };
+    let base = if pattern.starts_with('/') {
+        "/".to_owned()
+    } else {
+        path::absolute(base, path::WORKING_DIRECTORY)
+    };
     let mut found = match &glob.parts {
         Parts::Split(parts) => split_walk(overlay, parts, base).await?,
         Parts::Whole(matcher) => {
             let all = split_walk(overlay, &[Part::Deep, Part::Any], base.clone()).await?;
             let prefix = if base == "/" { 1 } else { base.len() + 1 };
-            all.into_iter().filter(|found| matcher.is_match(found.path.get(prefix..).unwrap_or_default())).collect()
+            all.into_iter()
+                .filter(|found| matcher.is_match(found.path.get(prefix..).unwrap_or_default()))
+                .collect()
         }
     };
     found.sort_unstable();
     Ok(found)
 }
 
-async fn split_walk(overlay: &Overlay, mut parts: &[Part], mut base: String) -> Result<Vec<GlobMatch>, SearchError> {
+async fn split_walk(
+    overlay: &Overlay,
+    mut parts: &[Part],
+    mut base: String,
+) -> Result<Vec<GlobMatch>, SearchError> {
     let start = overlay.directory(&base).await?;
     let mut dir = start;
     // Directories that are named literally are not listed.
@@ -182,7 +222,13 @@ async fn split_walk(overlay: &Overlay, mut parts: &[Part], mut base: String) -> 
         let next = path::join(&base, name);
         if rest.is_empty() {
             let found = overlay.lstat(&next).await;
-            return Ok(found.map(|stat| GlobMatch { path: next, kind: stat.kind }).into_iter().collect());
+            return Ok(found
+                .map(|stat| GlobMatch {
+                    path: next,
+                    kind: stat.kind,
+                })
+                .into_iter()
+                .collect());
         }
         match overlay.directory(&next).await {
             Ok(id) => dir = id,
@@ -198,7 +244,8 @@ async fn split_walk(overlay: &Overlay, mut parts: &[Part], mut base: String) -> 
     let whole = whole(parts);
     let mut pending: Vec<(DirId, String, Places)> = vec![(dir, base, closure(parts, 1))];
     while let Some((dir, at, places)) = pending.pop() {
-        let names: Vec<(Arc<str>, Arc<Entry>)> = overlay.run(|| Ok(overlay.peek_list(dir)?)).await?;
+        let names: Vec<(Arc<str>, Arc<Entry>)> =
+            overlay.run(|| Ok(overlay.peek_list(dir)?)).await?;
         for (name, entry) in names {
             let next = step(parts, places, &name);
             let matched = next & whole != 0;
@@ -207,11 +254,17 @@ async fn split_walk(overlay: &Overlay, mut parts: &[Part], mut base: String) -> 
                 Node::Directory(id) if deeper => {
                     let path = path::join(&at, &name);
                     if matched {
-                        found.push(GlobMatch { path: path.clone(), kind: EntryKind::Directory });
+                        found.push(GlobMatch {
+                            path: path.clone(),
+                            kind: EntryKind::Directory,
+                        });
                     }
                     pending.push((id, path, next));
                 }
-                _ if matched => found.push(GlobMatch { path: path::join(&at, &name), kind: entry.kind() }),
+                _ if matched => found.push(GlobMatch {
+                    path: path::join(&at, &name),
+                    kind: entry.kind(),
+                }),
                 _ => {}
             }
         }
@@ -244,7 +297,11 @@ mod tests {
             ("a*a", "aa", true),
         ];
         for (pattern, path, expected) in cases {
-            assert_eq!(Glob::new(pattern).unwrap().matches(path), expected, "{pattern} {path}");
+            assert_eq!(
+                Glob::new(pattern).unwrap().matches(path),
+                expected,
+                "{pattern} {path}"
+            );
         }
     }
 }

@@ -97,10 +97,16 @@ pub async fn grep(
 ) -> Result<GrepSummary, SearchError> {
     let matcher = matcher(query)?;
     let (include, wanted) = match query.include.as_deref() {
-        Some(glob) => (Some(Glob::new(glob.trim_start_matches('!'))?), !glob.starts_with('!')),
+        Some(glob) => (
+            Some(Glob::new(glob.trim_start_matches('!'))?),
+            !glob.starts_with('!'),
+        ),
         None => (None, true),
     };
-    let by_name = query.include.as_deref().is_some_and(|glob| !glob.contains('/'));
+    let by_name = query
+        .include
+        .as_deref()
+        .is_some_and(|glob| !glob.contains('/'));
     let mut searcher = SearcherBuilder::new()
         .binary_detection(BinaryDetection::quit(0))
         .before_context(query.before)
@@ -116,12 +122,27 @@ pub async fn grep(
             push_names(overlay, dir, &at, &mut pending).await?;
             continue;
         }
-        let named = if by_name { at.rsplit('/').next() } else { at.get(root.len()..) }.unwrap_or_default();
-        if entry.kind() != EntryKind::File || include.as_ref().is_some_and(|glob| glob.matches(named) != wanted) {
+        let named = if by_name {
+            at.rsplit('/').next()
+        } else {
+            at.get(root.len()..)
+        }
+        .unwrap_or_default();
+        if entry.kind() != EntryKind::File
+            || include
+                .as_ref()
+                .is_some_and(|glob| glob.matches(named) != wanted)
+        {
             continue;
         }
         let bytes = overlay.content(&at, &entry).await?;
-        let mut sink = Lines { path: at.into(), found: &mut found, matches: 0, binary: false, wish: Wish::More };
+        let mut sink = Lines {
+            path: at.into(),
+            found: &mut found,
+            matches: 0,
+            binary: false,
+            wish: Wish::More,
+        };
         search_slice(&mut searcher, &matcher, &bytes, &mut sink)?;
         summary.files += 1;
         summary.matches += sink.matches;
@@ -174,7 +195,9 @@ fn matcher(query: &GrepQuery) -> Result<RegexMatcher, SearchError> {
         .case_smart(query.case == Case::Smart)
         .line_terminator(Some(b'\n'))
         .size_limit(10 << 20);
-    builder.build(&query.pattern).map_err(|error| SearchError::Pattern(error.to_string()))
+    builder
+        .build(&query.pattern)
+        .map_err(|error| SearchError::Pattern(error.to_string()))
 }
 
 struct Lines<'a> {
@@ -190,7 +213,12 @@ impl Lines<'_> {
         let text = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let text = text.strip_suffix(b"\r").unwrap_or(text);
         let text = String::from_utf8_lossy(text).into_owned();
-        let more = (self.found)(GrepLine { path: self.path.clone(), line: line.unwrap_or(0), text, matched });
+        let more = (self.found)(GrepLine {
+            path: self.path.clone(),
+            line: line.unwrap_or(0),
+            text,
+            matched,
+        });
         if !more {
             self.wish = Wish::Stop;
         }

@@ -113,31 +113,58 @@ pub async fn patch(overlay: &Overlay, diff: &str, base: &str) -> Result<Vec<Patc
     Ok(done)
 }
 
-async fn patch_file(overlay: &Overlay, file: &FilePatch, base: &str) -> Result<Patched, PatchError> {
+async fn patch_file(
+    overlay: &Overlay,
+    file: &FilePatch,
+    base: &str,
+) -> Result<Patched, PatchError> {
     let place = |path: &String| absolute(path, base);
     let (old, new) = (file.old.as_ref().map(place), file.new.as_ref().map(place));
     let path = new.clone().or_else(|| old.clone()).unwrap_or_default();
     let reject = |hunk: &str, reason: String| {
-        PatchError::Rejected(vec![Reject { path: path.clone(), hunk: hunk.to_owned(), reason }])
+        PatchError::Rejected(vec![Reject {
+            path: path.clone(),
+            hunk: hunk.to_owned(),
+            reason,
+        }])
     };
     let before = match &old {
-        Some(old) if !overlay.exists(old).await? => return Err(reject("---", "there is no such file".into())),
+        Some(old) if !overlay.exists(old).await? => {
+            return Err(reject("---", "there is no such file".into()));
+        }
         Some(old) => text(overlay, old).await?,
-        None if overlay.exists(&path).await? => return Err(reject("+++", "the file exists already".into())),
+        None if overlay.exists(&path).await? => {
+            return Err(reject("+++", "the file exists already".into()));
+        }
         None => String::new(),
     };
-    let (after, offset, fuzz) = apply(&before, file).map_err(|(hunk, reason)| reject(&hunk, reason))?;
+    let (after, offset, fuzz) =
+        apply(&before, file).map_err(|(hunk, reason)| reject(&hunk, reason))?;
     match (&old, &new) {
         (Some(old), None) if after.is_empty() => overlay.remove(old, false, false).await?,
-        (Some(_), None) => return Err(reject("+++", "the file is to be removed, but more is in it".into())),
-        _ => overlay.write(&path, Bytes::from(after), &WriteOptions::with_parents()).await?,
+        (Some(_), None) => {
+            return Err(reject(
+                "+++",
+                "the file is to be removed, but more is in it".into(),
+            ));
+        }
+        _ => {
+            overlay
+                .write(&path, Bytes::from(after), &WriteOptions::with_parents())
+                .await?
+        }
     }
     if let (Some(old), Some(new)) = (&old, &new)
         && old != new
     {
         overlay.remove(old, false, false).await?;
     }
-    Ok(Patched { path, hunks: file.hunks.len(), offset, fuzz })
+    Ok(Patched {
+        path,
+        hunks: file.hunks.len(),
+        offset,
+        fuzz,
+    })
 }
 
 /// Applies the hunks of one file to a text; gives the text, the largest offset and the most fuzz, or
@@ -147,7 +174,11 @@ async fn patch_file(overlay: &Overlay, file: &FilePatch, base: &str) -> Result<P
 ///
 /// The header of the hunk, and the reason.
 pub fn apply(text: &str, file: &FilePatch) -> Result<(String, usize, usize), (String, String)> {
-    let ending = if text.find('\n').is_some_and(|at| text[..at].ends_with('\r')) { "\r\n" } else { "\n" };
+    let ending = if text.find('\n').is_some_and(|at| text[..at].ends_with('\r')) {
+        "\r\n"
+    } else {
+        "\n"
+    };
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     let mut out = String::with_capacity(text.len());
     let (mut done, mut shift, mut offset, mut fuzz) = (0usize, 0isize, 0, 0);
@@ -195,13 +226,22 @@ fn find(lines: &[&str], hunk: &Hunk, expected: usize, from: usize) -> Option<(us
     for cut in 0..=FUZZ {
         let kept = context_cut(hunk, cut);
         let skipped = hunk.lines.get(..kept.start).unwrap_or_default().len();
-        let old: Vec<&str> = hunk.lines.get(kept)?.iter().filter(|(sign, _)| *sign != Sign::Add).map(|(_, line)| line.as_str()).collect();
+        let old: Vec<&str> = hunk
+            .lines
+            .get(kept)?
+            .iter()
+            .filter(|(sign, _)| *sign != Sign::Add)
+            .map(|(_, line)| line.as_str())
+            .collect();
         let expected = expected + skipped;
         let last = lines.len().saturating_sub(old.len());
         let fits = |at: usize| {
             at >= from
                 && at + old.len() <= lines.len()
-                && old.iter().zip(lines.get(at..).unwrap_or_default()).all(|(wanted, line)| *wanted == line.trim_end_matches(['\n', '\r']))
+                && old
+                    .iter()
+                    .zip(lines.get(at..).unwrap_or_default())
+                    .all(|(wanted, line)| *wanted == line.trim_end_matches(['\n', '\r']))
         };
         // Text without any old line goes exactly where it is said to, or to the end.
         if old.is_empty() {
@@ -209,7 +249,9 @@ fn find(lines: &[&str], hunk: &Hunk, expected: usize, from: usize) -> Option<(us
         }
         for distance in 0..=lines.len() {
             let below = expected.checked_sub(distance).filter(|at| fits(*at));
-            let above = expected.checked_add(distance).filter(|at| *at <= last && fits(*at));
+            let above = expected
+                .checked_add(distance)
+                .filter(|at| *at <= last && fits(*at));
             if let Some(at) = below.or(above) {
                 return Some((at, cut));
             }
@@ -237,25 +279,48 @@ fn context_cut(hunk: &Hunk, cut: usize) -> std::ops::Range<usize> {
 pub fn parse(diff: &str) -> Result<Vec<FilePatch>, PatchError> {
     let mut files: Vec<FilePatch> = Vec::new();
     let mut lines = diff.lines().enumerate().peekable();
-    let malformed = |line: usize, reason: &str| PatchError::Malformed { line: line + 1, reason: reason.into() };
+    let malformed = |line: usize, reason: &str| PatchError::Malformed {
+        line: line + 1,
+        reason: reason.into(),
+    };
     while let Some((number, line)) = lines.next() {
         if let Some(old) = line.strip_prefix("--- ") {
             let Some((_, new)) = lines.next_if(|(_, line)| line.starts_with("+++ ")) else {
-                return Err(malformed(number + 1, "a +++ line should follow the --- line"));
+                return Err(malformed(
+                    number + 1,
+                    "a +++ line should follow the --- line",
+                ));
             };
             let (old, new) = (path_of(old), path_of(new.get(4..).unwrap_or_default()));
             if old.is_none() && new.is_none() {
                 return Err(malformed(number, "both names are /dev/null"));
             }
-            files.push(FilePatch { old, new, hunks: Vec::new() });
+            files.push(FilePatch {
+                old,
+                new,
+                hunks: Vec::new(),
+            });
         } else if line.starts_with("@@ ") {
-            let file = files.last_mut().ok_or_else(|| malformed(number, "a hunk stands before the name of its file"))?;
-            let (start, old, new) = ranges(line).ok_or_else(|| malformed(number, "the @@ line cannot be read"))?;
-            let mut hunk = Hunk { header: line.to_owned(), start, lines: Vec::new(), open_old: false, open_new: false };
+            let file = files
+                .last_mut()
+                .ok_or_else(|| malformed(number, "a hunk stands before the name of its file"))?;
+            let (start, old, new) =
+                ranges(line).ok_or_else(|| malformed(number, "the @@ line cannot be read"))?;
+            let mut hunk = Hunk {
+                header: line.to_owned(),
+                start,
+                lines: Vec::new(),
+                open_old: false,
+                open_new: false,
+            };
             let (mut old, mut new) = (old, new);
-            while old > 0 || new > 0 || lines.peek().is_some_and(|(_, line)| line.starts_with('\\')) {
+            while old > 0 || new > 0 || lines.peek().is_some_and(|(_, line)| line.starts_with('\\'))
+            {
                 let Some((number, line)) = lines.next() else {
-                    return Err(malformed(number, "the hunk is shorter than its @@ line says"));
+                    return Err(malformed(
+                        number,
+                        "the hunk is shorter than its @@ line says",
+                    ));
                 };
                 let (sign, content) = match line.as_bytes().first() {
                     Some(b'+') => (Sign::Add, &line[1..]),
@@ -268,7 +333,12 @@ pub fn parse(diff: &str) -> Result<Vec<FilePatch>, PatchError> {
                         hunk.open_new |= last != Some(Sign::Remove);
                         continue;
                     }
-                    Some(_) => return Err(malformed(number, "a line of a hunk begins with +, - or a space")),
+                    Some(_) => {
+                        return Err(malformed(
+                            number,
+                            "a line of a hunk begins with +, - or a space",
+                        ));
+                    }
                 };
                 let short = || malformed(number, "the hunk is longer than its @@ line says");
                 if sign != Sign::Add {
@@ -277,7 +347,8 @@ pub fn parse(diff: &str) -> Result<Vec<FilePatch>, PatchError> {
                 if sign != Sign::Remove {
                     new = new.checked_sub(1).ok_or_else(short)?;
                 }
-                hunk.lines.push((sign, content.trim_end_matches('\r').to_owned()));
+                hunk.lines
+                    .push((sign, content.trim_end_matches('\r').to_owned()));
             }
             file.hunks.push(hunk);
         }
@@ -294,7 +365,10 @@ fn path_of(text: &str) -> Option<String> {
     if path == "/dev/null" {
         return None;
     }
-    let path = path.strip_prefix("a/").or_else(|| path.strip_prefix("b/")).unwrap_or(path);
+    let path = path
+        .strip_prefix("a/")
+        .or_else(|| path.strip_prefix("b/"))
+        .unwrap_or(path);
     Some(path.to_owned())
 }
 
@@ -308,5 +382,13 @@ fn ranges(line: &str) -> Option<(usize, usize, usize)> {
     };
     let ((start, old), (_, new)) = (range('-')?, range('+')?);
     // A range without lines names the line before it.
-    Some((if old == 0 { start } else { start.saturating_sub(1) }, old, new))
+    Some((
+        if old == 0 {
+            start
+        } else {
+            start.saturating_sub(1)
+        },
+        old,
+        new,
+    ))
 }

@@ -18,14 +18,21 @@ pub(crate) fn oversized_range(script: &str) -> Option<&str> {
             '#' if word_start => skip = rest.find('\n').unwrap_or(rest.len()),
             '<' if rest.starts_with("<<") && !rest.starts_with("<<<") => {
                 let word = rest[2..].trim_start_matches(['-', ' ']);
-                let word = word.split([' ', '\n', ';', '|', '&', ')']).next().unwrap_or_default();
+                let word = word
+                    .split([' ', '\n', ';', '|', '&', ')'])
+                    .next()
+                    .unwrap_or_default();
                 ends.push(word.trim_matches(['\'', '"', '\\']));
                 skip = 2;
             }
-            '\n' if !ends.is_empty() => skip += here_documents(&rest[1..], std::mem::take(&mut ends)),
+            '\n' if !ends.is_empty() => {
+                skip += here_documents(&rest[1..], std::mem::take(&mut ends))
+            }
             '{' => {
                 let range = rest.find('}').map(|end| &rest[..=end]);
-                if let Some(range) = range.filter(|range| elements(range).is_some_and(|count| count > MAX_RANGE)) {
+                if let Some(range) =
+                    range.filter(|range| elements(range).is_some_and(|count| count > MAX_RANGE))
+                {
                     return Some(range);
                 }
             }

@@ -28,7 +28,10 @@ async fn write(ctx: &CommandContext<'_>, bytes: &[u8]) -> Result<bool> {
 }
 
 async fn too_much(ctx: &CommandContext<'_>) -> Result<CommandStatus> {
-    let message = format!("{}: output limit ({PIPED} bytes) exceeded; output truncated\n", ctx.name);
+    let message = format!(
+        "{}: output limit ({PIPED} bytes) exceeded; output truncated\n",
+        ctx.name
+    );
     ctx.stderr.write_all(message.as_bytes()).await?;
     Ok(CommandStatus::with_code(1))
 }
@@ -61,14 +64,22 @@ fn duration(text: &str) -> Option<Duration> {
         (_, 'd') => (text.strip_suffix('d')?, 86_400.0),
         _ => (text, 1.0),
     };
-    let seconds = number.parse::<f64>().ok().filter(|seconds| *seconds >= 0.0)? * unit;
+    let seconds = number
+        .parse::<f64>()
+        .ok()
+        .filter(|seconds| *seconds >= 0.0)?
+        * unit;
     Duration::try_from_secs_f64(seconds.min(8_640_000.0)).ok()
 }
 
 #[async_trait]
 impl Command for Yes {
     async fn execute(&self, ctx: CommandContext<'_>) -> Result<CommandStatus> {
-        let line = if ctx.args.is_empty() { "y".to_owned() } else { ctx.args.join(" ") } + "\n";
+        let line = if ctx.args.is_empty() {
+            "y".to_owned()
+        } else {
+            ctx.args.join(" ")
+        } + "\n";
         let block = line.repeat((BLOCK / line.len()).max(1));
         for _ in 0..PIPED / block.len() as u64 {
             if !write(&ctx, block.as_bytes()).await? {
@@ -85,7 +96,9 @@ impl Command for Seq {
         let plan = match Plan::read(ctx.args) {
             Ok(plan) => plan,
             Err(message) => {
-                ctx.stderr.write_all(format!("seq: {message}\n").as_bytes()).await?;
+                ctx.stderr
+                    .write_all(format!("seq: {message}\n").as_bytes())
+                    .await?;
                 return Ok(CommandStatus::with_code(1));
             }
         };
@@ -112,7 +125,11 @@ impl Command for Seq {
             out.push('\n');
         }
         let open = write(&ctx, out.as_bytes()).await?;
-        Ok(if open { CommandStatus::success() } else { PIPE_CLOSED })
+        Ok(if open {
+            CommandStatus::success()
+        } else {
+            PIPE_CLOSED
+        })
     }
 }
 
@@ -144,17 +161,27 @@ impl Plan {
         let mut numbers: Vec<&str> = Vec::new();
         let mut args = args.iter().map(String::as_str);
         while let Some(arg) = args.next() {
-            let mut value = |name: &str| args.next().map(str::to_owned).ok_or(format!("option requires an argument -- '{name}'"));
+            let mut value = |name: &str| {
+                args.next()
+                    .map(str::to_owned)
+                    .ok_or(format!("option requires an argument -- '{name}'"))
+            };
             match arg {
                 "-w" | "--equal-width" => equal_width = true,
                 "-s" | "--separator" => separator = value("s")?,
                 "-f" | "--format" => format = Some(Format::read(&value("f")?)?),
                 "--" => numbers.extend(args.by_ref()),
-                _ if arg.starts_with("--separator=") => separator = arg["--separator=".len()..].to_owned(),
-                _ if arg.starts_with("--format=") => format = Some(Format::read(&arg["--format=".len()..])?),
+                _ if arg.starts_with("--separator=") => {
+                    separator = arg["--separator=".len()..].to_owned()
+                }
+                _ if arg.starts_with("--format=") => {
+                    format = Some(Format::read(&arg["--format=".len()..])?)
+                }
                 _ if arg.starts_with("-s") => separator = arg[2..].to_owned(),
                 _ if arg.starts_with("-f") => format = Some(Format::read(&arg[2..])?),
-                _ if arg.starts_with('-') && arg[1..].starts_with(|c: char| !c.is_ascii_digit() && c != '.') => {
+                _ if arg.starts_with('-')
+                    && arg[1..].starts_with(|c: char| !c.is_ascii_digit() && c != '.') =>
+                {
                     return Err(format!("invalid option -- '{}'", &arg[1..]));
                 }
                 number => numbers.push(number),
@@ -176,14 +203,30 @@ impl Plan {
         }
         // A last number finer than the steps only bounds them.
         let unit = 10i128.pow(u32::try_from(scale - decimals).unwrap_or(0));
-        let last = if step > 0 { last.div_euclid(unit) } else { -(-last).div_euclid(unit) };
+        let last = if step > 0 {
+            last.div_euclid(unit)
+        } else {
+            -(-last).div_euclid(unit)
+        };
         let (first, step) = (first / unit, step / unit);
-        let mut plan = Self { first, step, last, decimals, separator, width: 0, format };
+        let mut plan = Self {
+            first,
+            step,
+            last,
+            decimals,
+            separator,
+            width: 0,
+            format,
+        };
         if equal_width {
             let mut ends = String::new();
             plan.render(first, &mut ends);
             let one = std::mem::take(&mut ends).len();
-            let steps = if (step > 0) == (last >= first) { (last - first) / step } else { 0 };
+            let steps = if (step > 0) == (last >= first) {
+                (last - first) / step
+            } else {
+                0
+            };
             plan.render(first + steps * step, &mut ends);
             plan.width = one.max(ends.len());
         }
@@ -191,16 +234,31 @@ impl Plan {
     }
 
     fn at(&self, index: u64) -> Option<i128> {
-        let number = self.first.checked_add(self.step.checked_mul(i128::from(index))?)?;
-        let inside = if self.step > 0 { number <= self.last } else { number >= self.last };
+        let number = self
+            .first
+            .checked_add(self.step.checked_mul(i128::from(index))?)?;
+        let inside = if self.step > 0 {
+            number <= self.last
+        } else {
+            number >= self.last
+        };
         inside.then_some(number)
     }
 
     fn render(&self, number: i128, out: &mut String) {
         match &self.format {
-            None => out.push_str(&fixed(number, self.decimals, self.decimals, self.width, true)),
+            None => out.push_str(&fixed(
+                number,
+                self.decimals,
+                self.decimals,
+                self.width,
+                true,
+            )),
             Some(format) => {
-                let decimals = format.decimals.unwrap_or(if format.general { self.decimals } else { 6 });
+                let decimals =
+                    format
+                        .decimals
+                        .unwrap_or(if format.general { self.decimals } else { 6 });
                 let mut text = fixed(number, self.decimals, decimals, 0, false);
                 if format.general && text.contains('.') {
                     text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
@@ -227,15 +285,32 @@ impl Plan {
 
 impl Format {
     fn read(text: &str) -> std::result::Result<Self, String> {
-        let invalid = || format!("format '{text}' has no single % directive that is supported here (%g, %f, with width)");
+        let invalid = || {
+            format!(
+                "format '{text}' has no single % directive that is supported here (%g, %f, with width)"
+            )
+        };
         let text_of = |part: &str| part.replace("%%", "%");
-        let at = text.match_indices('%').map(|(at, _)| at).find(|at| !text[*at..].starts_with("%%") && !text[..*at].ends_with('%'));
+        let at = text
+            .match_indices('%')
+            .map(|(at, _)| at)
+            .find(|at| !text[*at..].starts_with("%%") && !text[..*at].ends_with('%'));
         let at = at.ok_or_else(invalid)?;
         let rest = &text[at + 1..];
-        let end = rest.find(|c: char| c.is_ascii_alphabetic()).ok_or_else(invalid)?;
+        let end = rest
+            .find(|c: char| c.is_ascii_alphabetic())
+            .ok_or_else(invalid)?;
         let (flags, conversion, after) = (&rest[..end], &rest[end..=end], &rest[end + 1..]);
-        let (width, decimals) = flags.split_once('.').map_or((flags, None), |(width, decimals)| (width, Some(decimals)));
-        let number = |digits: &str| if digits.is_empty() { Ok(0) } else { digits.parse::<usize>().map_err(|_| invalid()) };
+        let (width, decimals) = flags
+            .split_once('.')
+            .map_or((flags, None), |(width, decimals)| (width, Some(decimals)));
+        let number = |digits: &str| {
+            if digits.is_empty() {
+                Ok(0)
+            } else {
+                digits.parse::<usize>().map_err(|_| invalid())
+            }
+        };
         let size = number(width.trim_start_matches('0'))?;
         if !matches!(conversion, "g" | "f") || size > 10_000 {
             return Err(invalid());
@@ -245,7 +320,11 @@ impl Format {
             after: text_of(after),
             width: size,
             zero: width.starts_with('0'),
-            decimals: decimals.filter(|_| conversion == "f").map(number).transpose()?.map(|decimals| decimals.min(30)),
+            decimals: decimals
+                .filter(|_| conversion == "f")
+                .map(number)
+                .transpose()?
+                .map(|decimals| decimals.min(30)),
             general: conversion == "g",
         })
     }
@@ -254,7 +333,11 @@ impl Format {
 /// Digits after the point.
 fn places(number: &str) -> std::result::Result<usize, String> {
     let digits = number.split_once('.').map_or(0, |(_, digits)| digits.len());
-    if digits > 15 { Err(format!("'{number}' has too many digits")) } else { Ok(digits) }
+    if digits > 15 {
+        Err(format!("'{number}' has too many digits"))
+    } else {
+        Ok(digits)
+    }
 }
 
 /// A decimal number in units of 10^-scale.
@@ -269,7 +352,9 @@ fn scaled(text: &str, scale: usize) -> std::result::Result<i128, String> {
     if (whole.is_empty() && part.is_empty()) || !plain(whole) || !plain(part) || whole.len() > 18 {
         return Err(invalid());
     }
-    let number: i128 = format!("{whole}{part:0<scale$}").parse().map_err(|_| invalid())?;
+    let number: i128 = format!("{whole}{part:0<scale$}")
+        .parse()
+        .map_err(|_| invalid())?;
     Ok(if negative { -number } else { number })
 }
 
@@ -278,7 +363,15 @@ fn fixed(number: i128, scale: usize, decimals: usize, width: usize, zeros: bool)
     let sign = if number < 0 { "-" } else { "" };
     let digits = format!("{:0>1$}", number.unsigned_abs(), scale + 1);
     let (whole, part) = digits.split_at(digits.len() - scale);
-    let body = if decimals == 0 { whole.to_owned() } else { format!("{whole}.{part:0<decimals$}") };
-    let padding = if zeros { width.saturating_sub(sign.len() + body.len()) } else { 0 };
+    let body = if decimals == 0 {
+        whole.to_owned()
+    } else {
+        format!("{whole}.{part:0<decimals$}")
+    };
+    let padding = if zeros {
+        width.saturating_sub(sign.len() + body.len())
+    } else {
+        0
+    };
     format!("{sign}{}{body}", "0".repeat(padding))
 }

@@ -29,14 +29,25 @@ impl WorkspaceFs {
     }
 
     fn overlay(&self) -> Result<Overlay> {
-        let overlay = self.overlay.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        overlay.ok_or_else(|| IoError::new(ErrorKind::PermissionDenied, "the command is over").into())
+        let overlay = self
+            .overlay
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        overlay
+            .ok_or_else(|| IoError::new(ErrorKind::PermissionDenied, "the command is over").into())
     }
 }
 
 fn text(path: &Path) -> Result<&str> {
     let text = path.to_str();
-    text.ok_or_else(|| IoError::new(ErrorKind::InvalidInput, "Invalid argument (path is not UTF-8)").into())
+    text.ok_or_else(|| {
+        IoError::new(
+            ErrorKind::InvalidInput,
+            "Invalid argument (path is not UTF-8)",
+        )
+        .into()
+    })
 }
 
 fn failed(error: &WorkspaceError) -> Error {
@@ -46,7 +57,9 @@ fn failed(error: &WorkspaceError) -> Error {
         WorkspaceError::IsDirectory(_) => ErrorKind::IsADirectory,
         WorkspaceError::NotDirectory(_) => ErrorKind::NotADirectory,
         WorkspaceError::NotEmpty(_) => ErrorKind::DirectoryNotEmpty,
-        WorkspaceError::Loop(_) | WorkspaceError::Conflict(_) | WorkspaceError::Store(_) => ErrorKind::Other,
+        WorkspaceError::Loop(_) | WorkspaceError::Conflict(_) | WorkspaceError::Store(_) => {
+            ErrorKind::Other
+        }
         WorkspaceError::TooLarge { .. } => ErrorKind::FileTooLarge,
         WorkspaceError::Quota { .. } => ErrorKind::QuotaExceeded,
         WorkspaceError::Invalid(_) => ErrorKind::InvalidInput,
@@ -61,7 +74,11 @@ fn done<T>(result: std::result::Result<T, WorkspaceError>) -> Result<T> {
 
 fn time(at: Timestamp) -> SystemTime {
     let distance = Duration::from_millis(at.as_millis().unsigned_abs());
-    let moved = if at.as_millis() < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    let moved = if at.as_millis() < 0 {
+        UNIX_EPOCH.checked_sub(distance)
+    } else {
+        UNIX_EPOCH.checked_add(distance)
+    };
     moved.unwrap_or(UNIX_EPOCH)
 }
 
@@ -91,7 +108,10 @@ fn metadata(stat: &Stat) -> Metadata {
 impl FileSystemExt for WorkspaceFs {
     fn usage(&self) -> FsUsage {
         let usage = self.overlay().map(|overlay| overlay.usage());
-        usage.map_or_else(|_| FsUsage::default(), |usage| FsUsage::new(usage.bytes, usage.entries, 0))
+        usage.map_or_else(
+            |_| FsUsage::default(),
+            |usage| FsUsage::new(usage.bytes, usage.entries, 0),
+        )
     }
 
     fn limits(&self) -> FsLimits {
@@ -116,12 +136,20 @@ impl FileSystem for WorkspaceFs {
 
     async fn write_file(&self, path: &Path, content: &[u8]) -> Result<()> {
         let content = Bytes::copy_from_slice(content);
-        done(self.overlay()?.write(text(path)?, content, &WriteOptions::default()).await)
+        done(
+            self.overlay()?
+                .write(text(path)?, content, &WriteOptions::default())
+                .await,
+        )
     }
 
     async fn append_file(&self, path: &Path, content: &[u8]) -> Result<()> {
         let content = Bytes::copy_from_slice(content);
-        done(self.overlay()?.append(text(path)?, content, &WriteOptions::default()).await)
+        done(
+            self.overlay()?
+                .append(text(path)?, content, &WriteOptions::default())
+                .await,
+        )
     }
 
     async fn mkdir(&self, path: &Path, recursive: bool) -> Result<()> {
@@ -139,7 +167,10 @@ impl FileSystem for WorkspaceFs {
 
     async fn read_dir(&self, path: &Path) -> Result<Vec<DirEntry>> {
         let entries = done(self.overlay()?.list(text(path)?).await)?;
-        let entry = |entry: crate::workspace::DirEntry| DirEntry { metadata: metadata(&entry.stat), name: entry.name };
+        let entry = |entry: crate::workspace::DirEntry| DirEntry {
+            metadata: metadata(&entry.stat),
+            name: entry.name,
+        };
         Ok(entries.into_iter().map(entry).collect())
     }
 
@@ -172,6 +203,10 @@ impl FileSystem for WorkspaceFs {
     }
 
     async fn set_modified_time(&self, path: &Path, at: SystemTime) -> Result<()> {
-        done(self.overlay()?.set_modified(text(path)?, timestamp(at)).await)
+        done(
+            self.overlay()?
+                .set_modified(text(path)?, timestamp(at))
+                .await,
+        )
     }
 }

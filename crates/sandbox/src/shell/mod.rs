@@ -51,7 +51,12 @@ pub struct ShellOptions {
 
 impl Default for ShellOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(120), output_bytes: 8 << 20, env: BTreeMap::new(), cwd: None }
+        Self {
+            timeout: Duration::from_secs(120),
+            output_bytes: 8 << 20,
+            env: BTreeMap::new(),
+            cwd: None,
+        }
     }
 }
 
@@ -134,13 +139,19 @@ impl Shell {
         options: &ShellOptions,
     ) -> ShellOutcome {
         if let Some(range) = braces::oversized_range(command) {
-            let message = format!("bash: the range {range} has more than {} elements: use seq", braces::MAX_RANGE);
+            let message = format!(
+                "bash: the range {range} has more than {} elements: use seq",
+                braces::MAX_RANGE
+            );
             return failure(String::new(), message, 1, state);
         }
         let mut session = self.session(&state, options);
         session.fs.set(Some(overlay.clone()));
         let fs = session.fs.clone();
-        let stop = Stop { flag: session.bash.cancellation_token(), wake: Arc::new(Notify::new()) };
+        let stop = Stop {
+            flag: session.bash.cancellation_token(),
+            wake: Arc::new(Notify::new()),
+        };
         stop.flag.store(false, Ordering::Relaxed);
         let notice = enter(&mut session, overlay, &state, options).await;
         let script = command.to_owned();
@@ -168,11 +179,21 @@ impl Shell {
             }
         };
         fs.set(None);
-        let (stdout, mut stderr) = std::mem::take(&mut *partial.lock().unwrap_or_else(PoisonError::into_inner));
+        let (stdout, mut stderr) =
+            std::mem::take(&mut *partial.lock().unwrap_or_else(PoisonError::into_inner));
         let mut outcome = match finished {
             None => {
-                push_line(&mut stderr, &format!("Command timed out after {} seconds.", seconds(options.timeout)));
-                ShellOutcome { timed_out: true, ..failure(stdout, stderr, 124, state) }
+                push_line(
+                    &mut stderr,
+                    &format!(
+                        "Command timed out after {} seconds.",
+                        seconds(options.timeout)
+                    ),
+                );
+                ShellOutcome {
+                    timed_out: true,
+                    ..failure(stdout, stderr, 124, state)
+                }
             }
             Some(Ok((Some(Ok(result)), session))) => self.finish(result, session, state, options),
             Some(Ok((Some(Err(error)), _))) => {
@@ -193,9 +214,15 @@ impl Shell {
 
     /// The warm interpreter when it stands in this state, else a new one.
     fn session(&self, state: &ShellState, options: &ShellOptions) -> Session {
-        let warm = self.warm.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let warm = self
+            .warm
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let fits = |session: &Session| match (&session.state, &state.0) {
-            (Some(here), Some(asked)) => Arc::ptr_eq(here, asked) && session.output_bytes == options.output_bytes,
+            (Some(here), Some(asked)) => {
+                Arc::ptr_eq(here, asked) && session.output_bytes == options.output_bytes
+            }
             _ => false,
         };
         if let Some(session) = warm.filter(fits) {
@@ -206,7 +233,12 @@ impl Shell {
         if let Some(state) = &state.0 {
             bash.restore_shell_state(state);
         }
-        Session { bash, fs, state: state.0.clone(), output_bytes: options.output_bytes }
+        Session {
+            bash,
+            fs,
+            state: state.0.clone(),
+            output_bytes: options.output_bytes,
+        }
     }
 
     fn finish(
@@ -223,8 +255,15 @@ impl Shell {
                 after.variables.remove(name);
             }
         }
-        let state_changed = !before.0.as_deref().is_some_and(|before| state::same(before, &after));
-        let state = if state_changed { ShellState(Some(Arc::new(after))) } else { before };
+        let state_changed = !before
+            .0
+            .as_deref()
+            .is_some_and(|before| state::same(before, &after));
+        let state = if state_changed {
+            ShellState(Some(Arc::new(after)))
+        } else {
+            before
+        };
         session.state.clone_from(&state.0);
         let mut outcome = ShellOutcome {
             stdout: result.stdout.text_lossy().into_owned(),
@@ -239,9 +278,14 @@ impl Shell {
         };
         if outcome.truncated {
             let limit = session.output_bytes;
-            push_line(&mut outcome.stderr, &format!("bash: output limit ({limit} bytes) exceeded; output truncated"));
+            push_line(
+                &mut outcome.stderr,
+                &format!("bash: output limit ({limit} bytes) exceeded; output truncated"),
+            );
         }
-        outcome.truncated |= CUT_SHORT.iter().any(|notice| outcome.stderr.contains(notice));
+        outcome.truncated |= CUT_SHORT
+            .iter()
+            .any(|notice| outcome.stderr.contains(notice));
         if outcome.truncated && outcome.exit_code == 0 {
             outcome.exit_code = 1;
         }
@@ -306,7 +350,11 @@ fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
         .cwd(WORKING_DIRECTORY)
         .limits(limits)
         .session_limits(SessionLimits::unlimited())
-        .memory_limits(MemoryLimits::default().max_variable_count(100_000).max_total_variable_bytes(64 << 20))
+        .memory_limits(
+            MemoryLimits::default()
+                .max_variable_count(100_000)
+                .max_total_variable_bytes(64 << 20),
+        )
         .command("seq", commands::Seq)
         .command("sleep", commands::Sleep)
         .command("yes", commands::Yes)
@@ -330,7 +378,13 @@ fn explain(error: &bashkit::Error, command: &str) -> (i32, String) {
     match error {
         bashkit::Error::Parse { .. } => {
             let report = error.syntax_report("bash", command);
-            (2, report.unwrap_or_else(|| error.to_string()).trim_end().to_owned())
+            (
+                2,
+                report
+                    .unwrap_or_else(|| error.to_string())
+                    .trim_end()
+                    .to_owned(),
+            )
         }
         bashkit::Error::ResourceLimit(limit) => (1, format!("bash: stopped: {limit}")),
         other => (1, format!("bash: {other}")),
@@ -346,5 +400,9 @@ fn push_line(text: &mut String, line: &str) {
 
 fn seconds(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
-    if seconds.fract() == 0.0 { format!("{seconds:.0}") } else { format!("{seconds}") }
+    if seconds.fract() == 0.0 {
+        format!("{seconds:.0}")
+    } else {
+        format!("{seconds}")
+    }
 }

@@ -20,7 +20,10 @@ pub struct ShellState(pub(crate) Option<Arc<bashkit::ShellState>>);
 impl ShellState {
     /// The working directory.
     pub fn cwd(&self) -> &str {
-        self.0.as_ref().and_then(|state| state.cwd.to_str()).unwrap_or(WORKING_DIRECTORY)
+        self.0
+            .as_ref()
+            .and_then(|state| state.cwd.to_str())
+            .unwrap_or(WORKING_DIRECTORY)
     }
 
     /// True for a shell that has just started.
@@ -38,8 +41,17 @@ struct Stored {
 
 impl Serialize for ShellState {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let shell = self.0.as_deref().map(serde_json::to_value).transpose().map_err(S::Error::custom)?;
-        Stored { v: VERSION, shell: shell.map(slim) }.serialize(serializer)
+        let shell = self
+            .0
+            .as_deref()
+            .map(serde_json::to_value)
+            .transpose()
+            .map_err(S::Error::custom)?;
+        Stored {
+            v: VERSION,
+            shell: shell.map(slim),
+        }
+        .serialize(serializer)
     }
 }
 
@@ -47,9 +59,16 @@ impl<'de> Deserialize<'de> for ShellState {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = Stored::deserialize(deserializer)?;
         if stored.v != VERSION {
-            return Err(D::Error::custom(format!("shell state has version {}, this reads {VERSION}", stored.v)));
+            return Err(D::Error::custom(format!(
+                "shell state has version {}, this reads {VERSION}",
+                stored.v
+            )));
         }
-        let shell = stored.shell.map(serde_json::from_value).transpose().map_err(D::Error::custom)?;
+        let shell = stored
+            .shell
+            .map(serde_json::from_value)
+            .transpose()
+            .map_err(D::Error::custom)?;
         Ok(Self(shell.map(Arc::new)))
     }
 }
@@ -58,8 +77,14 @@ impl<'de> Deserialize<'de> for ShellState {
 /// where their source is there.
 fn slim(mut shell: Value) -> Value {
     let functions = shell.get_mut("functions").and_then(Value::as_object_mut);
-    for function in functions.into_iter().flat_map(|functions| functions.values_mut()) {
-        if let Some(function) = function.as_object_mut().filter(|function| function.contains_key("source")) {
+    for function in functions
+        .into_iter()
+        .flat_map(|functions| functions.values_mut())
+    {
+        if let Some(function) = function
+            .as_object_mut()
+            .filter(|function| function.contains_key("source"))
+        {
             function.remove("ast");
         }
     }
@@ -69,8 +94,11 @@ fn slim(mut shell: Value) -> Value {
 /// Whether two states mean the same to the next command.
 pub(crate) fn same(one: &bashkit::ShellState, other: &bashkit::ShellState) -> bool {
     let functions = |state: &bashkit::ShellState| {
-        let mut all: Vec<_> =
-            state.functions.iter().map(|(name, function)| (name.clone(), function.source.clone())).collect();
+        let mut all: Vec<_> = state
+            .functions
+            .iter()
+            .map(|(name, function)| (name.clone(), function.source.clone()))
+            .collect();
         all.sort_unstable();
         all
     };
@@ -89,11 +117,26 @@ pub(crate) fn same(one: &bashkit::ShellState, other: &bashkit::ShellState) -> bo
 
 /// Drops what belongs to one command only.
 pub(crate) fn settle(mut state: bashkit::ShellState) -> bashkit::ShellState {
-    for name in ["_", "BASH_COMMAND", "LINENO", "SECONDS", "RANDOM", "SRANDOM", "EPOCHSECONDS", "EPOCHREALTIME"] {
+    for name in [
+        "_",
+        "BASH_COMMAND",
+        "LINENO",
+        "SECONDS",
+        "RANDOM",
+        "SRANDOM",
+        "EPOCHSECONDS",
+        "EPOCHREALTIME",
+    ] {
         state.variables.remove(name);
         state.env.remove(name);
     }
-    for name in ["PIPESTATUS", "BASH_SOURCE", "FUNCNAME", "BASH_LINENO", "BASH_REMATCH"] {
+    for name in [
+        "PIPESTATUS",
+        "BASH_SOURCE",
+        "FUNCNAME",
+        "BASH_LINENO",
+        "BASH_REMATCH",
+    ] {
         state.arrays.remove(name);
     }
     state.last_exit_code = 0;

@@ -53,10 +53,15 @@ pub async fn bash(
     input: BashInput,
     env: &BTreeMap<String, String>,
 ) -> Result<BashRun, ToolFailure> {
-    let mut options = ShellOptions { env: env.clone(), ..ShellOptions::default() };
+    let mut options = ShellOptions {
+        env: env.clone(),
+        ..ShellOptions::default()
+    };
     if let Some(seconds) = input.timeout {
         if !(seconds > 0.0 && seconds <= MAX_TIMEOUT) {
-            return refused(format!("timeout must be more than 0 and at most {MAX_TIMEOUT} seconds, not {seconds}"));
+            return refused(format!(
+                "timeout must be more than 0 and at most {MAX_TIMEOUT} seconds, not {seconds}"
+            ));
         }
         options.timeout = Duration::from_secs_f64(seconds);
     }
@@ -78,7 +83,10 @@ pub async fn bash(
         text.push_str("\nThe files that it wrote are as they were before.");
     }
     if outcome.exit_code != 0 {
-        text.push_str(&format!("\n\nCommand exited with code {}", outcome.exit_code));
+        text.push_str(&format!(
+            "\n\nCommand exited with code {}",
+            outcome.exit_code
+        ));
     }
     Ok(BashRun {
         output: ToolOutput::text(text),
@@ -104,5 +112,8 @@ fn cut(all: &str) -> String {
     } else {
         format!("[Showing lines {first}-{lines} of {lines}.")
     };
-    format!("{}\n\n{note} Send the output to a file to read all of it.]", tail.text)
+    format!(
+        "{}\n\n{note} Send the output to a file to read all of it.]",
+        tail.text
+    )
 }

@@ -49,7 +49,9 @@ fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Edit>, D::E
     }
     match value {
         Value::Null => Ok(Vec::new()),
-        value @ Value::Object(_) => serde_json::from_value(value).map(|edit| vec![edit]).map_err(D::Error::custom),
+        value @ Value::Object(_) => serde_json::from_value(value)
+            .map(|edit| vec![edit])
+            .map_err(D::Error::custom),
         value => serde_json::from_value(value).map_err(D::Error::custom),
     }
 }
@@ -64,7 +66,11 @@ fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Edit>, D::E
 pub async fn edit(overlay: &Overlay, input: EditInput) -> Result<ToolOutput, ToolFailure> {
     let mut edits = input.edits;
     match (input.old_text, input.new_text) {
-        (Some(old_text), Some(new_text)) => edits.push(Edit { old_text, new_text, replace_all: input.replace_all }),
+        (Some(old_text), Some(new_text)) => edits.push(Edit {
+            old_text,
+            new_text,
+            replace_all: input.replace_all,
+        }),
         (None, None) => {}
         _ => return refused("oldText and newText go together."),
     }
@@ -78,7 +84,13 @@ pub async fn edit(overlay: &Overlay, input: EditInput) -> Result<ToolOutput, Too
             all: edit.replace_all.unwrap_or(false),
         })
         .collect();
-    let (changed, blocks) = replace(&text, &replacements, &input.path).map_err(ToolFailure::Refused)?;
-    overlay.write(&path, Bytes::from(changed), &WriteOptions::default()).await?;
-    Ok(ToolOutput::text(format!("Successfully replaced {blocks} block(s) in {}.", input.path)))
+    let (changed, blocks) =
+        replace(&text, &replacements, &input.path).map_err(ToolFailure::Refused)?;
+    overlay
+        .write(&path, Bytes::from(changed), &WriteOptions::default())
+        .await?;
+    Ok(ToolOutput::text(format!(
+        "Successfully replaced {blocks} block(s) in {}.",
+        input.path
+    )))
 }

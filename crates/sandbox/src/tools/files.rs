@@ -48,15 +48,28 @@ pub async fn read(overlay: &Overlay, input: ReadInput) -> Result<ToolOutput, Too
     if let Some(media) = media_type(&start) {
         if stat.size > MAX_MEDIA {
             let (size, limit) = (truncate::size(stat.size), truncate::size(MAX_MEDIA));
-            return refused(format!("{} is {media} of {size}; at most {limit} can be shown.", input.path));
+            return refused(format!(
+                "{} is {media} of {size}; at most {limit} can be shown.",
+                input.path
+            ));
         }
-        let kind = if media == "application/pdf" { "PDF" } else { "image" };
+        let kind = if media == "application/pdf" {
+            "PDF"
+        } else {
+            "image"
+        };
         let text = format!("Read {kind} file [{media}]");
-        return Ok(ToolOutput { text, media: Some((media.into(), overlay.read(&path).await?)) });
+        return Ok(ToolOutput {
+            text,
+            media: Some((media.into(), overlay.read(&path).await?)),
+        });
     }
     if start.contains(&0) {
         let size = truncate::size(stat.size);
-        return refused(format!("{} is a binary file ({size}). Look at it with bash, for example: xxd", input.path));
+        return refused(format!(
+            "{} is a binary file ({size}). Look at it with bash, for example: xxd",
+            input.path
+        ));
     }
     let first = input.offset.unwrap_or(1).max(1);
     let mut window = Window::new(first, input.limit.unwrap_or(u64::MAX));
@@ -80,8 +93,17 @@ pub async fn read(overlay: &Overlay, input: ReadInput) -> Result<ToolOutput, Too
 pub async fn write(overlay: &Overlay, input: WriteInput) -> Result<ToolOutput, ToolFailure> {
     let path = expand(&input.path);
     let bytes = input.content.len();
-    overlay.write(&path, Bytes::from(input.content), &WriteOptions::with_parents()).await?;
-    Ok(ToolOutput::text(format!("Successfully wrote {bytes} bytes to {}", input.path)))
+    overlay
+        .write(
+            &path,
+            Bytes::from(input.content),
+            &WriteOptions::with_parents(),
+        )
+        .await?;
+    Ok(ToolOutput::text(format!(
+        "Successfully wrote {bytes} bytes to {}",
+        input.path
+    )))
 }
 
 /// The media type of bytes that a model can look at, by how they begin.
@@ -90,7 +112,21 @@ fn media_type(start: &[u8]) -> Option<&'static str> {
         [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
         [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some("image/gif"),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
+        [
+            b'R',
+            b'I',
+            b'F',
+            b'F',
+            _,
+            _,
+            _,
+            _,
+            b'W',
+            b'E',
+            b'B',
+            b'P',
+            ..,
+        ] => Some("image/webp"),
         [b'%', b'P', b'D', b'F', b'-', ..] => Some("application/pdf"),
         _ => None,
     }
@@ -115,7 +151,16 @@ struct Window {
 impl Window {
     fn new(first: u64, limit: u64) -> Self {
         let limit = limit.min(MAX_LINES as u64);
-        Self { first, limit, ended: 0, open: 0, kept: Vec::new(), lines: 0, whole: 0, full: false }
+        Self {
+            first,
+            limit,
+            ended: 0,
+            open: 0,
+            kept: Vec::new(),
+            lines: 0,
+            whole: 0,
+            full: false,
+        }
     }
 
     fn feed(&mut self, mut bytes: &[u8]) {
@@ -137,7 +182,8 @@ impl Window {
             return;
         }
         let space = (MAX_BYTES + 1).saturating_sub(self.kept.len());
-        self.kept.extend_from_slice(part.get(..space.min(part.len())).unwrap_or_default());
+        self.kept
+            .extend_from_slice(part.get(..space.min(part.len())).unwrap_or_default());
         // The newline at the very end does not count.
         let length = self.kept.len() - usize::from(self.kept.ends_with(b"\n"));
         self.full = length > MAX_BYTES || part.len() > space;
@@ -158,12 +204,16 @@ impl Window {
         }
         let (first, total) = (self.first, self.ended);
         if first > total.max(1) {
-            return refused(format!("Offset {first} is beyond end of file ({total} lines total)"));
+            return refused(format!(
+                "Offset {first} is beyond end of file ({total} lines total)"
+            ));
         }
         if self.lines == 0 && self.full {
             let text = String::from_utf8_lossy(&self.kept).into_owned();
             let text = truncate::head(&text, MAX_BYTES).to_owned();
-            let note = format!("[Line {first} is longer than 50.0KB; the rest of it cannot be shown by this tool. Use bash, for example: sed -n '{first}p' {path} | tail -c +{MAX_BYTES}]");
+            let note = format!(
+                "[Line {first} is longer than 50.0KB; the rest of it cannot be shown by this tool. Use bash, for example: sed -n '{first}p' {path} | tail -c +{MAX_BYTES}]"
+            );
             return Ok(ToolOutput::text(format!("{text}\n\n{note}")));
         }
         self.kept.truncate(self.whole);
@@ -171,17 +221,31 @@ impl Window {
         let mut text = String::from_utf8_lossy(&self.kept).into_owned();
         if last < total {
             let next = last + 1;
-            text.truncate(text.trim_end_matches('\n').len().max(text.len().saturating_sub(1)));
-            text.push_str(&format!("\n\n[Showing lines {first}-{last} of {total}. Use offset={next} to continue.]"));
+            text.truncate(
+                text.trim_end_matches('\n')
+                    .len()
+                    .max(text.len().saturating_sub(1)),
+            );
+            text.push_str(&format!(
+                "\n\n[Showing lines {first}-{last} of {total}. Use offset={next} to continue.]"
+            ));
         }
         Ok(ToolOutput::text(text))
     }
 }
 
 /// The text of a file that is to be edited.
-pub(super) async fn text_of(overlay: &Overlay, path: &str, asked: &str) -> Result<String, ToolFailure> {
+pub(super) async fn text_of(
+    overlay: &Overlay,
+    path: &str,
+    asked: &str,
+) -> Result<String, ToolFailure> {
     let bytes = match overlay.read(path).await {
-        Err(WorkspaceError::NotFound(_)) => return refused(format!("Could not edit {asked}: ENOENT, there is no such file. Use write to make it.")),
+        Err(WorkspaceError::NotFound(_)) => {
+            return refused(format!(
+                "Could not edit {asked}: ENOENT, there is no such file. Use write to make it."
+            ));
+        }
         read => read?,
     };
     match String::from_utf8(bytes.to_vec()) {

@@ -63,8 +63,14 @@ pub async fn grep(overlay: &Overlay, input: GrepInput) -> Result<ToolOutput, Too
         if kept < MAX_MATCHES && text.len() < MAX_BYTES {
             kept += 1;
             let cut = line.text.char_indices().nth(MAX_LINE).map(|(at, _)| at);
-            let (shown_text, dots) = cut.map_or((line.text.as_str(), ""), |at| (truncate::head(&line.text, at), "..."));
-            text.push_str(&format!("{}:{}:{shown_text}{dots}\n", shown(&line.path), line.line));
+            let (shown_text, dots) = cut.map_or((line.text.as_str(), ""), |at| {
+                (truncate::head(&line.text, at), "...")
+            });
+            text.push_str(&format!(
+                "{}:{}:{shown_text}{dots}\n",
+                shown(&line.path),
+                line.line
+            ));
         }
         true
     })
@@ -73,10 +79,16 @@ pub async fn grep(overlay: &Overlay, input: GrepInput) -> Result<ToolOutput, Too
     if summary.matches == 0 {
         text.push_str("No matches found.");
     } else if summary.matches > kept as u64 {
-        text.push_str(&format!("\n\n[Showing {kept} of {} matches. Narrow your search.]", summary.matches));
+        text.push_str(&format!(
+            "\n\n[Showing {kept} of {} matches. Narrow your search.]",
+            summary.matches
+        ));
     }
     if summary.binary > 0 {
-        text.push_str(&format!("\n\n[{} binary files were not searched.]", summary.binary));
+        text.push_str(&format!(
+            "\n\n[{} binary files were not searched.]",
+            summary.binary
+        ));
     }
     Ok(ToolOutput::text(text))
 }
@@ -89,10 +101,17 @@ pub async fn grep(overlay: &Overlay, input: GrepInput) -> Result<ToolOutput, Too
 /// A message for the model when the pattern is malformed or the path is missing.
 pub async fn glob(overlay: &Overlay, input: GlobInput) -> Result<ToolOutput, ToolFailure> {
     let path = expand(input.path.as_deref().unwrap_or("."));
-    let pattern = if input.pattern.contains('/') { input.pattern } else { format!("**/{}", input.pattern) };
+    let pattern = if input.pattern.contains('/') {
+        input.pattern
+    } else {
+        format!("**/{}", input.pattern)
+    };
     let found = search::glob(overlay, &pattern, &path).await?;
-    let files: Vec<&str> =
-        found.iter().filter(|found| found.kind == EntryKind::File).map(|found| shown(&found.path)).collect();
+    let files: Vec<&str> = found
+        .iter()
+        .filter(|found| found.kind == EntryKind::File)
+        .map(|found| shown(&found.path))
+        .collect();
     let Some(total) = (!files.is_empty()).then_some(files.len()) else {
         return Ok(ToolOutput::text("No files found matching pattern."));
     };
@@ -108,7 +127,9 @@ pub async fn glob(overlay: &Overlay, input: GlobInput) -> Result<ToolOutput, Too
     }
     text.truncate(text.trim_end().len());
     if kept < total {
-        text.push_str(&format!("\n\n[Showing {kept} of {total} files. Narrow your search.]"));
+        text.push_str(&format!(
+            "\n\n[Showing {kept} of {total} files. Narrow your search.]"
+        ));
     }
     Ok(ToolOutput::text(text))
 }

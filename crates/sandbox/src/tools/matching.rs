@@ -26,7 +26,11 @@ pub struct Replacement<'a> {
 ///
 /// A message for the model: nothing to do, empty or missing text, several places without `all`,
 /// overlap, or a result that is the same.
-pub fn replace(text: &str, edits: &[Replacement<'_>], path: &str) -> Result<(String, usize), String> {
+pub fn replace(
+    text: &str,
+    edits: &[Replacement<'_>],
+    path: &str,
+) -> Result<(String, usize), String> {
     if edits.is_empty() {
         return Err("Give at least one edit.".into());
     }
@@ -37,14 +41,20 @@ pub fn replace(text: &str, edits: &[Replacement<'_>], path: &str) -> Result<(Str
     let mut fuzzy = None;
     let mut places: Vec<(Range<usize>, usize)> = Vec::new();
     for (index, edit) in edits.iter().enumerate() {
-        let name = if edits.len() == 1 { "oldText".to_owned() } else { format!("edits[{index}].oldText") };
+        let name = if edits.len() == 1 {
+            "oldText".to_owned()
+        } else {
+            format!("edits[{index}].oldText")
+        };
         if edit.old.is_empty() {
             return Err(format!("{name} must not be empty."));
         }
         let old = edit.old.replace("\r\n", "\n");
         let mut found = exact.find(&old);
         if found.is_empty() {
-            found = fuzzy.get_or_insert_with(|| View::fuzzy(body)).find(&View::fuzzy(&old).text);
+            found = fuzzy
+                .get_or_insert_with(|| View::fuzzy(body))
+                .find(&View::fuzzy(&old).text);
         }
         match found.len() {
             0 => {
@@ -68,7 +78,9 @@ pub fn replace(text: &str, edits: &[Replacement<'_>], path: &str) -> Result<(Str
             && (other.start < one.end || one == other)
         {
             let (first, second) = (first.min(second), first.max(second));
-            return Err(format!("edits[{first}] and edits[{second}] overlap in {path}. Merge them into one edit."));
+            return Err(format!(
+                "edits[{first}] and edits[{second}] overlap in {path}. Merge them into one edit."
+            ));
         }
     }
     let mut out = String::with_capacity(text.len());
@@ -76,13 +88,22 @@ pub fn replace(text: &str, edits: &[Replacement<'_>], path: &str) -> Result<(Str
     let mut at = 0;
     for (place, index) in &places {
         out.push_str(&body[at..place.start]);
-        let new = edits.get(*index).map_or("", |edit| edit.new).replace("\r\n", "\n");
-        out.push_str(&if ending == "\n" { new } else { new.replace('\n', ending) });
+        let new = edits
+            .get(*index)
+            .map_or("", |edit| edit.new)
+            .replace("\r\n", "\n");
+        out.push_str(&if ending == "\n" {
+            new
+        } else {
+            new.replace('\n', ending)
+        });
         at = place.end;
     }
     out.push_str(&body[at..]);
     if out == text {
-        return Err(format!("No changes made to {path}: the new text is the same as the old one."));
+        return Err(format!(
+            "No changes made to {path}: the new text is the same as the old one."
+        ));
     }
     Ok((out, places.len()))
 }
@@ -105,7 +126,10 @@ struct View {
 impl View {
     /// Line endings made equal.
     fn exact(source: &str) -> Self {
-        let mut view = Self { text: String::with_capacity(source.len()), pieces: Vec::new() };
+        let mut view = Self {
+            text: String::with_capacity(source.len()),
+            pieces: Vec::new(),
+        };
         let mut at = 0;
         for (found, _) in source.match_indices("\r\n") {
             view.push_plain(source, at..found);
@@ -131,7 +155,10 @@ impl View {
 
     /// Everything made equal that models get wrong.
     fn fuzzy(source: &str) -> Self {
-        let mut view = Self { text: String::with_capacity(source.len()), pieces: Vec::new() };
+        let mut view = Self {
+            text: String::with_capacity(source.len()),
+            pieces: Vec::new(),
+        };
         let mut at = 0;
         for line in source.split_inclusive('\n') {
             let content = line.strip_suffix('\n').unwrap_or(line);
@@ -141,13 +168,21 @@ impl View {
             while let Some(cluster) = clusters.next() {
                 let start = at + cluster.start;
                 // What is cut off at the end of the line goes with its last character.
-                let end = if clusters.peek().is_none() { at + content.len() } else { at + cluster.end };
+                let end = if clusters.peek().is_none() {
+                    at + content.len()
+                } else {
+                    at + cluster.end
+                };
                 let text: String = kept[cluster].nfkc().map(plain).collect();
                 view.push(&text, start..end);
             }
             if line.ends_with('\n') {
                 // Of an empty line the spaces go with its end.
-                let start = if kept.is_empty() { at } else { at + content.len() };
+                let start = if kept.is_empty() {
+                    at
+                } else {
+                    at + content.len()
+                };
                 view.push("\n", start..at + line.len());
             }
             at += line.len();
@@ -160,33 +195,56 @@ impl View {
         if wanted.is_empty() {
             return Vec::new();
         }
-        self.text.match_indices(wanted).map(|(at, _)| self.start(at)..self.end(at + wanted.len())).collect()
+        self.text
+            .match_indices(wanted)
+            .map(|(at, _)| self.start(at)..self.end(at + wanted.len()))
+            .collect()
     }
 
     /// The source byte where the character at `at` begins.
     fn start(&self, at: usize) -> usize {
-        let index = self.pieces.partition_point(|(begin, _)| *begin <= at).saturating_sub(1);
-        let Some((begin, range)) = self.pieces.get(index) else { return 0 };
+        let index = self
+            .pieces
+            .partition_point(|(begin, _)| *begin <= at)
+            .saturating_sub(1);
+        let Some((begin, range)) = self.pieces.get(index) else {
+            return 0;
+        };
         range.start + self.inside(index, at - begin)
     }
 
     /// The source byte after the character that ends at `at`.
     fn end(&self, at: usize) -> usize {
-        let index = self.pieces.partition_point(|(begin, _)| *begin < at).saturating_sub(1);
-        let Some((begin, range)) = self.pieces.get(index) else { return 0 };
+        let index = self
+            .pieces
+            .partition_point(|(begin, _)| *begin < at)
+            .saturating_sub(1);
+        let Some((begin, range)) = self.pieces.get(index) else {
+            return 0;
+        };
         let length = self.length(index);
-        if at - begin == length { range.end } else { range.start + self.inside(index, at - begin) }
+        if at - begin == length {
+            range.end
+        } else {
+            range.start + self.inside(index, at - begin)
+        }
     }
 
     /// How far into its source an offset of a piece is: all the way where it stands for itself.
     fn inside(&self, index: usize, offset: usize) -> usize {
-        let plain = self.pieces.get(index).is_some_and(|(_, range)| range.len() == self.length(index));
+        let plain = self
+            .pieces
+            .get(index)
+            .is_some_and(|(_, range)| range.len() == self.length(index));
         if plain { offset } else { 0 }
     }
 
     fn length(&self, index: usize) -> usize {
         let begin = self.pieces.get(index).map_or(0, |(begin, _)| *begin);
-        self.pieces.get(index + 1).map_or(self.text.len(), |(next, _)| *next) - begin
+        self.pieces
+            .get(index + 1)
+            .map_or(self.text.len(), |(next, _)| *next)
+            - begin
     }
 }
 
@@ -196,7 +254,9 @@ fn clusters(text: &str) -> impl Iterator<Item = Range<usize>> {
     std::iter::from_fn(move || {
         let (start, first) = chars.next()?;
         let mut end = start + first.len_utf8();
-        while let Some((at, next)) = chars.next_if(|(_, next)| canonical_combining_class(*next) != 0) {
+        while let Some((at, next)) =
+            chars.next_if(|(_, next)| canonical_combining_class(*next) != 0)
+        {
             end = at + next.len_utf8();
         }
         Some(start..end)
@@ -220,7 +280,16 @@ mod tests {
     use super::*;
 
     fn one(text: &str, old: &str, new: &str) -> Result<String, String> {
-        replace(text, &[Replacement { old, new, all: false }], "f").map(|(text, _)| text)
+        replace(
+            text,
+            &[Replacement {
+                old,
+                new,
+                all: false,
+            }],
+            "f",
+        )
+        .map(|(text, _)| text)
     }
 
     #[test]
@@ -230,13 +299,17 @@ mod tests {
 
     #[test]
     fn line_endings_and_byte_order_mark_stay() {
-        assert_eq!(one("\u{feff}a\r\nb\nc\r\n", "a\nb", "x\ny").unwrap(), "\u{feff}x\r\ny\nc\r\n");
+        assert_eq!(
+            one("\u{feff}a\r\nb\nc\r\n", "a\nb", "x\ny").unwrap(),
+            "\u{feff}x\r\ny\nc\r\n"
+        );
         assert_eq!(one("a\nb\r\nc", "c", "d\ne").unwrap(), "a\nb\r\nd\ne");
     }
 
     #[test]
     fn a_fuzzy_match_changes_only_what_it_matched() {
-        let text = "keep \u{201c}this\u{201d}  \nsay \u{201c}hi\u{201d} \u{2014} now   \nend\u{a0}\n";
+        let text =
+            "keep \u{201c}this\u{201d}  \nsay \u{201c}hi\u{201d} \u{2014} now   \nend\u{a0}\n";
         assert_eq!(
             one(text, "say \"hi\" - now\n", "done\n").unwrap(),
             "keep \u{201c}this\u{201d}  \ndone\nend\u{a0}\n"
@@ -248,23 +321,64 @@ mod tests {
 
     #[test]
     fn mistakes_are_explained() {
-        assert!(one("aa", "", "b").unwrap_err().contains("must not be empty"));
-        assert!(one("aa", "a", "b").unwrap_err().contains("Found 2 occurrences"));
-        assert!(one("aa", "x", "b").unwrap_err().contains("whitespace and indentation"));
+        assert!(
+            one("aa", "", "b")
+                .unwrap_err()
+                .contains("must not be empty")
+        );
+        assert!(
+            one("aa", "a", "b")
+                .unwrap_err()
+                .contains("Found 2 occurrences")
+        );
+        assert!(
+            one("aa", "x", "b")
+                .unwrap_err()
+                .contains("whitespace and indentation")
+        );
         assert!(one("aa", "aa", "aa").unwrap_err().contains("No changes"));
         let overlapping = [
-            Replacement { old: "abc", new: "x", all: false },
-            Replacement { old: "bcd", new: "y", all: false },
+            Replacement {
+                old: "abc",
+                new: "x",
+                all: false,
+            },
+            Replacement {
+                old: "bcd",
+                new: "y",
+                all: false,
+            },
         ];
-        assert!(replace("abcd", &overlapping, "f").unwrap_err().contains("edits[0] and edits[1] overlap"));
+        assert!(
+            replace("abcd", &overlapping, "f")
+                .unwrap_err()
+                .contains("edits[0] and edits[1] overlap")
+        );
     }
 
     #[test]
     fn edits_are_matched_against_the_original() {
-        let edits =
-            [Replacement { old: "one", new: "two", all: false }, Replacement { old: "two", new: "three", all: false }];
-        assert_eq!(replace("one two", &edits, "f").unwrap(), ("two three".into(), 2));
-        let all = [Replacement { old: "a", new: "b", all: true }];
+        let edits = [
+            Replacement {
+                old: "one",
+                new: "two",
+                all: false,
+            },
+            Replacement {
+                old: "two",
+                new: "three",
+                all: false,
+            },
+        ];
+        assert_eq!(
+            replace("one two", &edits, "f").unwrap(),
+            ("two three".into(), 2)
+        );
+        let all = [Replacement {
+            old: "a",
+            new: "b",
+            all: true,
+        }];
         assert_eq!(replace("a-a", &all, "f").unwrap(), ("b-b".into(), 2));
     }
 }

@@ -42,7 +42,10 @@ pub struct ToolOutput {
 
 impl ToolOutput {
     fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), media: None }
+        Self {
+            text: text.into(),
+            media: None,
+        }
     }
 }
 
@@ -90,5 +93,7 @@ fn expand(path: &str) -> String {
 
 /// A path as the model writes it: relative where it is below the working directory.
 fn shown(path: &str) -> &str {
-    path.strip_prefix(WORKING_DIRECTORY).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path)
+    path.strip_prefix(WORKING_DIRECTORY)
+        .and_then(|rest| rest.strip_prefix('/'))
+        .unwrap_or(path)
 }

@@ -25,7 +25,11 @@ impl Seen {
     /// # Errors
     ///
     /// As [`read()`].
-    pub async fn read(&mut self, overlay: &Overlay, input: ReadInput) -> Result<ToolOutput, ToolFailure> {
+    pub async fn read(
+        &mut self,
+        overlay: &Overlay,
+        input: ReadInput,
+    ) -> Result<ToolOutput, ToolFailure> {
         let path = place(&input.path);
         let output = read(overlay, input).await?;
         self.remember(overlay, path).await?;
@@ -37,7 +41,11 @@ impl Seen {
     /// # Errors
     ///
     /// As [`write()`].
-    pub async fn write(&mut self, overlay: &Overlay, input: WriteInput) -> Result<ToolOutput, ToolFailure> {
+    pub async fn write(
+        &mut self,
+        overlay: &Overlay,
+        input: WriteInput,
+    ) -> Result<ToolOutput, ToolFailure> {
         let path = place(&input.path);
         let note = self.note(overlay, &path, "replaced").await?;
         let mut output = write(overlay, input).await?;
@@ -51,7 +59,11 @@ impl Seen {
     /// # Errors
     ///
     /// As [`edit()`].
-    pub async fn edit(&mut self, overlay: &Overlay, input: EditInput) -> Result<ToolOutput, ToolFailure> {
+    pub async fn edit(
+        &mut self,
+        overlay: &Overlay,
+        input: EditInput,
+    ) -> Result<ToolOutput, ToolFailure> {
         let path = place(&input.path);
         let note = self.note(overlay, &path, "kept").await?;
         let mut output = edit(overlay, input).await?;
@@ -65,8 +77,15 @@ impl Seen {
         Ok(output)
     }
 
-    async fn note(&self, overlay: &Overlay, path: &str, fate: &str) -> Result<String, WorkspaceError> {
-        let Some((_, seen)) = self.files.get(path) else { return Ok(String::new()) };
+    async fn note(
+        &self,
+        overlay: &Overlay,
+        path: &str,
+        fate: &str,
+    ) -> Result<String, WorkspaceError> {
+        let Some((_, seen)) = self.files.get(path) else {
+            return Ok(String::new());
+        };
         let what = match overlay.fingerprint(path).await {
             Ok(now) if now == *seen => return Ok(String::new()),
             Ok(_) => format!("had been changed since you last read it; those changes were {fate}"),
@@ -82,7 +101,11 @@ impl Seen {
         let now = overlay.fingerprint(&path).await?;
         self.files.insert(path, (self.calls, now));
         if self.files.len() > MAX_SEEN
-            && let Some(oldest) = self.files.iter().min_by_key(|(_, (when, _))| *when).map(|(path, _)| path.clone())
+            && let Some(oldest) = self
+                .files
+                .iter()
+                .min_by_key(|(_, (when, _))| *when)
+                .map(|(path, _)| path.clone())
         {
             self.files.remove(&oldest);
         }

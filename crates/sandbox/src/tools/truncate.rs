@@ -30,9 +30,19 @@ pub(super) fn tail(text: &str, max_lines: usize, max_bytes: usize) -> Tail<'_> {
         while !text.is_char_boundary(start) {
             start += 1;
         }
-        return Tail { text: &text[start..], first: lines, lines, partial: true };
+        return Tail {
+            text: &text[start..],
+            first: lines,
+            lines,
+            partial: true,
+        };
     }
-    Tail { text: &text[start..], first: lines - kept + 1, lines, partial: false }
+    Tail {
+        text: &text[start..],
+        first: lines - kept + 1,
+        lines,
+        partial: false,
+    }
 }
 
 /// The beginning of a text, at most so many bytes, cut between characters.
@@ -62,12 +72,31 @@ mod tests {
     fn the_tail_keeps_whole_lines() {
         assert_eq!(tail("a\nb\nc", 2, 100).text, "b\nc");
         assert_eq!(tail("aaaa\nbbbb\ncccc", 9, 9).text, "bbbb\ncccc");
-        assert_eq!(tail("日本語テキスト", 9, 7), Tail { text: "スト", first: 1, lines: 1, partial: true });
-        assert_eq!(tail("a\nb", 9, 9), Tail { text: "a\nb", first: 1, lines: 2, partial: false });
+        assert_eq!(
+            tail("日本語テキスト", 9, 7),
+            Tail {
+                text: "スト",
+                first: 1,
+                lines: 1,
+                partial: true
+            }
+        );
+        assert_eq!(
+            tail("a\nb", 9, 9),
+            Tail {
+                text: "a\nb",
+                first: 1,
+                lines: 2,
+                partial: false
+            }
+        );
     }
 
     #[test]
     fn sizes_are_rounded_to_a_tenth() {
-        assert_eq!([1023, 1024, 1536, 51_200].map(size), ["1023B", "1.0KB", "1.5KB", "50.0KB"]);
+        assert_eq!(
+            [1023, 1024, 1536, 51_200].map(size),
+            ["1023B", "1.0KB", "1.5KB", "50.0KB"]
+        );
     }
 }

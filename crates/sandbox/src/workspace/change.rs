@@ -65,7 +65,12 @@ impl ChangeSet {
             RowChange::Delete { key, .. } => key.len(),
             RowChange::DeletePrefix { prefix, .. } => prefix.len(),
         });
-        rows.sum::<usize>() + self.blobs.iter().map(|blob| blob.bytes.len()).sum::<usize>()
+        rows.sum::<usize>()
+            + self
+                .blobs
+                .iter()
+                .map(|blob| blob.bytes.len())
+                .sum::<usize>()
     }
 }
 

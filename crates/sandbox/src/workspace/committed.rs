@@ -94,7 +94,9 @@ impl Chunks {
         self.found.insert(id, bytes);
         self.order.push_back(id);
         while self.bytes > CACHED_CHUNKS {
-            let Some(oldest) = self.order.pop_front() else { break };
+            let Some(oldest) = self.order.pop_front() else {
+                break;
+            };
             if let Some(dropped) = self.found.remove(&oldest) {
                 self.bytes -= dropped.len();
             }
@@ -163,7 +165,9 @@ impl Shared {
                 };
                 let live = volumes.values().find(ours).cloned();
                 if live.is_none() && self.fork.is_some() {
-                    return Err(StoreError::Io("there is no such fork of the workspace".into()));
+                    return Err(StoreError::Io(
+                        "there is no such fork of the workspace".into(),
+                    ));
                 }
                 let mut state = self.state();
                 if let Some(live) = live {
@@ -193,7 +197,10 @@ impl Shared {
         let mut all: Vec<Row> = Vec::new();
         loop {
             let after = all.last().map(|row| row.key.as_slice());
-            let rows = self.store.scan(&self.actor, SPACE, prefix, after, PAGE).await?;
+            let rows = self
+                .store
+                .scan(&self.actor, SPACE, prefix, after, PAGE)
+                .await?;
             let done = rows.len() < PAGE;
             all.extend(rows);
             if done {
@@ -219,9 +226,14 @@ impl Shared {
             }
         }
         for (name, _) in GIVEN.iter().filter(|_| dir == ROOT) {
-            names.entry(Arc::from(*name)).or_insert_with(|| given(dir, name));
+            names
+                .entry(Arc::from(*name))
+                .or_insert_with(|| given(dir, name));
         }
-        Ok(names.into_iter().filter_map(|(name, entry)| Some((name, entry?))).collect())
+        Ok(names
+            .into_iter()
+            .filter_map(|(name, entry)| Some((name, entry?)))
+            .collect())
     }
 
     /// An overlay begins; returns the clock that it starts from.
@@ -313,7 +325,10 @@ impl Shared {
         let mut listing = Listing::new(self.state().inline);
         for volume in chain {
             let prefix = volume::dir_key(volume, dir);
-            let rows = self.store.scan(&self.actor, SPACE, &prefix, None, AHEAD).await?;
+            let rows = self
+                .store
+                .scan(&self.actor, SPACE, &prefix, None, AHEAD)
+                .await?;
             if rows.len() == AHEAD {
                 return Ok(false);
             }
@@ -332,7 +347,10 @@ impl Shared {
             let prefix = volume::dir_key(volume, dir);
             let mut after: Option<Vec<u8>> = None;
             loop {
-                let rows = self.store.scan(&self.actor, SPACE, &prefix, after.as_deref(), PAGE).await?;
+                let rows = self
+                    .store
+                    .scan(&self.actor, SPACE, &prefix, after.as_deref(), PAGE)
+                    .await?;
                 let done = rows.len() < PAGE;
                 for row in rows {
                     listing.add(&row, prefix.len())?;
@@ -351,7 +369,9 @@ impl Shared {
     fn take_listing(&self, dir: DirId, listing: Listing, clock: u64) {
         let mut names = listing.names;
         for (name, _) in GIVEN.iter().filter(|_| dir == ROOT) {
-            names.entry(Arc::from(*name)).or_insert_with(|| given(dir, name));
+            names
+                .entry(Arc::from(*name))
+                .or_insert_with(|| given(dir, name));
         }
         let mut state = self.state();
         if state.clock == clock {
@@ -374,7 +394,10 @@ impl Shared {
             Content::Row { key, .. } => {
                 let row = self.store.row(&self.actor, SPACE, key).await?;
                 match row.map(|row| decode(&row)).transpose()?.flatten() {
-                    Some(Entry { node: Node::File(Content::Inline(bytes)), .. }) => Ok(bytes),
+                    Some(Entry {
+                        node: Node::File(Content::Inline(bytes)),
+                        ..
+                    }) => Ok(bytes),
                     _ => Err(StoreError::Corrupt("the row of a file is gone".into())),
                 }
             }
@@ -401,14 +424,17 @@ impl Shared {
             return Ok(bytes.clone());
         }
         let found = self.store.blob(id).await?;
-        let bytes = found.ok_or_else(|| StoreError::Corrupt(format!("chunk {id} of a file is gone")))?;
+        let bytes =
+            found.ok_or_else(|| StoreError::Corrupt(format!("chunk {id} of a file is gone")))?;
         self.state().chunks.insert(id, bytes.clone());
         Ok(bytes)
     }
 
     /// Takes over what has become durable.
     pub(crate) fn committed(&self, changes: &ChangeSet) {
-        let Some(volume) = changes.applied.volume.clone() else { return };
+        let Some(volume) = changes.applied.volume.clone() else {
+            return;
+        };
         self.apply(volume, changes);
         // Nobody may be listening, which is no error.
         let _ = self.followers.send(Arc::new(Changed::of(changes)));
@@ -434,14 +460,20 @@ impl Shared {
         }
         for dir in &changes.applied.removed {
             state.drop_dir(*dir);
-            state.removed.insert(*dir, (state.clock, changes.applied.by));
+            state
+                .removed
+                .insert(*dir, (state.clock, changes.applied.by));
         }
         for dir in &changes.applied.fresh {
             state.dirs.entry(*dir).or_default().complete = true;
         }
         for (dir, name, entry) in &changes.applied.entries {
             let clock = state.clock;
-            state.changed.entry(*dir).or_default().insert(name.clone(), (clock, changes.applied.by));
+            state
+                .changed
+                .entry(*dir)
+                .or_default()
+                .insert(name.clone(), (clock, changes.applied.by));
             let found = entry.as_ref().map(|entry| {
                 let key = volume::entry_key(state.live.id, *dir, name);
                 trim((**entry).clone(), &key, &mut state.inline.clone())
@@ -460,14 +492,21 @@ impl Shared {
         let newer = |(at, by): &(u64, u64)| *at > clock && *by != me;
         state.replaced > clock
             || state.removed.get(&dir).is_some_and(newer)
-            || state.changed.get(&dir).and_then(|names| names.get(name)).is_some_and(newer)
+            || state
+                .changed
+                .get(&dir)
+                .and_then(|names| names.get(name))
+                .is_some_and(newer)
     }
 
     /// Whether another overlay has committed anything inside a directory since `clock`.
     pub(crate) fn dir_changed_since(&self, dir: DirId, clock: u64, me: u64) -> bool {
         let state = self.state();
         let newer = |(at, by): &(u64, u64)| *at > clock && *by != me;
-        state.changed.get(&dir).is_some_and(|names| names.values().any(newer))
+        state
+            .changed
+            .get(&dir)
+            .is_some_and(|names| names.values().any(newer))
     }
 }
 
@@ -476,7 +515,12 @@ impl Committed {
         let entry = found.map(Arc::new);
         self.entries += 1;
         self.inline += inline_len(entry.as_deref());
-        let old = self.dirs.entry(dir).or_default().entries.insert(name, entry);
+        let old = self
+            .dirs
+            .entry(dir)
+            .or_default()
+            .entries
+            .insert(name, entry);
         if let Some(old) = old {
             self.entries -= 1;
             self.inline -= inline_len(old.as_deref());
@@ -484,9 +528,15 @@ impl Committed {
     }
 
     fn drop_dir(&mut self, dir: DirId) {
-        let Some(dropped) = self.dirs.remove(&dir) else { return };
+        let Some(dropped) = self.dirs.remove(&dir) else {
+            return;
+        };
         self.entries -= dropped.entries.len();
-        self.inline -= dropped.entries.values().map(|entry| inline_len(entry.as_deref())).sum::<usize>();
+        self.inline -= dropped
+            .entries
+            .values()
+            .map(|entry| inline_len(entry.as_deref()))
+            .sum::<usize>();
     }
 
     /// Drops everything that can be read again.
@@ -502,7 +552,8 @@ impl Committed {
         let mut base = self.live.base;
         while let Some(id) = base {
             let volume = self.volumes.get(&id).filter(|_| !chain.contains(&id));
-            let volume = volume.ok_or_else(|| StoreError::Corrupt(format!("workspace volume {id} is gone")))?;
+            let volume = volume
+                .ok_or_else(|| StoreError::Corrupt(format!("workspace volume {id} is gone")))?;
             chain.push(id);
             base = volume.base;
         }
@@ -520,7 +571,10 @@ struct Listing {
 
 impl Listing {
     fn new(inline: usize) -> Self {
-        Self { names: BTreeMap::new(), inline }
+        Self {
+            names: BTreeMap::new(),
+            inline,
+        }
     }
 
     fn add(&mut self, row: &Row, prefix: usize) -> Result<(), StoreError> {
@@ -535,7 +589,9 @@ impl Listing {
 
 /// The name in the key of an entry.
 fn name_of(key: &[u8], prefix: usize) -> Result<&str, StoreError> {
-    let name = key.get(prefix..).and_then(|name| std::str::from_utf8(name).ok());
+    let name = key
+        .get(prefix..)
+        .and_then(|name| std::str::from_utf8(name).ok());
     name.ok_or_else(|| StoreError::Corrupt("a workspace entry has no name".into()))
 }
 
@@ -551,7 +607,10 @@ fn trim(mut entry: Entry, key: &[u8], inline: &mut usize) -> Entry {
     if let Node::File(Content::Inline(bytes)) = &entry.node {
         if *inline + bytes.len() > CACHED_INLINE {
             let size = bytes.len() as u64;
-            entry.node = Node::File(Content::Row { size, key: key.into() });
+            entry.node = Node::File(Content::Row {
+                size,
+                key: key.into(),
+            });
         } else {
             *inline += bytes.len();
         }
@@ -561,7 +620,10 @@ fn trim(mut entry: Entry, key: &[u8], inline: &mut usize) -> Entry {
 
 /// The entry of a directory that exists without a row.
 fn given(dir: DirId, name: &str) -> Option<Entry> {
-    GIVEN.iter().find(|(given, _)| dir == ROOT && *given == name).map(|(_, id)| Entry::given(*id))
+    GIVEN
+        .iter()
+        .find(|(given, _)| dir == ROOT && *given == name)
+        .map(|(_, id)| Entry::given(*id))
 }
 
 /// Reading through a [`Need`] gives this.

@@ -21,7 +21,9 @@ pub(crate) const FIRST_DIR: DirId = 16;
 pub(crate) type Names = Vec<(Arc<str>, Arc<Entry>)>;
 
 /// What an entry is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum EntryKind {
     /// A regular file.
@@ -131,7 +133,14 @@ impl Entry {
     }
 
     pub(crate) fn directory(id: DirId, mode: u32, now: Timestamp) -> Self {
-        Self { mode, modified: now, created: now, version: 0, mime: None, node: Node::Directory(id) }
+        Self {
+            mode,
+            modified: now,
+            created: now,
+            version: 0,
+            mime: None,
+            node: Node::Directory(id),
+        }
     }
 
     /// The entry of a directory that has no row.
@@ -143,7 +152,9 @@ impl Entry {
 /// Bytes as pieces of `CHUNK`, sharing their memory.
 pub(crate) fn cut(bytes: &Bytes) -> Vec<Chunk> {
     let starts = (0..bytes.len()).step_by(CHUNK);
-    starts.map(|start| Chunk::Fresh(bytes.slice(start..bytes.len().min(start + CHUNK)))).collect()
+    starts
+        .map(|start| Chunk::Fresh(bytes.slice(start..bytes.len().min(start + CHUNK))))
+        .collect()
 }
 
 const FORMAT: u8 = 1;
@@ -171,7 +182,15 @@ pub(crate) fn encode(entry: &Entry) -> (Bytes, Vec<BlobId>) {
     });
     put_varint(&mut out, u64::from(entry.mode));
     put_varint(&mut out, zigzag(entry.modified.as_millis()));
-    put_varint(&mut out, zigzag(entry.modified.as_millis().wrapping_sub(entry.created.as_millis())));
+    put_varint(
+        &mut out,
+        zigzag(
+            entry
+                .modified
+                .as_millis()
+                .wrapping_sub(entry.created.as_millis()),
+        ),
+    );
     put_varint(&mut out, entry.version);
     let mime = entry.mime.as_deref().unwrap_or("");
     put_varint(&mut out, mime.len() as u64);
@@ -195,15 +214,16 @@ pub(crate) fn encode(entry: &Entry) -> (Bytes, Vec<BlobId>) {
 
 /// Reads a row; `None` for a tombstone.
 pub(crate) fn decode(row: &Bytes) -> Result<Option<Entry>, StoreError> {
-    decode_inner(row).ok_or_else(|| StoreError::Corrupt("a workspace entry cannot be read".into())).and_then(|found| {
-        match found {
-            Decoded::Newer(version) => {
-                Err(StoreError::NewerFormat { found: u32::from(version), supported: u32::from(FORMAT) })
-            }
+    decode_inner(row)
+        .ok_or_else(|| StoreError::Corrupt("a workspace entry cannot be read".into()))
+        .and_then(|found| match found {
+            Decoded::Newer(version) => Err(StoreError::NewerFormat {
+                found: u32::from(version),
+                supported: u32::from(FORMAT),
+            }),
             Decoded::Gone => Ok(None),
             Decoded::Entry(entry) => Ok(Some(entry)),
-        }
-    })
+        })
 }
 
 enum Decoded {
@@ -304,17 +324,34 @@ mod tests {
         };
         let read = decode(&encode(&file).0).unwrap().unwrap();
         assert_eq!(format!("{read:?}"), format!("{file:?}"));
-        let chunks: Arc<[Chunk]> = [b"a", b"b"].map(|bytes| Chunk::Stored(BlobId::of(bytes))).into();
-        let large = Entry { node: Node::File(Content::Chunked { size: 300_000, chunks }), ..file };
+        let chunks: Arc<[Chunk]> = [b"a", b"b"]
+            .map(|bytes| Chunk::Stored(BlobId::of(bytes)))
+            .into();
+        let large = Entry {
+            node: Node::File(Content::Chunked {
+                size: 300_000,
+                chunks,
+            }),
+            ..file
+        };
         let (row, blobs) = encode(&large);
-        assert_eq!(format!("{:?}", decode(&row).unwrap().unwrap()), format!("{large:?}"));
+        assert_eq!(
+            format!("{:?}", decode(&row).unwrap().unwrap()),
+            format!("{large:?}")
+        );
         assert_eq!(blobs.len(), 2);
     }
 
     #[test]
     fn a_damaged_or_newer_row_is_a_typed_error() {
-        assert!(matches!(decode(&Bytes::from_static(b"\x01\x02\xff")), Err(StoreError::Corrupt(_))));
-        assert!(matches!(decode(&Bytes::from_static(b"\x09\x01")), Err(StoreError::NewerFormat { found: 9, .. })));
+        assert!(matches!(
+            decode(&Bytes::from_static(b"\x01\x02\xff")),
+            Err(StoreError::Corrupt(_))
+        ));
+        assert!(matches!(
+            decode(&Bytes::from_static(b"\x09\x01")),
+            Err(StoreError::NewerFormat { found: 9, .. })
+        ));
         assert!(decode(&tombstone()).unwrap().is_none());
     }
 }

@@ -22,6 +22,7 @@ mod snapshot;
 mod stream;
 mod tree;
 mod volume;
+mod walked;
 mod watch;
 
 use std::sync::Arc;

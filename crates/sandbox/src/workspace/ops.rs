@@ -10,8 +10,9 @@ use super::{
     committed::Stop,
     entry::{Chunk, Content, DirId, Entry, EntryKind, Node, cut},
     limits::{CHUNK, FILE_CEILING},
-    overlay::{Edit, Put, Walked},
+    overlay::{Edit, Put},
     path,
+    walked::Walked,
 };
 
 /// What is known about a path without reading its content.
@@ -58,7 +59,10 @@ pub struct WriteOptions {
 impl WriteOptions {
     /// Makes missing directories.
     pub fn with_parents() -> Self {
-        Self { parents: true, ..Self::default() }
+        Self {
+            parents: true,
+            ..Self::default()
+        }
     }
 }
 
@@ -99,7 +103,12 @@ impl Overlay {
     /// # Errors
     ///
     /// As [`Overlay::read`].
-    pub async fn read_range(&self, path: &str, offset: u64, length: usize) -> Result<Bytes, WorkspaceError> {
+    pub async fn read_range(
+        &self,
+        path: &str,
+        offset: u64,
+        length: usize,
+    ) -> Result<Bytes, WorkspaceError> {
         let entry = self.entry(path, true).await?;
         let Node::File(Content::Chunked { size, chunks }) = &entry.node else {
             let all = self.content(path, &entry).await?;
@@ -111,10 +120,16 @@ impl Overlay {
         let mut at = offset;
         while at < end {
             let index = usize::try_from(at / CHUNK as u64).unwrap_or(usize::MAX);
-            let Some(chunk) = chunks.get(index) else { break };
+            let Some(chunk) = chunks.get(index) else {
+                break;
+            };
             let start = index as u64 * CHUNK as u64;
             let bytes = self.0.shared.chunk(chunk).await?;
-            let within = |place: u64| usize::try_from(place - start).unwrap_or(usize::MAX).min(bytes.len());
+            let within = |place: u64| {
+                usize::try_from(place - start)
+                    .unwrap_or(usize::MAX)
+                    .min(bytes.len())
+            };
             let part = bytes.get(within(at)..within(end)).unwrap_or_default();
             if part.is_empty() {
                 break;
@@ -131,13 +146,23 @@ impl Overlay {
     ///
     /// `ENOENT` (without `parents`), `ENOTDIR`, `EISDIR`, `EEXIST` (with `exclusive`), `EFBIG`,
     /// `EDQUOT`, `ELOOP`, `EINVAL`, `ENAMETOOLONG`, `EIO`.
-    pub async fn write(&self, path: &str, content: Bytes, options: &WriteOptions) -> Result<(), WorkspaceError> {
+    pub async fn write(
+        &self,
+        path: &str,
+        content: Bytes,
+        options: &WriteOptions,
+    ) -> Result<(), WorkspaceError> {
         self.check_size(path, content.len() as u64)?;
         let names = path::split(path, &self.0.shared.limits)?;
         self.run(|| {
             let walked = self.walk(path, &names, true)?;
             let old = self.writable(path, &walked, options)?;
-            self.put_file(&walked, old.as_deref(), Content::Inline(content.clone()), options)?;
+            self.put_file(
+                &walked,
+                old.as_deref(),
+                Content::Inline(content.clone()),
+                options,
+            )?;
             Ok(())
         })
         .await
@@ -149,7 +174,12 @@ impl Overlay {
     /// # Errors
     ///
     /// As [`Overlay::write`].
-    pub async fn append(&self, path: &str, more: Bytes, options: &WriteOptions) -> Result<(), WorkspaceError> {
+    pub async fn append(
+        &self,
+        path: &str,
+        more: Bytes,
+        options: &WriteOptions,
+    ) -> Result<(), WorkspaceError> {
         let names = path::split(path, &self.0.shared.limits)?;
         let (walked, old) = self
             .run(|| {
@@ -168,7 +198,8 @@ impl Overlay {
                 Content::Inline(more)
             }
         };
-        self.run(|| Ok(self.put_file(&walked, old.as_deref(), content.clone(), options)?)).await
+        self.run(|| Ok(self.put_file(&walked, old.as_deref(), content.clone(), options)?))
+            .await
     }
 
     /// Makes a directory. With `recursive` missing parents are made too, and a directory that exists
@@ -254,7 +285,10 @@ impl Overlay {
     pub async fn list(&self, path: &str) -> Result<Vec<DirEntry>, WorkspaceError> {
         let dir = self.directory(path).await?;
         let names = self.run(|| Ok(self.peek_list(dir)?)).await?;
-        let entry = |(name, entry): (Arc<str>, Arc<Entry>)| DirEntry { name: name.to_string(), stat: Stat::of(&entry) };
+        let entry = |(name, entry): (Arc<str>, Arc<Entry>)| DirEntry {
+            name: name.to_string(),
+            stat: Stat::of(&entry),
+        };
         Ok(names.into_iter().map(entry).collect())
     }
 
@@ -266,7 +300,9 @@ impl Overlay {
     pub async fn symlink(&self, target: &str, link: &str) -> Result<(), WorkspaceError> {
         let limits = &self.0.shared.limits;
         if target.is_empty() || target.contains('\0') {
-            return Err(WorkspaceError::Invalid("the target of a link is empty or has a null byte".into()));
+            return Err(WorkspaceError::Invalid(
+                "the target of a link is empty or has a null byte".into(),
+            ));
         }
         if target.len() > limits.path_length {
             return Err(WorkspaceError::NameTooLong(link.into()));
@@ -289,7 +325,10 @@ impl Overlay {
                 mime: None,
                 node: Node::Symlink(target.into()),
             };
-            Ok(self.apply(Edit { puts: vec![put(&walked, Some(entry))], ..Edit::default() })?)
+            Ok(self.apply(Edit {
+                puts: vec![put(&walked, Some(entry))],
+                ..Edit::default()
+            })?)
         })
         .await
     }
@@ -302,7 +341,9 @@ impl Overlay {
     pub async fn read_link(&self, path: &str) -> Result<String, WorkspaceError> {
         match &self.entry(path, false).await?.node {
             Node::Symlink(target) => Ok(target.to_string()),
-            Node::File(_) | Node::Directory(_) => Err(WorkspaceError::Invalid(format!("not a symbolic link: {path}"))),
+            Node::File(_) | Node::Directory(_) => Err(WorkspaceError::Invalid(format!(
+                "not a symbolic link: {path}"
+            ))),
         }
     }
 
@@ -336,7 +377,10 @@ impl Overlay {
             return self.write(path, only.clone(), options).await;
         }
         let pieces = pieces.into_iter().filter(|piece| !piece.is_empty());
-        let content = Content::Chunked { size, chunks: pieces.map(Chunk::Fresh).collect() };
+        let content = Content::Chunked {
+            size,
+            chunks: pieces.map(Chunk::Fresh).collect(),
+        };
         let names = path::split(path, &self.0.shared.limits)?;
         self.run(|| {
             let walked = self.walk(path, &names, true)?;
@@ -346,18 +390,31 @@ impl Overlay {
         .await
     }
 
-    async fn alter(&self, path: &str, change: impl Fn(&mut Entry) + Send) -> Result<(), WorkspaceError> {
+    async fn alter(
+        &self,
+        path: &str,
+        change: impl Fn(&mut Entry) + Send,
+    ) -> Result<(), WorkspaceError> {
         let found = self.locate(path, true).await?;
         if found.walked.is_root() {
-            return Err(WorkspaceError::Invalid("the root directory cannot be changed".into()));
+            return Err(WorkspaceError::Invalid(
+                "the root directory cannot be changed".into(),
+            ));
         }
         let mut entry = self.in_memory(&found.entry).await?;
         change(&mut entry);
-        self.apply(Edit { puts: vec![put(&found.walked, Some(entry))], ..Edit::default() })
+        self.apply(Edit {
+            puts: vec![put(&found.walked, Some(entry))],
+            ..Edit::default()
+        })
     }
 
     /// What a path leads to, which must exist; for those that do not need the way to it.
-    pub(crate) async fn entry(&self, path: &str, follow: bool) -> Result<Arc<Entry>, WorkspaceError> {
+    pub(crate) async fn entry(
+        &self,
+        path: &str,
+        follow: bool,
+    ) -> Result<Arc<Entry>, WorkspaceError> {
         match self.run(|| Ok(self.peek_path(path)?)).await? {
             Some(entry) => Ok(entry),
             None => Ok(self.locate(path, follow).await?.entry),
@@ -369,7 +426,10 @@ impl Overlay {
         let names = path::split(path, &self.0.shared.limits)?;
         self.run(|| {
             let walked = self.walk(path, &names, follow)?;
-            let entry = walked.entry.clone().ok_or_else(|| WorkspaceError::NotFound(path.into()))?;
+            let entry = walked
+                .entry
+                .clone()
+                .ok_or_else(|| WorkspaceError::NotFound(path.into()))?;
             Ok(Found { walked, entry })
         })
         .await
@@ -402,11 +462,18 @@ impl Overlay {
         let entry = self.entry(path, true).await?;
         let ids: Vec<BlobId> = match &entry.node {
             Node::File(Content::Chunked { chunks, .. }) => chunks.iter().map(Chunk::id).collect(),
-            _ => cut(&self.content(path, &entry).await?).iter().map(Chunk::id).collect(),
+            _ => cut(&self.content(path, &entry).await?)
+                .iter()
+                .map(Chunk::id)
+                .collect(),
         };
         let bytes: Vec<u8> = ids.iter().flat_map(BlobId::as_bytes).copied().collect();
         let hash = blake3::hash(&bytes);
-        Ok(hash.as_bytes().iter().take(8).fold(0, |all, byte| (all << 8) | u64::from(*byte)))
+        Ok(hash
+            .as_bytes()
+            .iter()
+            .take(8)
+            .fold(0, |all, byte| (all << 8) | u64::from(*byte)))
     }
 
     /// A copy of an entry to be written under some name: its content is no longer tied to its row.
@@ -422,7 +489,10 @@ impl Overlay {
     pub(crate) fn check_size(&self, path: &str, size: u64) -> Result<(), WorkspaceError> {
         let limit = self.0.shared.limits.file_bytes.min(FILE_CEILING);
         if size > limit {
-            return Err(WorkspaceError::TooLarge { path: path.into(), limit });
+            return Err(WorkspaceError::TooLarge {
+                path: path.into(),
+                limit,
+            });
         }
         Ok(())
     }
@@ -435,7 +505,12 @@ impl Overlay {
     }
 
     /// The file that a write replaces, if any.
-    fn writable(&self, path: &str, walked: &Walked, options: &WriteOptions) -> Result<Option<Arc<Entry>>, Stop> {
+    fn writable(
+        &self,
+        path: &str,
+        walked: &Walked,
+        options: &WriteOptions,
+    ) -> Result<Option<Arc<Entry>>, Stop> {
         match &walked.entry {
             Some(_) if options.exclusive => Err(WorkspaceError::Exists(path.into()).into()),
             Some(entry) => match entry.node {
@@ -479,12 +554,19 @@ impl Overlay {
     }
 
     /// Adds the missing directories above a path to an edit; returns the number of the last one.
-    pub(crate) fn make_parents(&self, walked: &Walked, edit: &mut Edit) -> Result<DirId, WorkspaceError> {
+    pub(crate) fn make_parents(
+        &self,
+        walked: &Walked,
+        edit: &mut Edit,
+    ) -> Result<DirId, WorkspaceError> {
         if walked.entry.is_none() {
             self.check_depth(walked)?;
         }
         let mut parent = walked.parent();
-        let mut so_far = Walked { missing: Vec::new(), ..walked.clone() };
+        let mut so_far = Walked {
+            missing: Vec::new(),
+            ..walked.clone()
+        };
         for name in &walked.missing {
             so_far.name = name.clone();
             let id = self.0.shared.new_dir();
@@ -526,7 +608,10 @@ impl Overlay {
             }
         }
         chunks.extend(cut(&rest));
-        Ok(Content::Chunked { size, chunks: chunks.into() })
+        Ok(Content::Chunked {
+            size,
+            chunks: chunks.into(),
+        })
     }
 }
 

@@ -12,10 +12,13 @@ use super::{
     ChangeKind, ChangeSet, PathChange, WorkspaceError,
     change::Applied,
     committed::{Need, Shared, Stop},
-    entry::{Chunk, Content, DirId, Entry, EntryKind, GIVEN, Names, Node, ROOT, cut, encode, tombstone},
+    entry::{
+        Chunk, Content, DirId, Entry, EntryKind, GIVEN, Names, Node, ROOT, cut, encode, tombstone,
+    },
     limits::{INLINE, SUMMARY_PATHS},
     path,
     volume::{self, SPACE, Volume},
+    walked::Walked,
 };
 
 /// Writes above the committed state, or above another overlay, that see themselves and that nobody
@@ -96,45 +99,13 @@ pub(crate) struct Edit {
     pub(crate) gone_omitted: usize,
 }
 
-/// Where a lookup ended.
-#[derive(Clone)]
-pub(crate) struct Walked {
-    /// From the root to the parent. Empty for the root itself.
-    pub(crate) dirs: Vec<(DirId, Arc<str>)>,
-    /// Directories that are missing between the parent and `name`.
-    pub(crate) missing: Vec<Arc<str>>,
-    /// What is missing is what a link points to.
-    pub(crate) dangling: bool,
-    /// The last name; empty for the root.
-    pub(crate) name: Arc<str>,
-    pub(crate) entry: Option<Arc<Entry>>,
-}
-
-impl Walked {
-    pub(crate) fn parent(&self) -> DirId {
-        self.dirs.last().map_or(ROOT, |(id, _)| *id)
-    }
-
-    pub(crate) fn is_root(&self) -> bool {
-        self.dirs.is_empty()
-    }
-
-    /// The path without links.
-    pub(crate) fn path(&self) -> String {
-        let names = self.dirs.iter().skip(1).map(|(_, name)| name).chain(&self.missing);
-        let mut path = String::new();
-        for name in names.chain((!self.is_root()).then_some(&self.name)) {
-            path.push('/');
-            path.push_str(name);
-        }
-        if path.is_empty() { "/".into() } else { path }
-    }
-}
-
 impl fmt::Debug for Overlay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let layer = self.0.layer();
-        f.debug_struct("Overlay").field("id", &self.0.id).field("paths", &layer.paths.len()).finish_non_exhaustive()
+        f.debug_struct("Overlay")
+            .field("id", &self.0.id)
+            .field("paths", &layer.paths.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -150,7 +121,14 @@ impl Overlay {
     pub(crate) fn above_committed(shared: Arc<Shared>, now: Timestamp) -> Self {
         let since = shared.overlay_opened();
         let id = shared.new_overlay();
-        Self(Arc::new(Inner { shared, base: None, now, id, since, layer: Mutex::default() }))
+        Self(Arc::new(Inner {
+            shared,
+            base: None,
+            now,
+            id,
+            since,
+            layer: Mutex::default(),
+        }))
     }
 
     /// A further overlay above this one, for one tool call of a batch.
@@ -158,7 +136,14 @@ impl Overlay {
         let since = self.0.layer().clock;
         let shared = self.0.shared.clone();
         let id = shared.new_overlay();
-        Self(Arc::new(Inner { shared, base: Some(self.clone()), now: self.0.now, id, since, layer: Mutex::default() }))
+        Self(Arc::new(Inner {
+            shared,
+            base: Some(self.clone()),
+            now: self.0.now,
+            id,
+            since,
+            layer: Mutex::default(),
+        }))
     }
 
     /// Folds the writes of a child into the overlay below it; all handles of the child are empty
@@ -169,7 +154,9 @@ impl Overlay {
     /// [`WorkspaceError::Conflict`] when the overlay below has changed one of the same paths since
     /// the child was made. Then nothing is folded, and the child keeps its writes.
     pub fn merge(self) -> Result<(), WorkspaceError> {
-        let Some(base) = &self.0.base else { return Ok(()) };
+        let Some(base) = &self.0.base else {
+            return Ok(());
+        };
         let mut child = self.0.layer();
         let mut parent = base.0.layer();
         if let Some(name) = parent.conflict(&child, self.0.since) {
@@ -193,7 +180,9 @@ impl Overlay {
     /// paths since this one began; [`WorkspaceError::Invalid`] on a child, which must be merged first.
     pub fn changes(&self) -> Result<ChangeSet, WorkspaceError> {
         if self.0.base.is_some() {
-            return Err(WorkspaceError::Invalid("a child overlay must be merged before it is committed".into()));
+            return Err(WorkspaceError::Invalid(
+                "a child overlay must be merged before it is committed".into(),
+            ));
         }
         let mut layer = self.0.layer();
         layer.prune();
@@ -206,11 +195,17 @@ impl Overlay {
         let mut set = ChangeSet {
             paths,
             omitted,
-            applied: Applied { by: self.0.id, ..Applied::default() },
+            applied: Applied {
+                by: self.0.id,
+                ..Applied::default()
+            },
             ..ChangeSet::default()
         };
         for dir in layer.removed.keys() {
-            set.rows.push(RowChange::DeletePrefix { space: SPACE, prefix: volume::dir_key(volume.id, *dir) });
+            set.rows.push(RowChange::DeletePrefix {
+                space: SPACE,
+                prefix: volume::dir_key(volume.id, *dir),
+            });
             set.applied.removed.push(*dir);
         }
         for (dir, written) in &layer.dirs {
@@ -242,7 +237,11 @@ impl Overlay {
             Some(base) => base.usage(),
             None => {
                 let state = self.0.shared.state();
-                Usage { bytes: state.live.bytes, entries: state.live.entries, uncommitted: 0 }
+                Usage {
+                    bytes: state.live.bytes,
+                    entries: state.live.entries,
+                    uncommitted: 0,
+                }
             }
         };
         let layer = self.0.layer();
@@ -291,7 +290,10 @@ impl Overlay {
     pub(crate) fn peek_list(&self, dir: DirId) -> Result<Names, Need> {
         let (fresh, removed) = {
             let layer = self.0.layer();
-            (layer.dirs.get(&dir).is_some_and(|here| here.fresh), layer.removed.contains_key(&dir))
+            (
+                layer.dirs.get(&dir).is_some_and(|here| here.fresh),
+                layer.removed.contains_key(&dir),
+            )
         };
         let below = match &self.0.base {
             _ if fresh || removed => Vec::new(),
@@ -319,14 +321,24 @@ impl Overlay {
         if text.is_empty() || text.len() > limits.path_length || text.contains('\0') {
             return Ok(None);
         }
-        let start = if text.starts_with('/') { "" } else { path::WORKING_DIRECTORY };
-        let mut names = start.split('/').chain(text.split('/')).filter(|name| !name.is_empty() && *name != ".").peekable();
+        let start = if text.starts_with('/') {
+            ""
+        } else {
+            path::WORKING_DIRECTORY
+        };
+        let mut names = start
+            .split('/')
+            .chain(text.split('/'))
+            .filter(|name| !name.is_empty() && *name != ".")
+            .peekable();
         let mut dir = ROOT;
         while let Some(name) = names.next() {
             if name == ".." || name.len() > limits.name_length {
                 return Ok(None);
             }
-            let Some(entry) = self.peek(dir, name)? else { return Ok(None) };
+            let Some(entry) = self.peek(dir, name)? else {
+                return Ok(None);
+            };
             match entry.node {
                 Node::Symlink(_) => return Ok(None),
                 _ if names.peek().is_none() => return Ok(Some(entry)),
@@ -365,7 +377,13 @@ impl Overlay {
                 while let Some(next) = pending.pop() {
                     missing.push(std::mem::replace(&mut name, next.into()));
                 }
-                return Ok(Walked { dirs, missing, dangling, name, entry: None });
+                return Ok(Walked {
+                    dirs,
+                    missing,
+                    dangling,
+                    name,
+                    entry: None,
+                });
             };
             match &entry.node {
                 Node::Symlink(target) if follow || !last => {
@@ -381,10 +399,18 @@ impl Overlay {
                 }
                 _ if last => {
                     let (missing, dangling) = (Vec::new(), false);
-                    return Ok(Walked { dirs, missing, dangling, name: name.into(), entry: Some(entry) });
+                    return Ok(Walked {
+                        dirs,
+                        missing,
+                        dangling,
+                        name: name.into(),
+                        entry: Some(entry),
+                    });
                 }
                 Node::Directory(id) => dirs.push((*id, name.into())),
-                Node::File(_) | Node::Symlink(_) => return Err(WorkspaceError::NotDirectory(text.into()).into()),
+                Node::File(_) | Node::Symlink(_) => {
+                    return Err(WorkspaceError::NotDirectory(text.into()).into());
+                }
             }
         }
         // The path was `/`, or ended in `..` or in a link to such.
@@ -393,14 +419,24 @@ impl Overlay {
             Some((parent, _)) => self.peek(*parent, &name)?,
             None => Some(Arc::new(Entry::given(ROOT))),
         };
-        Ok(Walked { dirs, missing: Vec::new(), dangling: false, name, entry })
+        Ok(Walked {
+            dirs,
+            missing: Vec::new(),
+            dangling: false,
+            name,
+            entry,
+        })
     }
 
     /// Applies changes, all or none, within the quota.
     pub(crate) fn apply(&self, edit: Edit) -> Result<(), WorkspaceError> {
-        let (mut bytes, mut entries, mut fresh) = (-signed(edit.gone_bytes), -signed(edit.gone_entries), 0u64);
+        let (mut bytes, mut entries, mut fresh) =
+            (-signed(edit.gone_bytes), -signed(edit.gone_entries), 0u64);
         for put in &edit.puts {
-            bytes += put.entry.as_ref().map_or(0, |entry| signed(entry.charged()));
+            bytes += put
+                .entry
+                .as_ref()
+                .map_or(0, |entry| signed(entry.charged()));
             bytes -= put.was.as_ref().map_or(0, |was| signed(was.charged()));
             entries += i64::from(put.entry.is_some()) - i64::from(put.was.is_some());
             fresh += put.entry.as_ref().map_or(0, |entry| entry_fresh(entry));
@@ -408,15 +444,32 @@ impl Overlay {
         let limits = self.0.shared.limits;
         if bytes > 0 || entries > 0 || fresh > 0 {
             let usage = self.usage();
-            let replaced: u64 = edit.puts.iter().filter_map(|put| put.was.as_deref()).map(entry_fresh).sum();
+            let replaced: u64 = edit
+                .puts
+                .iter()
+                .filter_map(|put| put.was.as_deref())
+                .map(entry_fresh)
+                .sum();
             if bytes > 0 && usage.bytes.saturating_add_signed(bytes) > limits.bytes {
-                return Err(WorkspaceError::Quota { what: "bytes in the workspace", limit: limits.bytes });
+                return Err(WorkspaceError::Quota {
+                    what: "bytes in the workspace",
+                    limit: limits.bytes,
+                });
             }
             if entries > 0 && usage.entries.saturating_add_signed(entries) > limits.entries {
-                return Err(WorkspaceError::Quota { what: "entries in the workspace", limit: limits.entries });
+                return Err(WorkspaceError::Quota {
+                    what: "entries in the workspace",
+                    limit: limits.entries,
+                });
             }
-            if fresh > replaced && usage.uncommitted.saturating_add(fresh) > limits.step_bytes.saturating_add(replaced) {
-                return Err(WorkspaceError::Quota { what: "new bytes in one step", limit: limits.step_bytes });
+            if fresh > replaced
+                && usage.uncommitted.saturating_add(fresh)
+                    > limits.step_bytes.saturating_add(replaced)
+            {
+                return Err(WorkspaceError::Quota {
+                    what: "new bytes in one step",
+                    limit: limits.step_bytes,
+                });
             }
         }
         self.0.layer().apply(edit, bytes, entries);
@@ -453,7 +506,9 @@ impl Inner {
         }
         for dir in layer.removed.keys() {
             if self.shared.dir_changed_since(*dir, self.since, self.id) {
-                return Err(WorkspaceError::Conflict("a directory that was removed".into()));
+                return Err(WorkspaceError::Conflict(
+                    "a directory that was removed".into(),
+                ));
             }
         }
         Ok(())
@@ -490,12 +545,20 @@ impl Layer {
         }
         self.omitted += edit.gone_omitted;
         for put in edit.puts {
-            self.touch(put.path, put.was.as_ref().map(|was| was.kind()), put.entry.as_ref().map(|entry| entry.kind()));
+            self.touch(
+                put.path,
+                put.was.as_ref().map(|was| was.kind()),
+                put.entry.as_ref().map(|entry| entry.kind()),
+            );
             self.fresh += put.entry.as_ref().map_or(0, |entry| entry_fresh(entry));
             let at = self.clock;
             let here = self.dirs.entry(put.dir).or_default();
             let below = put.was.is_some();
-            let written = here.names.entry(put.name).or_insert(Written { entry: None, below, at });
+            let written = here.names.entry(put.name).or_insert(Written {
+                entry: None,
+                below,
+                at,
+            });
             self.fresh -= written.entry.as_ref().map_or(0, |entry| entry_fresh(entry));
             written.entry = put.entry;
             written.at = at;
@@ -504,8 +567,13 @@ impl Layer {
 
     /// Forgets what was written in a directory; true when the directory was made here.
     fn drop_dir(&mut self, dir: DirId) -> bool {
-        let Some(here) = self.dirs.remove(&dir) else { return false };
-        let written = here.names.values().filter_map(|written| written.entry.as_deref());
+        let Some(here) = self.dirs.remove(&dir) else {
+            return false;
+        };
+        let written = here
+            .names
+            .values()
+            .filter_map(|written| written.entry.as_deref());
         self.fresh -= written.map(entry_fresh).sum::<u64>();
         here.fresh
     }
@@ -528,7 +596,11 @@ impl Layer {
                 (Some(kind), None) => (ChangeKind::Delete, kind),
                 (None, None) => return None,
             };
-            Some(PathChange { change, path: path.clone(), kind })
+            Some(PathChange {
+                change,
+                path: path.clone(),
+                kind,
+            })
         });
         (paths.collect(), self.omitted)
     }
@@ -537,9 +609,11 @@ impl Layer {
     fn prune(&mut self) {
         for here in self.dirs.values_mut() {
             let fresh = here.fresh;
-            here.names.retain(|_, written| written.entry.is_some() || (written.below && !fresh));
+            here.names
+                .retain(|_, written| written.entry.is_some() || (written.below && !fresh));
         }
-        self.dirs.retain(|_, here| here.fresh || !here.names.is_empty());
+        self.dirs
+            .retain(|_, here| here.fresh || !here.names.is_empty());
     }
 
     /// A name that both have changed, this one after the other began.
@@ -551,15 +625,28 @@ impl Layer {
             if self.removed.get(dir).is_some_and(|at| *at > since) {
                 return theirs.names.keys().next().cloned();
             }
-            let Some(here) = self.dirs.get(dir) else { continue };
+            let Some(here) = self.dirs.get(dir) else {
+                continue;
+            };
             for name in theirs.names.keys() {
-                if here.names.get(name).is_some_and(|written| written.at > since) {
+                if here
+                    .names
+                    .get(name)
+                    .is_some_and(|written| written.at > since)
+                {
                     return Some(name.clone());
                 }
             }
         }
-        let removed = child.removed.keys().filter_map(|dir| self.dirs.get(dir)).flat_map(|here| &here.names);
-        removed.into_iter().find(|(_, written)| written.at > since).map(|(name, _)| name.clone())
+        let removed = child
+            .removed
+            .keys()
+            .filter_map(|dir| self.dirs.get(dir))
+            .flat_map(|here| &here.names);
+        removed
+            .into_iter()
+            .find(|(_, written)| written.at > since)
+            .map(|(name, _)| name.clone())
     }
 
     fn absorb(&mut self, child: Self) {
@@ -596,7 +683,10 @@ impl Layer {
     }
 
     fn path_of(&self, name: &str) -> String {
-        let ending = self.paths.keys().find(|path| path.rsplit('/').next() == Some(name));
+        let ending = self
+            .paths
+            .keys()
+            .find(|path| path.rsplit('/').next() == Some(name));
         ending.cloned().unwrap_or_else(|| name.to_owned())
     }
 }
@@ -615,10 +705,22 @@ fn put_row(set: &mut ChangeSet, volume: &Volume, dir: DirId, name: &Arc<str>, wr
     match &stored {
         Some(entry) => {
             let (value, blobs) = encode(entry);
-            set.rows.push(RowChange::Put { space: SPACE, key, value, blobs });
+            set.rows.push(RowChange::Put {
+                space: SPACE,
+                key,
+                value,
+                blobs,
+            });
         }
-        None if volume.base.is_some() || (dir == ROOT && GIVEN.iter().any(|(given, _)| **given == **name)) => {
-            set.rows.push(RowChange::Put { space: SPACE, key, value: tombstone(), blobs: Vec::new() });
+        None if volume.base.is_some()
+            || (dir == ROOT && GIVEN.iter().any(|(given, _)| **given == **name)) =>
+        {
+            set.rows.push(RowChange::Put {
+                space: SPACE,
+                key,
+                value: tombstone(),
+                blobs: Vec::new(),
+            });
         }
         None => set.rows.push(RowChange::Delete { space: SPACE, key }),
     }
@@ -642,7 +744,10 @@ fn settle(content: &Content, blobs: &mut Vec<Blob>) -> Content {
             Chunk::Stored(id)
         }
     });
-    Content::Chunked { size, chunks: stored.collect() }
+    Content::Chunked {
+        size,
+        chunks: stored.collect(),
+    }
 }
 
 /// Bytes of an entry that only memory has.

@@ -18,21 +18,36 @@ pub(crate) fn split(path: &str, limits: &WorkspaceLimits) -> Result<Vec<String>,
     }
     let mut names = Vec::new();
     if !path.starts_with('/') {
-        names.extend(WORKING_DIRECTORY.split('/').filter(|name| !name.is_empty()).map(str::to_owned));
+        names.extend(
+            WORKING_DIRECTORY
+                .split('/')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned),
+        );
     }
     push(&mut names, path, limits)?;
     Ok(names)
 }
 
 /// The components of a symbolic link's target.
-pub(crate) fn split_target(target: &str, limits: &WorkspaceLimits) -> Result<Vec<String>, WorkspaceError> {
+pub(crate) fn split_target(
+    target: &str,
+    limits: &WorkspaceLimits,
+) -> Result<Vec<String>, WorkspaceError> {
     let mut names = Vec::new();
     push(&mut names, target, limits)?;
     Ok(names)
 }
 
-fn push(names: &mut Vec<String>, path: &str, limits: &WorkspaceLimits) -> Result<(), WorkspaceError> {
-    for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+fn push(
+    names: &mut Vec<String>,
+    path: &str,
+    limits: &WorkspaceLimits,
+) -> Result<(), WorkspaceError> {
+    for name in path
+        .split('/')
+        .filter(|name| !name.is_empty() && *name != ".")
+    {
         if name.len() > limits.name_length {
             return Err(WorkspaceError::NameTooLong(excerpt(path)));
         }
@@ -71,7 +86,11 @@ pub(crate) fn join(directory: &str, name: &str) -> String {
 
 /// The beginning of a long path, for messages.
 fn excerpt(path: &str) -> String {
-    let end = path.char_indices().map(|(at, _)| at).nth(60).unwrap_or(path.len());
+    let end = path
+        .char_indices()
+        .map(|(at, _)| at)
+        .nth(60)
+        .unwrap_or(path.len());
     let dots = if end < path.len() { "…" } else { "" };
     format!("{}{dots}", path.get(..end).unwrap_or(path))
 }

@@ -37,7 +37,12 @@ impl Workspace {
         name: &str,
         limits: WorkspaceLimits,
     ) -> Self {
-        Self(Arc::new(Shared::new(store, actor, limits, Some(name.to_owned()))))
+        Self(Arc::new(Shared::new(
+            store,
+            actor,
+            limits,
+            Some(name.to_owned()),
+        )))
     }
 
     /// The snapshots, in the order in which they were taken.
@@ -59,9 +64,16 @@ impl Workspace {
     ///
     /// `EEXIST` when there is a snapshot of this name, `EINVAL` for a name that is empty or too long.
     pub async fn snapshot(&self, name: &str, now: Timestamp) -> Result<ChangeSet, WorkspaceError> {
-        let mut headers = self.free_name(name, |volume| volume.label.as_deref() == Some(name)).await?;
+        let mut headers = self
+            .free_name(name, |volume| volume.label.as_deref() == Some(name))
+            .await?;
         let live = self.0.state().live.clone();
-        let above = Volume { id: next_id(&headers), base: Some(live.id), generation: live.generation + 1, ..live.clone() };
+        let above = Volume {
+            id: next_id(&headers),
+            base: Some(live.id),
+            generation: live.generation + 1,
+            ..live.clone()
+        };
         let frozen = Volume {
             live: false,
             fork: None,
@@ -82,7 +94,9 @@ impl Workspace {
     ///
     /// `ENOENT` for the snapshot, `EEXIST` or `EINVAL` for the name.
     pub async fn fork(&self, snapshot: &str, name: &str) -> Result<ChangeSet, WorkspaceError> {
-        let headers = self.free_name(name, |volume| volume.fork.as_deref() == Some(name)).await?;
+        let headers = self
+            .free_name(name, |volume| volume.fork.as_deref() == Some(name))
+            .await?;
         let base = labelled(&headers, snapshot)?;
         let fork = Volume {
             id: next_id(&headers),
@@ -93,7 +107,10 @@ impl Workspace {
             ..base
         };
         // Nothing of this workspace changes.
-        Ok(ChangeSet { rows: vec![fork.put()?], ..ChangeSet::default() })
+        Ok(ChangeSet {
+            rows: vec![fork.put()?],
+            ..ChangeSet::default()
+        })
     }
 
     /// Makes the files what they were in a snapshot. What was written after the last snapshot is
@@ -118,8 +135,14 @@ impl Workspace {
         };
         headers.remove(&live.id);
         let mut rows = vec![above.put()?];
-        rows.push(RowChange::Delete { space: SPACE, key: volume::header_key(live.id) });
-        rows.push(RowChange::DeletePrefix { space: SPACE, prefix: live.id.to_be_bytes().to_vec() });
+        rows.push(RowChange::Delete {
+            space: SPACE,
+            key: volume::header_key(live.id),
+        });
+        rows.push(RowChange::DeletePrefix {
+            space: SPACE,
+            prefix: live.id.to_be_bytes().to_vec(),
+        });
         Ok(change_set(rows, above, headers, true))
     }
 
@@ -129,7 +152,11 @@ impl Workspace {
     /// # Errors
     ///
     /// `ENOENT` for a snapshot.
-    pub async fn diff(&self, from: &str, to: Option<&str>) -> Result<Vec<PathChange>, WorkspaceError> {
+    pub async fn diff(
+        &self,
+        from: &str,
+        to: Option<&str>,
+    ) -> Result<Vec<PathChange>, WorkspaceError> {
         self.0.open().await?;
         let headers = self.0.headers().await?;
         let older = chain(&headers, labelled(&headers, from)?.id);
@@ -138,7 +165,8 @@ impl Workspace {
             None => self.0.state().chain.clone(),
         };
         let mut found = Vec::new();
-        let mut pending: Vec<(String, Option<DirId>, Option<DirId>)> = vec![("/".into(), Some(ROOT), Some(ROOT))];
+        let mut pending: Vec<(String, Option<DirId>, Option<DirId>)> =
+            vec![("/".into(), Some(ROOT), Some(ROOT))];
         while let Some((at, old, new)) = pending.pop() {
             let mut names: BTreeMap<Arc<str>, (Option<Entry>, Option<Entry>)> = BTreeMap::new();
             if let Some(dir) = old {
@@ -188,13 +216,21 @@ fn next_id(headers: &BTreeMap<VolumeId, Volume>) -> VolumeId {
 }
 
 fn labelled(headers: &BTreeMap<VolumeId, Volume>, name: &str) -> Result<Volume, WorkspaceError> {
-    let found = headers.values().find(|volume| volume.label.as_deref() == Some(name)).cloned();
+    let found = headers
+        .values()
+        .find(|volume| volume.label.as_deref() == Some(name))
+        .cloned();
     found.ok_or_else(|| WorkspaceError::NotFound(format!("snapshot {name}")))
 }
 
 fn snapshot(volume: &Volume) -> Option<Snapshot> {
     let taken = Timestamp::from_millis(volume.frozen?);
-    Some(Snapshot { name: volume.label.clone()?, taken, bytes: volume.bytes, entries: volume.entries })
+    Some(Snapshot {
+        name: volume.label.clone()?,
+        taken,
+        bytes: volume.bytes,
+        entries: volume.entries,
+    })
 }
 
 /// A volume and its bases, topmost first.
@@ -215,8 +251,17 @@ fn change_set(
     replaced: bool,
 ) -> ChangeSet {
     volumes.remove(&live.id);
-    let applied = Applied { volume: Some(live), volumes: Some(volumes), replaced, ..Applied::default() };
-    ChangeSet { rows, applied, ..ChangeSet::default() }
+    let applied = Applied {
+        volume: Some(live),
+        volumes: Some(volumes),
+        replaced,
+        ..Applied::default()
+    };
+    ChangeSet {
+        rows,
+        applied,
+        ..ChangeSet::default()
+    }
 }
 
 fn dir_of(entry: Option<&Entry>) -> Option<DirId> {
@@ -233,13 +278,22 @@ fn compare(path: &str, old: Option<&Entry>, new: Option<&Entry>) -> Option<PathC
         (Some(old), Some(new)) if !alike(old, new) => (ChangeKind::Update, new.kind()),
         _ => return None,
     };
-    Some(PathChange { change, path: path.to_owned(), kind })
+    Some(PathChange {
+        change,
+        path: path.to_owned(),
+        kind,
+    })
 }
 
 /// Whether two entries have the same content and mode.
 fn alike(old: &Entry, new: &Entry) -> bool {
     let plain = |entry: &Entry| {
-        let mut plain = Entry { version: 0, modified: Timestamp::default(), created: Timestamp::default(), ..entry.clone() };
+        let mut plain = Entry {
+            version: 0,
+            modified: Timestamp::default(),
+            created: Timestamp::default(),
+            ..entry.clone()
+        };
         if let Node::Directory(id) = &mut plain.node {
             *id = 0;
         }

@@ -3,10 +3,7 @@
 use bytes::Bytes;
 use futures::stream::{self, Stream, StreamExt};
 
-use super::{
-    Overlay, WorkspaceError, WriteOptions,
-    limits::CHUNK,
-};
+use super::{Overlay, WorkspaceError, WriteOptions, limits::CHUNK};
 
 impl Overlay {
     /// The bytes of a file, at most 256 KiB at a time, as the file was when this was called.
@@ -17,7 +14,8 @@ impl Overlay {
     pub async fn read_stream(
         &self,
         path: &str,
-    ) -> Result<impl Stream<Item = Result<Bytes, WorkspaceError>> + Send + use<>, WorkspaceError> {
+    ) -> Result<impl Stream<Item = Result<Bytes, WorkspaceError>> + Send + use<>, WorkspaceError>
+    {
         use super::entry::{Content, Node};
         let entry = self.entry(path, true).await?;
         let shared = self.0.shared.clone();
@@ -53,7 +51,10 @@ impl Overlay {
             size += part.len() as u64;
             self.check_size(path, size)?;
             if size > limit {
-                return Err(WorkspaceError::Quota { what: "new bytes in one step", limit });
+                return Err(WorkspaceError::Quota {
+                    what: "new bytes in one step",
+                    limit,
+                });
             }
             while !part.is_empty() {
                 let fill = part.split_to(part.len().min(CHUNK - open.len()));

@@ -6,9 +6,10 @@ use super::{
     Overlay, WorkspaceError,
     entry::{DirId, Entry, EntryKind, Names, Node},
     limits::SUMMARY_PATHS,
-    overlay::{Edit, Put, Walked},
-    path,
     ops::put,
+    overlay::{Edit, Put},
+    path,
+    walked::Walked,
 };
 
 /// A directory that is still to be visited.
@@ -27,18 +28,28 @@ impl Overlay {
     /// # Errors
     ///
     /// `ENOENT`, `ENOTEMPTY`, `EINVAL` for the root, and as [`Overlay::stat`].
-    pub async fn remove(&self, path: &str, recursive: bool, force: bool) -> Result<(), WorkspaceError> {
+    pub async fn remove(
+        &self,
+        path: &str,
+        recursive: bool,
+        force: bool,
+    ) -> Result<(), WorkspaceError> {
         not_dots(path)?;
         let found = match self.locate(path, false).await {
-            Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) if force => return Ok(()),
+            Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) if force => {
+                return Ok(());
+            }
             found => found?,
         };
         if found.walked.is_root() {
-            return Err(WorkspaceError::Invalid("the root directory cannot be removed".into()));
+            return Err(WorkspaceError::Invalid(
+                "the root directory cannot be removed".into(),
+            ));
         }
         let mut edit = Edit::default();
         if let Node::Directory(id) = found.entry.node {
-            self.gather_removal(id, path, &found.walked.path(), recursive, &mut edit).await?;
+            self.gather_removal(id, path, &found.walked.path(), recursive, &mut edit)
+                .await?;
         }
         edit.puts.push(put(&found.walked, None));
         self.apply(edit)
@@ -88,7 +99,9 @@ impl Overlay {
         not_dots(to)?;
         let source = self.locate(from, false).await?;
         if source.walked.is_root() {
-            return Err(WorkspaceError::Invalid("the root directory cannot be moved".into()));
+            return Err(WorkspaceError::Invalid(
+                "the root directory cannot be moved".into(),
+            ));
         }
         let names = path::split(to, &self.0.shared.limits)?;
         let target = self.run(|| self.walk(to, &names, false)).await?;
@@ -101,7 +114,8 @@ impl Overlay {
         self.check_target(&source.entry, &target, from, to)?;
         let mut edit = Edit::default();
         if let Some(Node::Directory(id)) = target.entry.as_ref().map(|entry| &entry.node) {
-            self.gather_removal(*id, to, &target.path(), false, &mut edit).await?;
+            self.gather_removal(*id, to, &target.path(), false, &mut edit)
+                .await?;
         }
         self.check_depth(&target)?;
         let moved = self.in_memory(&source.entry).await?;
@@ -111,13 +125,24 @@ impl Overlay {
     }
 
     /// Whether `source` may take the place of `target`.
-    fn check_target(&self, source: &Entry, target: &Walked, from: &str, to: &str) -> Result<(), WorkspaceError> {
+    fn check_target(
+        &self,
+        source: &Entry,
+        target: &Walked,
+        from: &str,
+        to: &str,
+    ) -> Result<(), WorkspaceError> {
         if let Node::Directory(id) = source.node
             && (target.is_root() || target.dirs.iter().any(|(dir, _)| *dir == id))
         {
-            return Err(WorkspaceError::Invalid(format!("cannot put a directory into itself: {from} to {to}")));
+            return Err(WorkspaceError::Invalid(format!(
+                "cannot put a directory into itself: {from} to {to}"
+            )));
         }
-        match (source.kind(), target.entry.as_ref().map(|entry| entry.kind())) {
+        match (
+            source.kind(),
+            target.entry.as_ref().map(|entry| entry.kind()),
+        ) {
             (_, None) | (EntryKind::Directory, Some(EntryKind::Directory)) => Ok(()),
             (EntryKind::Directory, Some(_)) => Err(WorkspaceError::NotDirectory(to.into())),
             (_, Some(EntryKind::Directory)) => Err(WorkspaceError::IsDirectory(to.into())),
@@ -149,15 +174,22 @@ impl Overlay {
             let mut copy = self.in_memory(&source.entry).await?;
             copy.created = target.entry.as_ref().map_or(self.0.now, |old| old.created);
             copy.modified = self.0.now;
-            return self.apply(Edit { puts: vec![put(&target, Some(copy))], ..Edit::default() });
+            return self.apply(Edit {
+                puts: vec![put(&target, Some(copy))],
+                ..Edit::default()
+            });
         };
         if !recursive {
             return Err(WorkspaceError::IsDirectory(from.into()));
         }
         let mut edit = Edit::default();
         let copy = self.copy_directory(put(&target, Some((*source.entry).clone())), &mut edit);
-        let mut pending =
-            vec![Pending { dir: id, path: source.walked.path(), copy, copy_path: target.path() }];
+        let mut pending = vec![Pending {
+            dir: id,
+            path: source.walked.path(),
+            copy,
+            copy_path: target.path(),
+        }];
         let mut merged: HashMap<DirId, Names> = HashMap::new();
         while let Some(at) = pending.pop() {
             let there = if edit.fresh.contains(&at.copy) {
@@ -166,7 +198,8 @@ impl Overlay {
                 self.run(|| Ok(self.peek_list(at.copy)?)).await?
             };
             merged.insert(at.copy, there);
-            self.copy_names(at, &merged, &mut edit, &mut pending).await?;
+            self.copy_names(at, &merged, &mut edit, &mut pending)
+                .await?;
         }
         self.apply(edit)
     }
@@ -196,14 +229,34 @@ impl Overlay {
                 }
                 _ => {}
             }
-            let change = Put { dir: at.copy, name: name.clone(), was, entry: None, path: copy_path.clone() };
+            let change = Put {
+                dir: at.copy,
+                name: name.clone(),
+                was,
+                entry: None,
+                path: copy_path.clone(),
+            };
             if let Node::Directory(dir) = entry.node {
-                let copy = self.copy_directory(Put { entry: Some(entry), ..change }, edit);
-                pending.push(Pending { dir, path: path::join(&at.path, &name), copy, copy_path });
+                let copy = self.copy_directory(
+                    Put {
+                        entry: Some(entry),
+                        ..change
+                    },
+                    edit,
+                );
+                pending.push(Pending {
+                    dir,
+                    path: path::join(&at.path, &name),
+                    copy,
+                    copy_path,
+                });
             } else {
                 let mut copy = self.in_memory(&entry).await?;
                 copy.modified = self.0.now;
-                edit.puts.push(Put { entry: Some(Arc::new(copy)), ..change });
+                edit.puts.push(Put {
+                    entry: Some(Arc::new(copy)),
+                    ..change
+                });
             }
         }
         Ok(())
@@ -217,7 +270,10 @@ impl Overlay {
         let id = self.0.shared.new_dir();
         let mode = put.entry.as_ref().map_or(0o755, |entry| entry.mode);
         edit.fresh.push(id);
-        edit.puts.push(Put { entry: Some(Arc::new(Entry::directory(id, mode, self.0.now))), ..put });
+        edit.puts.push(Put {
+            entry: Some(Arc::new(Entry::directory(id, mode, self.0.now))),
+            ..put
+        });
         id
     }
 }
@@ -225,7 +281,9 @@ impl Overlay {
 /// A directory is not moved or removed by a path that ends in `..`.
 fn not_dots(path: &str) -> Result<(), WorkspaceError> {
     match path.trim_end_matches('/').rsplit('/').next() {
-        Some("..") => Err(WorkspaceError::Invalid(format!("the path ends in `..`: {path}"))),
+        Some("..") => Err(WorkspaceError::Invalid(format!(
+            "the path ends in `..`: {path}"
+        ))),
         _ => Ok(()),
     }
 }

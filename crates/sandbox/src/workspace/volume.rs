@@ -72,15 +72,25 @@ impl Volume {
     /// The row of this header.
     pub(crate) fn put(&self) -> Result<RowChange, StoreError> {
         let value = serde_json::to_vec(self).map_err(|error| StoreError::Io(error.to_string()))?;
-        Ok(RowChange::Put { space: SPACE, key: header_key(self.id), value: Bytes::from(value), blobs: Vec::new() })
+        Ok(RowChange::Put {
+            space: SPACE,
+            key: header_key(self.id),
+            value: Bytes::from(value),
+            blobs: Vec::new(),
+        })
     }
 
     pub(crate) fn read(key: &[u8], value: &[u8]) -> Result<Self, StoreError> {
-        let id = key.get(4..8).and_then(|id| id.try_into().ok()).map(VolumeId::from_be_bytes);
+        let id = key
+            .get(4..8)
+            .and_then(|id| id.try_into().ok())
+            .map(VolumeId::from_be_bytes);
         let volume = serde_json::from_slice::<Self>(value).ok();
         match (id, volume) {
             (Some(id), Some(volume)) => Ok(Self { id, ..volume }),
-            _ => Err(StoreError::Corrupt("the header of a workspace volume cannot be read".into())),
+            _ => Err(StoreError::Corrupt(
+                "the header of a workspace volume cannot be read".into(),
+            )),
         }
     }
 }

@@ -22,7 +22,11 @@ pub struct Changed {
 
 impl Changed {
     pub(crate) fn of(changes: &ChangeSet) -> Self {
-        Self { paths: changes.paths.clone(), omitted: changes.omitted, origin: changes.origin.clone() }
+        Self {
+            paths: changes.paths.clone(),
+            omitted: changes.omitted,
+            origin: changes.origin.clone(),
+        }
     }
 }
 

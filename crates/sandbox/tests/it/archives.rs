@@ -12,7 +12,9 @@ use crate::support::{World, names, put, text};
 
 async fn extract(overlay: &Overlay, bytes: impl AsRef<[u8]>) -> Result<ArchiveSummary, String> {
     put(overlay, "in", bytes).await;
-    archive::extract_archive(overlay, "in", "out").await.map_err(|error| error.to_string())
+    archive::extract_archive(overlay, "in", "out")
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// A tar whose names are written as they are, which the builder would refuse.
@@ -45,15 +47,33 @@ async fn an_archive_is_unpacked_as_it_was_made() {
     overlay.chmod("src/a.bin", 0o755).await.unwrap();
     overlay.symlink("a.bin", "src/link").await.unwrap();
     for name in ["a.tar", "a.tar.gz", "a.tgz", "a.zip"] {
-        let made = archive::create_archive(&overlay, name, &["src"]).await.unwrap();
-        assert_eq!((made.files, made.directories, made.links, made.bytes), (3, 2, 1, 12), "{name}");
+        let made = archive::create_archive(&overlay, name, &["src"])
+            .await
+            .unwrap();
+        assert_eq!(
+            (made.files, made.directories, made.links, made.bytes),
+            (3, 2, 1, 12),
+            "{name}"
+        );
         let listed = archive::list_archive(&overlay, name).await.unwrap();
         assert_eq!(listed.len(), 6, "{name}: {listed:?}");
         let to = format!("out-{name}");
-        assert_eq!(archive::extract_archive(&overlay, name, &to).await.unwrap(), made);
-        assert_eq!(overlay.read(&format!("{to}/src/link")).await.unwrap(), vec![0xff, 0, 1]);
-        assert_eq!(overlay.stat(&format!("{to}/src/a.bin")).await.unwrap().mode, 0o755);
-        assert_eq!(overlay.lstat(&format!("{to}/src/link")).await.unwrap().kind, EntryKind::Symlink);
+        assert_eq!(
+            archive::extract_archive(&overlay, name, &to).await.unwrap(),
+            made
+        );
+        assert_eq!(
+            overlay.read(&format!("{to}/src/link")).await.unwrap(),
+            vec![0xff, 0, 1]
+        );
+        assert_eq!(
+            overlay.stat(&format!("{to}/src/a.bin")).await.unwrap().mode,
+            0o755
+        );
+        assert_eq!(
+            overlay.lstat(&format!("{to}/src/link")).await.unwrap().kind,
+            EntryKind::Symlink
+        );
         assert_eq!(text(&overlay, &format!("{to}/{long}")).await, "long name");
     }
 }
@@ -63,19 +83,37 @@ async fn the_shell_reads_what_was_packed() {
     use bowline_sandbox::shell::{Shell, ShellOptions, ShellState};
     let overlay = World::new().begin().await;
     put(&overlay, "d/a", "1\n").await;
-    archive::create_archive(&overlay, "a.tar.gz", &["d"]).await.unwrap();
+    archive::create_archive(&overlay, "a.tar.gz", &["d"])
+        .await
+        .unwrap();
     let command = "mkdir x && tar -xzf a.tar.gz -C x && cat x/d/a";
-    let outcome = Shell::new().run(&overlay, ShellState::default(), command, &ShellOptions::default()).await;
-    assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (0, "1\n"), "{outcome:?}");
+    let outcome = Shell::new()
+        .run(
+            &overlay,
+            ShellState::default(),
+            command,
+            &ShellOptions::default(),
+        )
+        .await;
+    assert_eq!(
+        (outcome.exit_code, outcome.stdout.as_str()),
+        (0, "1\n"),
+        "{outcome:?}"
+    );
 }
 
 #[tokio::test]
 async fn one_file_is_packed_and_unpacked_with_gzip() {
     let overlay = World::new().begin().await;
     put(&overlay, "f", "x".repeat(100_000)).await;
-    assert_eq!(archive::compress_file(&overlay, "f", None).await.unwrap(), "f.gz");
+    assert_eq!(
+        archive::compress_file(&overlay, "f", None).await.unwrap(),
+        "f.gz"
+    );
     assert!(overlay.stat("f.gz").await.unwrap().size < 1000);
-    archive::decompress_file(&overlay, "f.gz", Some("g")).await.unwrap();
+    archive::decompress_file(&overlay, "f.gz", Some("g"))
+        .await
+        .unwrap();
     assert_eq!(text(&overlay, "g").await.len(), 100_000);
     assert!(archive::decompress_file(&overlay, "f", None).await.is_err());
 }
@@ -90,9 +128,15 @@ async fn nothing_is_unpacked_outside_of_the_destination() {
         (vec![("a/../../secret", file, "x")], "`..`"),
         (vec![("/workspace/secret", file, "x")], "absolute"),
         (vec![("l", EntryType::Symlink, "../secret")], "points out"),
-        (vec![("l", EntryType::Symlink, "/workspace/secret")], "points out"),
+        (
+            vec![("l", EntryType::Symlink, "/workspace/secret")],
+            "points out",
+        ),
         (vec![("d/l", EntryType::Symlink, "../..")], "points out"),
-        (vec![("l", EntryType::Symlink, "."), ("l/x", file, "1")], "through a link"),
+        (
+            vec![("l", EntryType::Symlink, "."), ("l/x", file, "1")],
+            "through a link",
+        ),
         (vec![("h", EntryType::Link, "../secret")], "hard link"),
         (vec![("p", EntryType::Fifo, "")], "not a file"),
     ] {
@@ -101,9 +145,14 @@ async fn nothing_is_unpacked_outside_of_the_destination() {
         assert!(!overlay.exists("out").await.unwrap(), "{members:?}");
     }
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    zip.start_file("../secret", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.start_file("../secret", zip::write::SimpleFileOptions::default())
+        .unwrap();
     zip.write_all(b"x").unwrap();
-    assert!(extract(&overlay, zip.finish().unwrap().into_inner()).await.is_err());
+    assert!(
+        extract(&overlay, zip.finish().unwrap().into_inner())
+            .await
+            .is_err()
+    );
     assert_eq!(text(&overlay, "secret").await, "kept");
 }
 
@@ -113,10 +162,17 @@ async fn a_link_that_was_there_before_is_not_written_through() {
     put(&overlay, "secret/x", "kept").await;
     overlay.mkdir("out", false).await.unwrap();
     overlay.symlink("/workspace/secret", "out/d").await.unwrap();
-    overlay.symlink("/workspace/secret/x", "out/f").await.unwrap();
-    let error = extract(&overlay, tar_of(&[("d/x", EntryType::Regular, "bad")])).await.unwrap_err();
+    overlay
+        .symlink("/workspace/secret/x", "out/f")
+        .await
+        .unwrap();
+    let error = extract(&overlay, tar_of(&[("d/x", EntryType::Regular, "bad")]))
+        .await
+        .unwrap_err();
     assert!(error.contains("through a link"), "{error}");
-    extract(&overlay, tar_of(&[("f", EntryType::Regular, "new")])).await.unwrap();
+    extract(&overlay, tar_of(&[("f", EntryType::Regular, "new")]))
+        .await
+        .unwrap();
     assert_eq!(text(&overlay, "out/f").await, "new");
     assert_eq!(text(&overlay, "secret/x").await, "kept");
 }
@@ -124,18 +180,27 @@ async fn a_link_that_was_there_before_is_not_written_through() {
 #[tokio::test]
 async fn a_hard_link_becomes_a_copy() {
     let overlay = World::new().begin().await;
-    extract(&overlay, tar_of(&[("a", EntryType::Regular, "1"), ("b", EntryType::Link, "a")])).await.unwrap();
+    extract(
+        &overlay,
+        tar_of(&[("a", EntryType::Regular, "1"), ("b", EntryType::Link, "a")]),
+    )
+    .await
+    .unwrap();
     assert_eq!(names(&overlay, "out").await, ["a", "b"]);
     assert_eq!(text(&overlay, "out/b").await, "1");
 }
 
 #[tokio::test]
 async fn a_bomb_ends_at_the_quota() {
-    let limits = WorkspaceLimits { step_bytes: 2 << 20, ..WorkspaceLimits::default() };
+    let limits = WorkspaceLimits {
+        step_bytes: 2 << 20,
+        ..WorkspaceLimits::default()
+    };
     let overlay = World::with_limits(limits).begin().await;
     let zeros = vec![0u8; 3 << 20];
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    zip.start_file("bomb", zip::write::SimpleFileOptions::default()).unwrap();
+    zip.start_file("bomb", zip::write::SimpleFileOptions::default())
+        .unwrap();
     zip.write_all(&zeros).unwrap();
     let zip = zip.finish().unwrap().into_inner();
     let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
@@ -156,8 +221,23 @@ async fn a_bomb_ends_at_the_quota() {
 #[tokio::test]
 async fn what_is_no_archive_is_said() {
     let overlay = World::new().begin().await;
-    for bytes in [&b"hello"[..], b"PK\x03\x04junk", b"\x1f\x8bjunk", &[b'x'; 600]] {
-        assert!(extract(&overlay, bytes).await.unwrap_err().contains("cannot be read"), "{bytes:?}");
+    for bytes in [
+        &b"hello"[..],
+        b"PK\x03\x04junk",
+        b"\x1f\x8bjunk",
+        &[b'x'; 600],
+    ] {
+        assert!(
+            extract(&overlay, bytes)
+                .await
+                .unwrap_err()
+                .contains("cannot be read"),
+            "{bytes:?}"
+        );
     }
-    assert!(archive::create_archive(&overlay, "a.rar", &["in"]).await.is_err());
+    assert!(
+        archive::create_archive(&overlay, "a.rar", &["in"])
+            .await
+            .is_err()
+    );
 }

@@ -23,8 +23,13 @@ fn replay(seed: &[u8], body: bodies::Body) {
 #[test]
 fn the_corpora_are_replayed() {
     for (name, body) in bodies::ALL {
-        let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(name);
-        let mut seeds: Vec<_> = fs::read_dir(&corpus).unwrap().map(|seed| seed.unwrap().path()).collect();
+        let corpus = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("fuzz/corpus")
+            .join(name);
+        let mut seeds: Vec<_> = fs::read_dir(&corpus)
+            .unwrap()
+            .map(|seed| seed.unwrap().path())
+            .collect();
         seeds.sort();
         assert!(!seeds.is_empty(), "{name}");
         for seed in seeds {

@@ -13,7 +13,14 @@ use bowline_store::Timestamp;
 use crate::support::{World, posix, put, text};
 
 async fn sh(overlay: &Overlay, command: &str) -> ShellOutcome {
-    Shell::new().run(overlay, ShellState::default(), command, &ShellOptions::default()).await
+    Shell::new()
+        .run(
+            overlay,
+            ShellState::default(),
+            command,
+            &ShellOptions::default(),
+        )
+        .await
 }
 
 /// WS-1
@@ -24,7 +31,11 @@ async fn the_time_of_a_directory_is_when_it_was_made() {
     overlay.mkdir("d", false).await.unwrap();
     let made = overlay.stat("d").await.unwrap().modified;
     world.commit(&overlay).await;
-    let overlay = world.workspace.begin(Timestamp::from_millis(made.as_millis() + 1000)).await.unwrap();
+    let overlay = world
+        .workspace
+        .begin(Timestamp::from_millis(made.as_millis() + 1000))
+        .await
+        .unwrap();
     put(&overlay, "d/a", "1").await;
     assert_eq!(overlay.stat("d").await.unwrap().modified, made);
     assert!(overlay.stat("d/a").await.unwrap().modified > made);
@@ -61,7 +72,10 @@ async fn modes_are_shown_and_not_enforced() {
 async fn there_is_no_access_time() {
     let overlay = World::new().begin().await;
     put(&overlay, "a", "1").await;
-    assert_eq!(sh(&overlay, "cat a >/dev/null; stat -c %X a").await.stdout, "%X\n");
+    assert_eq!(
+        sh(&overlay, "cat a >/dev/null; stat -c %X a").await.stdout,
+        "%X\n"
+    );
 }
 
 /// WS-5
@@ -76,7 +90,9 @@ async fn a_name_that_is_not_utf8_is_refused() {
     let mut builder = tar::Builder::new(Vec::new());
     builder.append(&header, std::io::empty()).unwrap();
     put(&overlay, "a.tar", builder.into_inner().unwrap()).await;
-    let error = archive::extract_archive(&overlay, "a.tar", "out").await.unwrap_err();
+    let error = archive::extract_archive(&overlay, "a.tar", "out")
+        .await
+        .unwrap_err();
     assert!(error.to_string().contains("not UTF-8"), "{error}");
 }
 
@@ -96,25 +112,38 @@ async fn all_writes_of_a_step_have_the_same_time() {
     let overlay = World::new().begin().await;
     put(&overlay, "a", "1").await;
     put(&overlay, "b", "1").await;
-    assert_eq!(overlay.stat("a").await.unwrap().modified, overlay.stat("b").await.unwrap().modified);
+    assert_eq!(
+        overlay.stat("a").await.unwrap().modified,
+        overlay.stat("b").await.unwrap().modified
+    );
 }
 
 /// SH-2
 #[tokio::test]
 async fn functions_nest_sixteen_deep_and_a_deeper_one_fails() {
     let overlay = World::new().begin().await;
-    let nest = |depth: u32| format!("f() {{ if [ $1 -gt 1 ]; then f $(($1-1)); else echo end; fi; }}; f {depth}");
+    let nest = |depth: u32| {
+        format!("f() {{ if [ $1 -gt 1 ]; then f $(($1-1)); else echo end; fi; }}; f {depth}")
+    };
     assert_eq!(sh(&overlay, &nest(16)).await.stdout, "end\n");
     let outcome = sh(&overlay, &nest(17)).await;
     assert_ne!(outcome.exit_code, 0);
-    assert!(!outcome.stderr.is_empty() && !outcome.stdout.contains("end"), "{outcome:?}");
+    assert!(
+        !outcome.stderr.is_empty() && !outcome.stdout.contains("end"),
+        "{outcome:?}"
+    );
 }
 
 /// SH-3
 #[tokio::test]
 async fn a_long_range_in_a_script_file_stays_as_it_is() {
     let overlay = World::new().begin().await;
-    put(&overlay, "s.sh", "for i in {1..20000}; do echo $i; done | head -1").await;
+    put(
+        &overlay,
+        "s.sh",
+        "for i in {1..20000}; do echo $i; done | head -1",
+    )
+    .await;
     assert_eq!(sh(&overlay, "bash s.sh").await.stdout, "{1..20000}\n");
 }
 
@@ -125,9 +154,17 @@ async fn a_filter_that_stops_early_says_so_on_its_standard_error() {
     let told = sh(&overlay, "yes | head -c 2000000 | expand | wc -c").await;
     assert!(told.truncated && told.exit_code != 0, "{told:?}");
     assert!(told.stderr.contains("limit"), "{}", told.stderr);
-    let hidden = sh(&overlay, "yes | head -c 2000000 | expand 2>/dev/null | wc -c").await;
+    let hidden = sh(
+        &overlay,
+        "yes | head -c 2000000 | expand 2>/dev/null | wc -c",
+    )
+    .await;
     assert_eq!((hidden.exit_code, hidden.truncated), (0, false));
-    let failed = sh(&overlay, "set -o pipefail; yes | head -c 2000000 | expand 2>/dev/null | wc -c").await;
+    let failed = sh(
+        &overlay,
+        "set -o pipefail; yes | head -c 2000000 | expand 2>/dev/null | wc -c",
+    )
+    .await;
     assert_ne!(failed.exit_code, 0);
 }
 
@@ -135,13 +172,26 @@ async fn a_filter_that_stops_early_says_so_on_its_standard_error() {
 #[tokio::test]
 async fn sleep_goes_on_until_the_command_ends_and_timeout_has_a_limit() {
     let overlay = World::new().begin().await;
-    let options = ShellOptions { timeout: Duration::from_millis(100), ..ShellOptions::default() };
-    let outcome = Shell::new().run(&overlay, ShellState::default(), "sleep 2h", &options).await;
+    let options = ShellOptions {
+        timeout: Duration::from_millis(100),
+        ..ShellOptions::default()
+    };
+    let outcome = Shell::new()
+        .run(&overlay, ShellState::default(), "sleep 2h", &options)
+        .await;
     assert!(outcome.timed_out);
     assert_eq!(sh(&overlay, "sleep 0 0.001s 0m").await.exit_code, 0);
-    assert_eq!(sh(&overlay, "sleep x").await.stderr, "sleep: invalid time interval 'x'\n");
+    assert_eq!(
+        sh(&overlay, "sleep x").await.stderr,
+        "sleep: invalid time interval 'x'\n"
+    );
     assert_eq!(sh(&overlay, "sleep").await.exit_code, 1);
-    assert!(sh(&overlay, "timeout --help").await.stdout.contains("300 seconds"));
+    assert!(
+        sh(&overlay, "timeout --help")
+            .await
+            .stdout
+            .contains("300 seconds")
+    );
 }
 
 /// SH-9
@@ -150,21 +200,47 @@ async fn traps_and_background_jobs_end_with_their_command() {
     let overlay = World::new().begin().await;
     let shell = Shell::new();
     let options = ShellOptions::default();
-    let first = shell.run(&overlay, ShellState::default(), "trap 'echo trapped' EXIT; set -u; x=1; (sleep 0.01; echo 1 > done) &", &options).await;
+    let first = shell
+        .run(
+            &overlay,
+            ShellState::default(),
+            "trap 'echo trapped' EXIT; set -u; x=1; (sleep 0.01; echo 1 > done) &",
+            &options,
+        )
+        .await;
     // The command has waited for its job.
     assert!(overlay.exists("done").await.unwrap());
-    let second = shell.run(&overlay, first.state, "trap; jobs; echo \"$x\"", &options).await;
-    assert_eq!((second.stdout.as_str(), second.stderr.as_str()), ("1\n", ""));
+    let second = shell
+        .run(&overlay, first.state, "trap; jobs; echo \"$x\"", &options)
+        .await;
+    assert_eq!(
+        (second.stdout.as_str(), second.stderr.as_str()),
+        ("1\n", "")
+    );
     // Options end with it too.
-    assert_eq!(shell.run(&overlay, second.state, "echo $unset", &options).await.exit_code, 0);
+    assert_eq!(
+        shell
+            .run(&overlay, second.state, "echo $unset", &options)
+            .await
+            .exit_code,
+        0
+    );
 }
 
 /// SH-10
 #[tokio::test]
 async fn date_shows_the_time_of_the_machine() {
     let overlay = World::new().begin().await;
-    let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    let shown: u64 = sh(&overlay, "date +%s").await.stdout.trim().parse().unwrap();
+    let before = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let shown: u64 = sh(&overlay, "date +%s")
+        .await
+        .stdout
+        .trim()
+        .parse()
+        .unwrap();
     assert!(shown >= before, "{shown} {before}");
 }
 
@@ -181,7 +257,10 @@ async fn seq_refuses_a_format_that_it_does_not_know() {
 #[tokio::test]
 async fn a_read_of_dev_zero_ends() {
     let overlay = World::new().begin().await;
-    assert_eq!(sh(&overlay, "head -c 2M /dev/zero | wc -c").await.stdout, "1048576\n");
+    assert_eq!(
+        sh(&overlay, "head -c 2M /dev/zero | wc -c").await.stdout,
+        "1048576\n"
+    );
     assert!(!sh(&overlay, "cat /dev/urandom").await.stderr.is_empty());
 }
 
@@ -198,15 +277,22 @@ async fn a_command_reads_the_file_that_it_is_redirected_to() {
 async fn an_endless_command_says_where_it_ends() {
     let overlay = World::new().begin().await;
     let outcome = sh(&overlay, "yes | wc -c").await;
-    assert!(outcome.exit_code != 0 && outcome.stderr.contains("yes: output limit"), "{outcome:?}");
+    assert!(
+        outcome.exit_code != 0 && outcome.stderr.contains("yes: output limit"),
+        "{outcome:?}"
+    );
 }
 
 /// SH-16
 #[tokio::test]
 async fn backquotes_in_a_nested_function_stay_as_they_are() {
     let overlay = World::new().begin().await;
-    let nested = |command: &str| format!("f() {{ g() {{ x=\"{command}\"; echo \"$x\"; }}; g; }}; f");
-    assert_eq!(sh(&overlay, &nested("`echo tick`")).await.stdout, "`echo tick`\n");
+    let nested =
+        |command: &str| format!("f() {{ g() {{ x=\"{command}\"; echo \"$x\"; }}; g; }}; f");
+    assert_eq!(
+        sh(&overlay, &nested("`echo tick`")).await.stdout,
+        "`echo tick`\n"
+    );
     assert_eq!(sh(&overlay, &nested("$(echo tick)")).await.stdout, "tick\n");
 }
 

@@ -14,24 +14,62 @@ use crate::support::{World, put, text};
 #[tokio::test]
 async fn json_is_queried_and_changed_in_place() {
     let overlay = World::new().begin().await;
-    write_json(&overlay, "d/p.json", &json!({"name": "x", "deps": [{"n": "a", "v": 1}, {"n": "b", "v": 2}]})).await.unwrap();
-    assert_eq!(query_json(&overlay, "d/p.json", "$.deps[?@.v > 1].n").await.unwrap(), [json!("b")]);
-    assert_eq!(query_json(&overlay, "d/p.json", ".deps[0].v").await.unwrap(), [json!(1)]);
+    write_json(
+        &overlay,
+        "d/p.json",
+        &json!({"name": "x", "deps": [{"n": "a", "v": 1}, {"n": "b", "v": 2}]}),
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        query_json(&overlay, "d/p.json", "$.deps[?@.v > 1].n")
+            .await
+            .unwrap(),
+        [json!("b")]
+    );
+    assert_eq!(
+        query_json(&overlay, "d/p.json", ".deps[0].v")
+            .await
+            .unwrap(),
+        [json!(1)]
+    );
     let changes = [
-        JsonChange::Set { path: "$.deps[*].v".into(), value: json!(9) },
-        JsonChange::Set { path: "scripts.test".into(), value: json!("run") },
-        JsonChange::Delete { path: "$.deps[0]".into() },
+        JsonChange::Set {
+            path: "$.deps[*].v".into(),
+            value: json!(9),
+        },
+        JsonChange::Set {
+            path: "scripts.test".into(),
+            value: json!("run"),
+        },
+        JsonChange::Delete {
+            path: "$.deps[0]".into(),
+        },
     ];
     let update = update_json(&overlay, "d/p.json", &changes).await.unwrap();
     assert_eq!(update.places, 4);
     assert!(update.diff.contains("+  \"scripts\": {"), "{}", update.diff);
     let expected = json!({"name": "x", "deps": [{"n": "b", "v": 9}], "scripts": {"test": "run"}});
     assert_eq!(read_json(&overlay, "d/p.json").await.unwrap(), expected);
-    let bad = [changes[0].clone(), JsonChange::Delete { path: "$.none".into() }];
-    assert!(matches!(update_json(&overlay, "d/p.json", &bad).await, Err(JsonError::Nothing(_))));
-    assert!(matches!(query_json(&overlay, "d/p.json", "$[").await, Err(JsonError::Path { .. })));
+    let bad = [
+        changes[0].clone(),
+        JsonChange::Delete {
+            path: "$.none".into(),
+        },
+    ];
+    assert!(matches!(
+        update_json(&overlay, "d/p.json", &bad).await,
+        Err(JsonError::Nothing(_))
+    ));
+    assert!(matches!(
+        query_json(&overlay, "d/p.json", "$[").await,
+        Err(JsonError::Path { .. })
+    ));
     put(&overlay, "bad.json", "{").await;
-    assert!(matches!(read_json(&overlay, "bad.json").await, Err(JsonError::Malformed { .. })));
+    assert!(matches!(
+        read_json(&overlay, "bad.json").await,
+        Err(JsonError::Malformed { .. })
+    ));
 }
 
 async fn tree() -> Overlay {
@@ -51,25 +89,100 @@ async fn entries_are_found_by_what_they_are() {
         let overlay = overlay.clone();
         async move {
             let result = find(&overlay, ".", &query).await.unwrap();
-            result.found.into_iter().map(|found| found.path.replace("/workspace/", "")).collect::<Vec<_>>()
+            result
+                .found
+                .into_iter()
+                .map(|found| found.path.replace("/workspace/", ""))
+                .collect::<Vec<_>>()
         }
     };
     let all = FindQuery::default;
-    assert_eq!(paths(all()).await, ["README", "empty", "link", "src", "src/a.rs", "src/deep", "src/deep/b.rs"]);
-    assert_eq!(paths(FindQuery { name: Some("*.rs".into()), ..all() }).await, ["src/a.rs", "src/deep/b.rs"]);
-    assert_eq!(paths(FindQuery { path: Some("src/*".into()), ..all() }).await, ["src/a.rs", "src/deep"]);
-    assert_eq!(paths(FindQuery { empty: Some(true), ..all() }).await, ["README", "empty"]);
-    assert_eq!(paths(FindQuery { empty: Some(true), max_depth: Some(1), ..all() }).await, ["README", "empty"]);
-    assert_eq!(paths(FindQuery { min_size: Some(2), kinds: vec![EntryKind::File], ..all() }).await, ["src/a.rs"]);
-    assert_eq!(paths(FindQuery { min_depth: Some(3), ..all() }).await, ["src/deep/b.rs"]);
-    assert_eq!(paths(FindQuery { kinds: vec![EntryKind::Symlink], ..all() }).await, ["link"]);
+    assert_eq!(
+        paths(all()).await,
+        [
+            "README",
+            "empty",
+            "link",
+            "src",
+            "src/a.rs",
+            "src/deep",
+            "src/deep/b.rs"
+        ]
+    );
+    assert_eq!(
+        paths(FindQuery {
+            name: Some("*.rs".into()),
+            ..all()
+        })
+        .await,
+        ["src/a.rs", "src/deep/b.rs"]
+    );
+    assert_eq!(
+        paths(FindQuery {
+            path: Some("src/*".into()),
+            ..all()
+        })
+        .await,
+        ["src/a.rs", "src/deep"]
+    );
+    assert_eq!(
+        paths(FindQuery {
+            empty: Some(true),
+            ..all()
+        })
+        .await,
+        ["README", "empty"]
+    );
+    assert_eq!(
+        paths(FindQuery {
+            empty: Some(true),
+            max_depth: Some(1),
+            ..all()
+        })
+        .await,
+        ["README", "empty"]
+    );
+    assert_eq!(
+        paths(FindQuery {
+            min_size: Some(2),
+            kinds: vec![EntryKind::File],
+            ..all()
+        })
+        .await,
+        ["src/a.rs"]
+    );
+    assert_eq!(
+        paths(FindQuery {
+            min_depth: Some(3),
+            ..all()
+        })
+        .await,
+        ["src/deep/b.rs"]
+    );
+    assert_eq!(
+        paths(FindQuery {
+            kinds: vec![EntryKind::Symlink],
+            ..all()
+        })
+        .await,
+        ["link"]
+    );
     assert!(find(&overlay, "README", &all()).await.is_err());
 }
 
 #[tokio::test]
 async fn a_tree_is_summed_up() {
     let summary = summarize_tree(&tree().await, "/workspace").await.unwrap();
-    assert_eq!((summary.files, summary.directories, summary.links, summary.bytes, summary.depth), (3, 3, 1, 6, 3));
+    assert_eq!(
+        (
+            summary.files,
+            summary.directories,
+            summary.links,
+            summary.bytes,
+            summary.depth
+        ),
+        (3, 3, 1, 6, 3)
+    );
     assert_eq!(summary.endings["rs"], (2, 6));
     assert_eq!(summary.largest[0], ("/workspace/src/a.rs".into(), 5));
 }
@@ -81,8 +194,14 @@ async fn checksums_are_those_of_others() {
     for (digest, expected) in [
         (Digest::Md5, "900150983cd24fb0d6963f7d28e17f72"),
         (Digest::Sha1, "a9993e364706816aba3e25717850c26c9cd0d89d"),
-        (Digest::Sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-        (Digest::Blake3, "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85"),
+        (
+            Digest::Sha256,
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        ),
+        (
+            Digest::Blake3,
+            "6437b3ac38465133ffb63b75273a8db548c558465d79db03fd359c6cd5bd9d85",
+        ),
     ] {
         assert_eq!(digest_file(&overlay, "f", digest).await.unwrap(), expected);
     }
@@ -98,7 +217,10 @@ async fn the_model_is_told_when_a_file_changed_since_it_saw_it() {
     let from = |value: serde_json::Value| value;
     macro_rules! call {
         ($name:ident, $overlay:expr, $input:expr) => {
-            seen.$name(&$overlay, serde_json::from_value(from($input)).unwrap()).await.unwrap().text
+            seen.$name(&$overlay, serde_json::from_value(from($input)).unwrap())
+                .await
+                .unwrap()
+                .text
         };
     }
     call!(read, overlay, json!({"path": "f"}));
@@ -107,16 +229,35 @@ async fn the_model_is_told_when_a_file_changed_since_it_saw_it() {
     world.commit(&overlay).await;
     let overlay = world.begin().await;
     seen = serde_json::from_str(&serde_json::to_string(&seen).unwrap()).unwrap();
-    assert!(!call!(edit, overlay, json!({"path": "f", "oldText": "one", "newText": "two"})).contains("Note"));
+    assert!(
+        !call!(
+            edit,
+            overlay,
+            json!({"path": "f", "oldText": "one", "newText": "two"})
+        )
+        .contains("Note")
+    );
     assert!(!call!(write, overlay, json!({"path": "big", "content": "small"})).contains("Note"));
     put(&overlay, "f", "two\nand more\n").await;
-    let edited = call!(edit, overlay, json!({"path": "~/f", "oldText": "two", "newText": "three"}));
-    assert!(edited.ends_with("[Note: the file had been changed since you last read it; those changes were kept.]"), "{edited}");
+    let edited = call!(
+        edit,
+        overlay,
+        json!({"path": "~/f", "oldText": "two", "newText": "three"})
+    );
+    assert!(
+        edited.ends_with(
+            "[Note: the file had been changed since you last read it; those changes were kept.]"
+        ),
+        "{edited}"
+    );
     assert_eq!(text(&overlay, "f").await, "three\nand more\n");
     put(&overlay, "big", "other").await;
     let written = call!(write, overlay, json!({"path": "big", "content": "mine"}));
     assert!(written.contains("those changes were replaced"), "{written}");
     assert!(!call!(write, overlay, json!({"path": "big", "content": "again"})).contains("Note"));
     overlay.remove("big", false, false).await.unwrap();
-    assert!(call!(write, overlay, json!({"path": "big", "content": "new"})).contains("had been removed"));
+    assert!(
+        call!(write, overlay, json!({"path": "big", "content": "new"}))
+            .contains("had been removed")
+    );
 }

@@ -27,7 +27,10 @@ async fn a_dropped_child_leaves_nothing() {
     assert!(!call.exists("a/b").await.unwrap());
     drop(call);
     assert_eq!(text(&step, "a/b").await, "1");
-    assert_eq!((step.usage(), names(&step, ".").await), (usage, vec!["a".to_owned()]));
+    assert_eq!(
+        (step.usage(), names(&step, ".").await),
+        (usage, vec!["a".to_owned()])
+    );
 }
 
 #[tokio::test]
@@ -36,9 +39,17 @@ async fn calls_of_one_batch_run_each_on_the_last() {
     let step = world.begin().await;
     for n in 0..3 {
         let call = step.child();
-        let before = if n == 0 { String::new() } else { text(&call, "log").await };
+        let before = if n == 0 {
+            String::new()
+        } else {
+            text(&call, "log").await
+        };
         put(&call, "log", format!("{before}{n}")).await;
-        if n == 1 { drop(call) } else { call.merge().unwrap() }
+        if n == 1 {
+            drop(call)
+        } else {
+            call.merge().unwrap()
+        }
     }
     world.commit(&step).await;
     assert_eq!(text(&world.begin().await, "log").await, "02");
@@ -55,7 +66,14 @@ async fn two_children_with_the_same_path_conflict_and_nothing_is_lost_silently()
     put(&other, "same", "2").await;
     third.remove("d", true, false).await.unwrap();
     one.merge().unwrap();
-    assert!(other.clone().merge().unwrap_err().to_string().contains("/workspace/same"));
+    assert!(
+        other
+            .clone()
+            .merge()
+            .unwrap_err()
+            .to_string()
+            .contains("/workspace/same")
+    );
     assert_eq!(text(&other, "same").await, "2");
     assert_eq!(posix(third.merge()), "ESTALE");
     assert_eq!(text(&step, "same").await, "1");
@@ -65,7 +83,11 @@ async fn two_children_with_the_same_path_conflict_and_nothing_is_lost_silently()
 #[tokio::test]
 async fn an_overlay_conflicts_with_what_was_committed_since_it_began() {
     let world = World::new();
-    let (one, other, apart) = (world.begin().await, world.begin().await, world.begin().await);
+    let (one, other, apart) = (
+        world.begin().await,
+        world.begin().await,
+        world.begin().await,
+    );
     put(&one, "f", "1").await;
     put(&other, "f", "2").await;
     put(&apart, "g", "3").await;
@@ -73,7 +95,10 @@ async fn an_overlay_conflicts_with_what_was_committed_since_it_began() {
     assert_eq!(posix(other.changes()), "ESTALE");
     world.commit(&apart).await;
     let now = world.begin().await;
-    assert_eq!((text(&now, "f").await, text(&now, "g").await), ("1".into(), "3".into()));
+    assert_eq!(
+        (text(&now, "f").await, text(&now, "g").await),
+        ("1".into(), "3".into())
+    );
     assert_eq!(now.usage().entries, 2);
 }
 
@@ -99,9 +124,18 @@ async fn the_summary_names_what_was_created_updated_and_deleted() {
     overlay.remove("brief", false, false).await.unwrap();
     overlay.remove("gone", true, false).await.unwrap();
     let changes = overlay.changes().unwrap();
-    let lines: Vec<String> = changes.paths.iter().map(|path| format!("{:?} {}", path.change, path.path)).collect();
+    let lines: Vec<String> = changes
+        .paths
+        .iter()
+        .map(|path| format!("{:?} {}", path.change, path.path))
+        .collect();
     assert_eq!(
         lines,
-        ["Delete /workspace/gone", "Delete /workspace/gone/x", "Update /workspace/kept", "Create /workspace/new"]
+        [
+            "Delete /workspace/gone",
+            "Delete /workspace/gone/x",
+            "Update /workspace/kept",
+            "Create /workspace/new"
+        ]
     );
 }

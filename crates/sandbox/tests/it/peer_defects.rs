@@ -37,7 +37,13 @@ async fn moving_and_copying_a_large_directory_is_complete() {
     let overlay = world.begin().await;
     overlay.copy("d", "c", true).await.unwrap();
     overlay.rename("d", "m").await.unwrap();
-    assert_eq!((names(&overlay, "c").await.len(), names(&overlay, "m").await.len()), (1005, 1005));
+    assert_eq!(
+        (
+            names(&overlay, "c").await.len(),
+            names(&overlay, "m").await.len()
+        ),
+        (1005, 1005)
+    );
 }
 
 #[tokio::test]
@@ -56,7 +62,14 @@ async fn a_file_is_never_written_over_a_directory() {
     let overlay = World::new().begin().await;
     put(&overlay, "d/a", "1").await;
     put(&overlay, "f", "2").await;
-    assert_eq!(posix(overlay.write("d", Bytes::from_static(b"x"), &WriteOptions::default()).await), "EISDIR");
+    assert_eq!(
+        posix(
+            overlay
+                .write("d", Bytes::from_static(b"x"), &WriteOptions::default())
+                .await
+        ),
+        "EISDIR"
+    );
     assert_eq!(posix(overlay.copy("f", "d", false).await), "EISDIR");
     assert_eq!(text(&overlay, "d/a").await, "1");
 }
@@ -65,8 +78,18 @@ async fn a_file_is_never_written_over_a_directory() {
 async fn appending_to_a_binary_file_keeps_its_bytes() {
     let overlay = World::new().begin().await;
     put(&overlay, "b", [0xff, 0x00, 0xfe]).await;
-    overlay.append("b", Bytes::from_static(&[0xff, b'x']), &WriteOptions::default()).await.unwrap();
-    assert_eq!(overlay.read("b").await.unwrap(), vec![0xff, 0x00, 0xfe, 0xff, b'x']);
+    overlay
+        .append(
+            "b",
+            Bytes::from_static(&[0xff, b'x']),
+            &WriteOptions::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(
+        overlay.read("b").await.unwrap(),
+        vec![0xff, 0x00, 0xfe, 0xff, b'x']
+    );
 }
 
 #[tokio::test]
@@ -79,8 +102,14 @@ async fn links_are_followed_in_every_component() {
     assert_eq!(names(&overlay, "link/again").await, ["a"]);
     put(&overlay, "link/again/new", "2").await;
     assert_eq!(text(&overlay, "real/deep/new").await, "2");
-    assert_eq!(overlay.real_path("link/again/new").await.unwrap(), "/workspace/real/deep/new");
-    overlay.symlink("/workspace/target", "dangling").await.unwrap();
+    assert_eq!(
+        overlay.real_path("link/again/new").await.unwrap(),
+        "/workspace/real/deep/new"
+    );
+    overlay
+        .symlink("/workspace/target", "dangling")
+        .await
+        .unwrap();
     put(&overlay, "dangling", "3").await;
     assert_eq!(text(&overlay, "target").await, "3");
 }
@@ -90,7 +119,10 @@ async fn forty_links_are_followed_and_no_more() {
     let overlay = World::new().begin().await;
     put(&overlay, "l0", "end").await;
     for n in 1..=41 {
-        overlay.symlink(&format!("l{}", n - 1), &format!("l{n}")).await.unwrap();
+        overlay
+            .symlink(&format!("l{}", n - 1), &format!("l{n}"))
+            .await
+            .unwrap();
     }
     assert_eq!(text(&overlay, "l40").await, "end");
     assert_eq!(posix(overlay.read("l41").await), "ELOOP");
@@ -100,7 +132,14 @@ async fn forty_links_are_followed_and_no_more() {
 async fn null_bytes_and_empty_paths_are_refused() {
     let overlay = World::new().begin().await;
     for path in ["", "a\0b"] {
-        assert_eq!(posix(overlay.write(path, Bytes::new(), &WriteOptions::default()).await), "EINVAL");
+        assert_eq!(
+            posix(
+                overlay
+                    .write(path, Bytes::new(), &WriteOptions::default())
+                    .await
+            ),
+            "EINVAL"
+        );
         assert_eq!(posix(overlay.stat(path).await), "EINVAL");
     }
 }
@@ -114,7 +153,10 @@ async fn a_name_with_pattern_characters_can_be_found() {
         let overlay = overlay.clone();
         async move {
             let found = search::glob(&overlay, pattern, "/workspace").await.unwrap();
-            found.into_iter().map(|found| found.path).collect::<Vec<_>>()
+            found
+                .into_iter()
+                .map(|found| found.path)
+                .collect::<Vec<_>>()
         }
     };
     assert_eq!(find("a[1].txt").await, ["/workspace/a1.txt"]);
@@ -137,7 +179,15 @@ async fn a_large_file_is_kept_in_pieces() {
     let overlay = world.begin().await;
     put(&overlay, "big", vec![1u8; 1_600_000]).await;
     let changes = overlay.changes().unwrap();
-    assert!(changes.blobs.iter().all(|blob| blob.bytes.len() <= 256 << 10));
+    assert!(
+        changes
+            .blobs
+            .iter()
+            .all(|blob| blob.bytes.len() <= 256 << 10)
+    );
     world.commit(&overlay).await;
-    assert_eq!(world.begin().await.stat("big").await.unwrap().size, 1_600_000);
+    assert_eq!(
+        world.begin().await.stat("big").await.unwrap().size,
+        1_600_000
+    );
 }

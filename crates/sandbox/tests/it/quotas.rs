@@ -18,13 +18,25 @@ const CHILD: &str = "BOWLINE_HOSTILE";
 #[test]
 fn hostile_work_is_stopped_in_bounded_memory() {
     let child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "quotas::hostile_work", "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            "quotas::hostile_work",
+            "--nocapture",
+            "--test-threads=1",
+        ])
         .env(CHILD, "1")
         .output()
         .unwrap();
-    let out = format!("{}{}", String::from_utf8_lossy(&child.stdout), String::from_utf8_lossy(&child.stderr));
+    let out = format!(
+        "{}{}",
+        String::from_utf8_lossy(&child.stdout),
+        String::from_utf8_lossy(&child.stderr)
+    );
     assert!(child.status.success(), "{out}");
-    let peak = out.lines().find_map(|line| line.strip_prefix("peak ")).unwrap_or_else(|| panic!("{out}"));
+    let peak = out
+        .lines()
+        .find_map(|line| line.strip_prefix("peak "))
+        .unwrap_or_else(|| panic!("{out}"));
     let peak: u64 = peak.trim().parse().unwrap();
     println!("{out}");
     assert!(peak < MEMORY, "{peak} KiB: {out}");
@@ -50,7 +62,10 @@ async fn hostile_work() {
         ("eval $(printf '(%.0s' $(seq 5000))", ""),
         ("seq 100000000 | sort -n | tail -1", ""),
         ("awk 'BEGIN { while (1) s = s s \"aaaaaaaa\" }'", ""),
-        ("awk 'BEGIN { while (1) a[n++] = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" n }'", ""),
+        (
+            "awk 'BEGIN { while (1) a[n++] = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" n }'",
+            "",
+        ),
         ("jq -n '[range(100000000)] | length'", ""),
     ] {
         stopped(&overlay, command, message).await;
@@ -62,11 +77,20 @@ async fn hostile_work() {
 }
 
 async fn stopped(overlay: &Overlay, command: &str, message: &str) {
-    let options = ShellOptions { timeout: Duration::from_secs(10), ..ShellOptions::default() };
-    let outcome = Shell::new().run(&overlay.child(), ShellState::default(), command, &options).await;
+    let options = ShellOptions {
+        timeout: Duration::from_secs(10),
+        ..ShellOptions::default()
+    };
+    let outcome = Shell::new()
+        .run(&overlay.child(), ShellState::default(), command, &options)
+        .await;
     assert_ne!(outcome.exit_code, 0, "{command}: {}", outcome.stdout.len());
     let stderr = outcome.stderr.to_lowercase();
-    assert!(!stderr.is_empty() && (outcome.timed_out || stderr.contains(message)), "{command}: {}", outcome.stderr);
+    assert!(
+        !stderr.is_empty() && (outcome.timed_out || stderr.contains(message)),
+        "{command}: {}",
+        outcome.stderr
+    );
 }
 
 /// 1 GiB of zeros in a tar.gz of a megabyte.
@@ -84,7 +108,10 @@ async fn bomb(overlay: &Overlay) {
         gzip.write_all(&[0; 1 << 20]).unwrap();
     }
     put(&overlay, "bomb.tgz", gzip.finish().unwrap()).await;
-    let error = archive::extract_archive(&overlay, "bomb.tgz", "out").await.unwrap_err().to_string();
+    let error = archive::extract_archive(&overlay, "bomb.tgz", "out")
+        .await
+        .unwrap_err()
+        .to_string();
     assert!(error.starts_with("EDQUOT"), "{error}");
 }
 
@@ -92,15 +119,28 @@ async fn bomb(overlay: &Overlay) {
 async fn long_line(overlay: &Overlay) {
     let overlay = overlay.child();
     put(&overlay, "line", vec![b'a'; 100 << 20]).await;
-    let read = tools::read(&overlay, serde_json::from_str(r#"{"path": "line"}"#).unwrap()).await.unwrap();
+    let read = tools::read(
+        &overlay,
+        serde_json::from_str(r#"{"path": "line"}"#).unwrap(),
+    )
+    .await
+    .unwrap();
     assert!(read.text.len() < 60 << 10);
-    let found = tools::grep(&overlay, serde_json::from_str(r#"{"pattern": "aaa$", "path": "line"}"#).unwrap()).await.unwrap();
+    let found = tools::grep(
+        &overlay,
+        serde_json::from_str(r#"{"pattern": "aaa$", "path": "line"}"#).unwrap(),
+    )
+    .await
+    .unwrap();
     assert!(found.text.len() < 60 << 10);
 }
 
 /// The most memory that this process has had, in KiB.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap();
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }

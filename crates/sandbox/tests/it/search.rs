@@ -11,7 +11,12 @@ async fn smart_case_words_and_context() {
         async move {
             let mut lines = Vec::new();
             search::grep(&overlay, &query, "f", |line| {
-                lines.push(format!("{}{}{}", line.line, if line.matched { ':' } else { '-' }, line.text));
+                lines.push(format!(
+                    "{}{}{}",
+                    line.line,
+                    if line.matched { ':' } else { '-' },
+                    line.text
+                ));
                 true
             })
             .await
@@ -19,11 +24,32 @@ async fn smart_case_words_and_context() {
             lines
         }
     };
-    let two = GrepQuery { pattern: "two".into(), ..GrepQuery::default() };
+    let two = GrepQuery {
+        pattern: "two".into(),
+        ..GrepQuery::default()
+    };
     assert_eq!(grep(two.clone()).await, ["3:three twofold"]);
-    assert_eq!(grep(GrepQuery { case: Case::Smart, ..two.clone() }).await, ["2:Two", "3:three twofold"]);
-    assert_eq!(grep(GrepQuery { case: Case::Smart, word: true, ..two.clone() }).await, ["2:Two"]);
-    assert_eq!(grep(GrepQuery { before: 1, ..two }).await, ["2-Two", "3:three twofold"]);
+    assert_eq!(
+        grep(GrepQuery {
+            case: Case::Smart,
+            ..two.clone()
+        })
+        .await,
+        ["2:Two", "3:three twofold"]
+    );
+    assert_eq!(
+        grep(GrepQuery {
+            case: Case::Smart,
+            word: true,
+            ..two.clone()
+        })
+        .await,
+        ["2:Two"]
+    );
+    assert_eq!(
+        grep(GrepQuery { before: 1, ..two }).await,
+        ["2-Two", "3:three twofold"]
+    );
 }
 
 #[tokio::test]
@@ -33,7 +59,11 @@ async fn a_search_stops_when_the_caller_has_enough() {
         put(&overlay, &format!("f{n:02}"), "x\n").await;
     }
     let mut seen = 0;
-    let query = GrepQuery { pattern: "x".into(), include: Some("!f00".into()), ..GrepQuery::default() };
+    let query = GrepQuery {
+        pattern: "x".into(),
+        include: Some("!f00".into()),
+        ..GrepQuery::default()
+    };
     let summary = search::grep(&overlay, &query, ".", |_| {
         seen += 1;
         seen < 3

@@ -8,12 +8,23 @@ use bowline_sandbox::{
 use crate::support::{World, put, text};
 
 async fn sh(overlay: &Overlay, command: &str) -> ShellOutcome {
-    Shell::new().run(overlay, ShellState::default(), command, &ShellOptions::default()).await
+    Shell::new()
+        .run(
+            overlay,
+            ShellState::default(),
+            command,
+            &ShellOptions::default(),
+        )
+        .await
 }
 
 async fn out(overlay: &Overlay, command: &str) -> String {
     let outcome = sh(overlay, command).await;
-    assert_eq!((outcome.exit_code, outcome.stderr.as_str()), (0, ""), "{command}");
+    assert_eq!(
+        (outcome.exit_code, outcome.stderr.as_str()),
+        (0, ""),
+        "{command}"
+    );
     outcome.stdout
 }
 
@@ -22,14 +33,47 @@ async fn commands_work_on_the_files_of_the_overlay() {
     let world = World::new();
     let overlay = world.begin().await;
     put(&overlay, "data/in.txt", "b\na\nb\n").await;
-    assert_eq!(out(&overlay, "pwd; echo ~").await, "/workspace\n/workspace\n");
-    assert_eq!(out(&overlay, "sort data/in.txt | uniq -c | sort -rn | head -1 | awk '{print $2}'").await, "b\n");
-    assert_eq!(out(&overlay, "grep -rn a data; find . -name '*.txt'").await, "data/in.txt:2:a\n./data/in.txt\n");
-    assert_eq!(out(&overlay, "sed -i s/b/c/ data/in.txt; cat data/*.txt").await, "c\na\nc\n");
-    assert_eq!(out(&overlay, "cat <<E > new.txt\n$((6*7))\nE\ncp -r data copy; mv copy moved; ls").await, "data\nmoved\nnew.txt\n");
-    assert_eq!(out(&overlay, "echo '{\"a\":[1,2]}' | jq -c '.a'").await, "[1,2]\n");
+    assert_eq!(
+        out(&overlay, "pwd; echo ~").await,
+        "/workspace\n/workspace\n"
+    );
+    assert_eq!(
+        out(
+            &overlay,
+            "sort data/in.txt | uniq -c | sort -rn | head -1 | awk '{print $2}'"
+        )
+        .await,
+        "b\n"
+    );
+    assert_eq!(
+        out(&overlay, "grep -rn a data; find . -name '*.txt'").await,
+        "data/in.txt:2:a\n./data/in.txt\n"
+    );
+    assert_eq!(
+        out(&overlay, "sed -i s/b/c/ data/in.txt; cat data/*.txt").await,
+        "c\na\nc\n"
+    );
+    assert_eq!(
+        out(
+            &overlay,
+            "cat <<E > new.txt\n$((6*7))\nE\ncp -r data copy; mv copy moved; ls"
+        )
+        .await,
+        "data\nmoved\nnew.txt\n"
+    );
+    assert_eq!(
+        out(&overlay, "echo '{\"a\":[1,2]}' | jq -c '.a'").await,
+        "[1,2]\n"
+    );
     assert_eq!(out(&overlay, "f() { echo \"<$1>\"; }; f x; test -d moved && rm -r moved; ls -a moved 2>/dev/null || echo gone").await, "<x>\ngone\n");
-    assert_eq!(out(&overlay, "ln -s data link; cat link/in.txt | wc -l; readlink link").await, "3\ndata\n");
+    assert_eq!(
+        out(
+            &overlay,
+            "ln -s data link; cat link/in.txt | wc -l; readlink link"
+        )
+        .await,
+        "3\ndata\n"
+    );
     assert_eq!(text(&overlay, "new.txt").await, "42\n");
     assert_eq!(text(&overlay, "data/in.txt").await, "c\na\nc\n");
 }
@@ -37,10 +81,19 @@ async fn commands_work_on_the_files_of_the_overlay() {
 #[tokio::test]
 async fn a_script_file_runs_and_its_exit_code_is_told() {
     let overlay = World::new().begin().await;
-    put(&overlay, "test.sh", "#!/bin/bash\necho checking >&2\nexit 3\n").await;
+    put(
+        &overlay,
+        "test.sh",
+        "#!/bin/bash\necho checking >&2\nexit 3\n",
+    )
+    .await;
     for command in ["sh test.sh", "chmod +x test.sh; ./test.sh"] {
         let outcome = sh(&overlay, command).await;
-        assert_eq!((outcome.exit_code, outcome.stderr.as_str()), (3, "checking\n"), "{command}");
+        assert_eq!(
+            (outcome.exit_code, outcome.stderr.as_str()),
+            (3, "checking\n"),
+            "{command}"
+        );
     }
 }
 
@@ -51,7 +104,12 @@ async fn the_state_lasts_through_a_conversation_also_as_json() {
     let shell = Shell::new();
     let options = ShellOptions::default();
     let first = shell
-        .run(&overlay, ShellState::default(), "mkdir d; cd d; export X=1; y=2; greet() { echo \"hi $1 $X$y\"; }; alias l=ls", &options)
+        .run(
+            &overlay,
+            ShellState::default(),
+            "mkdir d; cd d; export X=1; y=2; greet() { echo \"hi $1 $X$y\"; }; alias l=ls",
+            &options,
+        )
         .await;
     assert!(first.state_changed);
     assert_eq!(first.state.cwd(), "/workspace/d");
@@ -60,7 +118,9 @@ async fn the_state_lasts_through_a_conversation_also_as_json() {
     let restored: ShellState = serde_json::from_str(&json).unwrap();
     for state in [first.state, restored] {
         let shell = Shell::new();
-        let second = shell.run(&overlay, state.clone(), "greet you; pwd", &options).await;
+        let second = shell
+            .run(&overlay, state.clone(), "greet you; pwd", &options)
+            .await;
         assert_eq!(second.stdout, "hi you 12\n/workspace/d\n");
         assert!(!second.state_changed);
         let third = shell.run(&overlay, second.state, "echo $X", &options).await;
@@ -73,20 +133,54 @@ async fn two_conversations_do_not_share_a_state() {
     let overlay = World::new().begin().await;
     let shell = Shell::new();
     let options = ShellOptions::default();
-    let one = shell.run(&overlay, ShellState::default(), "secret=1; cd /tmp", &options).await;
-    let other = shell.run(&overlay, ShellState::default(), "echo \"[$secret]\"; pwd", &options).await;
+    let one = shell
+        .run(
+            &overlay,
+            ShellState::default(),
+            "secret=1; cd /tmp",
+            &options,
+        )
+        .await;
+    let other = shell
+        .run(
+            &overlay,
+            ShellState::default(),
+            "echo \"[$secret]\"; pwd",
+            &options,
+        )
+        .await;
     assert_eq!(other.stdout, "[]\n/workspace\n");
-    assert_eq!(shell.run(&overlay, one.state, "echo $secret", &options).await.stdout, "1\n");
+    assert_eq!(
+        shell
+            .run(&overlay, one.state, "echo $secret", &options)
+            .await
+            .stdout,
+        "1\n"
+    );
 }
 
 #[tokio::test]
 async fn variables_given_for_a_command_are_not_kept() {
     let overlay = World::new().begin().await;
     let env = BTreeMap::from([("TOKEN".to_owned(), "abc".to_owned())]);
-    let options = ShellOptions { env, ..ShellOptions::default() };
-    let outcome = Shell::new().run(&overlay, ShellState::default(), "echo $TOKEN; printenv TOKEN", &options).await;
+    let options = ShellOptions {
+        env,
+        ..ShellOptions::default()
+    };
+    let outcome = Shell::new()
+        .run(
+            &overlay,
+            ShellState::default(),
+            "echo $TOKEN; printenv TOKEN",
+            &options,
+        )
+        .await;
     assert_eq!(outcome.stdout, "abc\nabc\n");
-    assert!(!serde_json::to_string(&outcome.state).unwrap().contains("abc"));
+    assert!(
+        !serde_json::to_string(&outcome.state)
+            .unwrap()
+            .contains("abc")
+    );
 }
 
 #[tokio::test]
@@ -94,19 +188,32 @@ async fn a_working_directory_that_is_gone_is_said() {
     let overlay = World::new().begin().await;
     let shell = Shell::new();
     let options = ShellOptions::default();
-    let first = shell.run(&overlay, ShellState::default(), "mkdir d; cd d", &options).await;
+    let first = shell
+        .run(&overlay, ShellState::default(), "mkdir d; cd d", &options)
+        .await;
     overlay.remove("d", true, false).await.unwrap();
     let second = shell.run(&overlay, first.state, "pwd", &options).await;
     assert_eq!(second.stdout, "/workspace\n");
-    assert!(second.stderr.contains("/workspace/d: no such directory"), "{}", second.stderr);
+    assert!(
+        second.stderr.contains("/workspace/d: no such directory"),
+        "{}",
+        second.stderr
+    );
 }
 
 /// SH-7
 #[tokio::test]
 async fn a_command_without_end_is_stopped_and_others_go_on() {
     let overlay = World::new().begin().await;
-    let options = ShellOptions { timeout: Duration::from_millis(300), ..ShellOptions::default() };
-    for command in ["echo before; while :; do :; done", "echo before; sleep 50", "echo before; awk 'BEGIN { while (1) x++ }'"] {
+    let options = ShellOptions {
+        timeout: Duration::from_millis(300),
+        ..ShellOptions::default()
+    };
+    for command in [
+        "echo before; while :; do :; done",
+        "echo before; sleep 50",
+        "echo before; awk 'BEGIN { while (1) x++ }'",
+    ] {
         let shell = Shell::new();
         let run = shell.run(&overlay, ShellState::default(), command, &options);
         let other = async {
@@ -119,7 +226,13 @@ async fn a_command_without_end_is_stopped_and_others_go_on() {
         assert_eq!(other, "went on");
         assert!(outcome.timed_out, "{command}: {outcome:?}");
         assert_eq!(outcome.exit_code, 124);
-        assert!(outcome.stderr.ends_with("Command timed out after 0.3 seconds."), "{}", outcome.stderr);
+        assert!(
+            outcome
+                .stderr
+                .ends_with("Command timed out after 0.3 seconds."),
+            "{}",
+            outcome.stderr
+        );
     }
 }
 
@@ -128,16 +241,37 @@ async fn a_command_without_end_is_stopped_and_others_go_on() {
 async fn a_number_that_the_shell_gives_is_right_or_the_command_fails() {
     let overlay = World::new().begin().await;
     assert_eq!(out(&overlay, "seq 1 300000 | wc -l").await, "300000\n");
-    assert_eq!(out(&overlay, "sort -n <(seq 1 300000) | tail -1").await, "300000\n");
-    assert_eq!(out(&overlay, "seq 1 300000 | sort -n | tail -1").await, "300000\n");
+    assert_eq!(
+        out(&overlay, "sort -n <(seq 1 300000) | tail -1").await,
+        "300000\n"
+    );
+    assert_eq!(
+        out(&overlay, "seq 1 300000 | sort -n | tail -1").await,
+        "300000\n"
+    );
     assert_eq!(out(&overlay, "yes | head -20000 | wc -l").await, "20000\n");
     assert_eq!(out(&overlay, "yes abc def | head -1").await, "abc def\n");
-    assert_eq!(out(&overlay, "for i in $(seq 20000); do :; done; echo $i").await, "20000\n");
-    assert_eq!(out(&overlay, "seq 1 400000 > f; wc -l < f; tail -1 f").await, "400000\n400000\n");
+    assert_eq!(
+        out(&overlay, "for i in $(seq 20000); do :; done; echo $i").await,
+        "20000\n"
+    );
+    assert_eq!(
+        out(&overlay, "seq 1 400000 > f; wc -l < f; tail -1 f").await,
+        "400000\n400000\n"
+    );
     let outcome = sh(&overlay, "seq 1 3000000").await;
-    assert!(outcome.truncated, "{} {}", outcome.exit_code, outcome.stdout.len());
+    assert!(
+        outcome.truncated,
+        "{} {}",
+        outcome.exit_code,
+        outcome.stdout.len()
+    );
     assert_ne!(outcome.exit_code, 0);
-    assert!(outcome.stderr.contains("output limit"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("output limit"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[tokio::test]
@@ -165,13 +299,23 @@ async fn seq_counts_like_the_real_one() {
 /// SH-6
 #[tokio::test]
 async fn a_hostile_script_is_stopped_with_a_clear_error() {
-    let limits = WorkspaceLimits { step_bytes: 4 << 20, ..WorkspaceLimits::default() };
+    let limits = WorkspaceLimits {
+        step_bytes: 4 << 20,
+        ..WorkspaceLimits::default()
+    };
     let world = World::with_limits(limits);
     let overlay = world.begin().await;
-    let options = ShellOptions { timeout: Duration::from_secs(20), ..ShellOptions::default() };
+    let options = ShellOptions {
+        timeout: Duration::from_secs(20),
+        ..ShellOptions::default()
+    };
     let run = |command: &'static str| {
         let (overlay, options) = (overlay.child(), options.clone());
-        async move { Shell::new().run(&overlay, ShellState::default(), command, &options).await }
+        async move {
+            Shell::new()
+                .run(&overlay, ShellState::default(), command, &options)
+                .await
+        }
     };
     for (command, message) in [
         ("yes > full", "quota"),
@@ -179,11 +323,17 @@ async fn a_hostile_script_is_stopped_with_a_clear_error() {
         ("f() { f; }; f", ""),
         ("yes | head -c 10G | wc -c", ""),
         ("x=a; while :; do x=$x$x; done", ""),
-        ("printf 'a%.0s' $(seq 100000) | sed 's/a/&&&&&&&&&&/g' | sed 's/a/&&&&&&&&&&/g' | sed 's/a/&&&&&&&&&&&/g' | wc -c", ""),
+        (
+            "printf 'a%.0s' $(seq 100000) | sed 's/a/&&&&&&&&&&/g' | sed 's/a/&&&&&&&&&&/g' | sed 's/a/&&&&&&&&&&&/g' | wc -c",
+            "",
+        ),
     ] {
         let outcome = run(command).await;
         assert_ne!(outcome.exit_code, 0, "{command}: {}", outcome.stdout.len());
-        assert!(outcome.stderr.to_lowercase().contains(message) && !outcome.stderr.is_empty(), "{command}: {outcome:?}");
+        assert!(
+            outcome.stderr.to_lowercase().contains(message) && !outcome.stderr.is_empty(),
+            "{command}: {outcome:?}"
+        );
     }
 }
 
@@ -192,13 +342,23 @@ async fn a_hostile_script_is_stopped_with_a_clear_error() {
 async fn a_brace_range_that_would_be_left_as_it_is_is_refused() {
     let overlay = World::new().begin().await;
     assert_eq!(out(&overlay, "echo {1..10000} | wc -w").await, "10000\n");
-    for command in ["for i in {1..20000}; do :; done", "echo a{1..100001..5}", "x=1; echo {-1..-99999}"] {
+    for command in [
+        "for i in {1..20000}; do :; done",
+        "echo a{1..100001..5}",
+        "x=1; echo {-1..-99999}",
+    ] {
         let outcome = sh(&overlay, command).await;
         assert_eq!(outcome.exit_code, 1, "{command}");
         assert!(outcome.stderr.contains("use seq"), "{}", outcome.stderr);
     }
-    assert_eq!(out(&overlay, "echo '{1..20000}' \"{1..20000}\" # {1..20000}").await, "{1..20000} {1..20000}\n");
-    assert_eq!(out(&overlay, "cat <<'E'\n{1..20000}\nE\necho $((1+1)) ${x:-a}").await, "{1..20000}\n2 a\n");
+    assert_eq!(
+        out(&overlay, "echo '{1..20000}' \"{1..20000}\" # {1..20000}").await,
+        "{1..20000} {1..20000}\n"
+    );
+    assert_eq!(
+        out(&overlay, "cat <<'E'\n{1..20000}\nE\necho $((1+1)) ${x:-a}").await,
+        "{1..20000}\n2 a\n"
+    );
 }
 
 #[tokio::test]
@@ -207,7 +367,9 @@ async fn a_long_session_does_not_run_out_of_commands() {
     let shell = Shell::new();
     let mut state = ShellState::default();
     for n in 0..1100 {
-        let outcome = shell.run(&overlay, state, "echo hi", &ShellOptions::default()).await;
+        let outcome = shell
+            .run(&overlay, state, "echo hi", &ShellOptions::default())
+            .await;
         assert_eq!(outcome.stdout, "hi\n", "command {n}: {outcome:?}");
         state = outcome.state;
     }
@@ -217,7 +379,12 @@ async fn a_long_session_does_not_run_out_of_commands() {
 #[tokio::test]
 async fn there_is_no_network_and_no_host() {
     let overlay = World::new().begin().await;
-    for command in ["curl http://127.0.0.1:1/", "cat /etc/hostname /root/.bashrc", "ssh localhost true", "python3 -c 'print(1)'"] {
+    for command in [
+        "curl http://127.0.0.1:1/",
+        "cat /etc/hostname /root/.bashrc",
+        "ssh localhost true",
+        "python3 -c 'print(1)'",
+    ] {
         let outcome = sh(&overlay, command).await;
         assert_ne!(outcome.exit_code, 0, "{command}: {outcome:?}");
     }
@@ -228,7 +395,11 @@ async fn syntax_errors_are_told_like_bash_does() {
     let overlay = World::new().begin().await;
     let outcome = sh(&overlay, "if then fi").await;
     assert_eq!(outcome.exit_code, 2);
-    assert!(outcome.stderr.contains("syntax error"), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("syntax error"),
+        "{}",
+        outcome.stderr
+    );
 }
 
 #[tokio::test]
@@ -237,8 +408,19 @@ async fn dropping_the_run_stops_the_command() {
     let overlay = world.begin().await;
     let shell = Shell::new();
     let options = ShellOptions::default();
-    let run = shell.run(&overlay, ShellState::default(), "echo 1 > started; while :; do echo x >> f; done", &options);
+    let run = shell.run(
+        &overlay,
+        ShellState::default(),
+        "echo 1 > started; while :; do echo x >> f; done",
+        &options,
+    );
     let _ = tokio::time::timeout(Duration::from_millis(50), run).await;
     // The next command gets an interpreter of its own.
-    assert_eq!(shell.run(&overlay, ShellState::default(), "echo ok", &options).await.stdout, "ok\n");
+    assert_eq!(
+        shell
+            .run(&overlay, ShellState::default(), "echo ok", &options)
+            .await
+            .stdout,
+        "ok\n"
+    );
 }

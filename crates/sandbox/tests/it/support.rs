@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use bowline_sandbox::workspace::{ChangeSet, Overlay, Workspace, WorkspaceError, WorkspaceLimits, WriteOptions};
+use bowline_sandbox::workspace::{
+    ChangeSet, Overlay, Workspace, WorkspaceError, WorkspaceLimits, WriteOptions,
+};
 use bowline_store::{ActorId, Batch, MemoryStore, Record, Store, Timestamp};
 use bytes::Bytes;
 
@@ -27,12 +29,18 @@ impl World {
     pub(crate) fn on(store: Arc<dyn Store>, limits: WorkspaceLimits) -> Self {
         let actor = ActorId::new("agent", "test", "one");
         let workspace = Workspace::with_limits(store.clone(), actor.clone(), limits);
-        Self { store, actor, workspace, limits }
+        Self {
+            store,
+            actor,
+            workspace,
+            limits,
+        }
     }
 
     /// The same files, read from the store again.
     pub(crate) fn reopen(&mut self) {
-        self.workspace = Workspace::with_limits(self.store.clone(), self.actor.clone(), self.limits);
+        self.workspace =
+            Workspace::with_limits(self.store.clone(), self.actor.clone(), self.limits);
     }
 
     pub(crate) async fn begin(&self) -> Overlay {
@@ -72,7 +80,10 @@ impl World {
 
 pub(crate) async fn put(overlay: &Overlay, path: &str, content: impl AsRef<[u8]>) {
     let content = Bytes::copy_from_slice(content.as_ref());
-    overlay.write(path, content, &WriteOptions::with_parents()).await.unwrap();
+    overlay
+        .write(path, content, &WriteOptions::with_parents())
+        .await
+        .unwrap();
 }
 
 pub(crate) async fn text(overlay: &Overlay, path: &str) -> String {
@@ -84,5 +95,11 @@ pub(crate) fn posix<T: std::fmt::Debug>(result: Result<T, WorkspaceError>) -> &'
 }
 
 pub(crate) async fn names(overlay: &Overlay, dir: &str) -> Vec<String> {
-    overlay.list(dir).await.unwrap().into_iter().map(|entry| entry.name).collect()
+    overlay
+        .list(dir)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|entry| entry.name)
+        .collect()
 }

@@ -27,9 +27,15 @@ async fn committed_files_are_there_after_reopening() {
         let overlay = world.begin().await;
         assert_eq!(text(&overlay, "/workspace/link").await, "fn main() {}");
         assert_eq!(overlay.stat("link").await.unwrap().mode, 0o755);
-        assert_eq!(overlay.lstat("link").await.unwrap().kind, EntryKind::Symlink);
+        assert_eq!(
+            overlay.lstat("link").await.unwrap().kind,
+            EntryKind::Symlink
+        );
         assert_eq!(overlay.read("big").await.unwrap(), vec![7u8; 700_000]);
-        assert_eq!(overlay.read_range("big", 262_140, 8).await.unwrap(), vec![7u8; 8]);
+        assert_eq!(
+            overlay.read_range("big", 262_140, 8).await.unwrap(),
+            vec![7u8; 8]
+        );
         assert_eq!(names(&overlay, "/workspace").await, ["big", "link", "src"]);
         let usage = overlay.usage();
         assert_eq!((usage.bytes, usage.entries), (700_012, 4));
@@ -63,7 +69,10 @@ async fn an_edit_of_a_large_file_shares_its_chunks() {
     put(&overlay, "big", &content).await;
     assert_eq!(world.commit(&overlay).await.blobs.len(), 4);
     let overlay = world.begin().await;
-    overlay.append("big", Bytes::from_static(b"more"), &WriteOptions::default()).await.unwrap();
+    overlay
+        .append("big", Bytes::from_static(b"more"), &WriteOptions::default())
+        .await
+        .unwrap();
     assert_eq!(world.commit(&overlay).await.blobs.len(), 1);
     let overlay = world.begin().await;
     overlay.copy("big", "copy", false).await.unwrap();
@@ -78,11 +87,17 @@ async fn many_appends_make_one_file() {
     let overlay = world.begin().await;
     let line = "x".repeat(999) + "\n";
     for _ in 0..2000 {
-        overlay.append("log", Bytes::from(line.clone()), &WriteOptions::default()).await.unwrap();
+        overlay
+            .append("log", Bytes::from(line.clone()), &WriteOptions::default())
+            .await
+            .unwrap();
     }
     let changes = world.commit(&overlay).await;
     assert_eq!(changes.blobs.len(), 8);
-    assert_eq!(world.begin().await.read("log").await.unwrap(), line.repeat(2000));
+    assert_eq!(
+        world.begin().await.read("log").await.unwrap(),
+        line.repeat(2000)
+    );
 }
 
 #[tokio::test]
@@ -115,7 +130,11 @@ async fn removing_a_tree_leaves_no_row_behind() {
     let overlay = world.begin().await;
     overlay.remove("a", true, false).await.unwrap();
     world.commit(&overlay).await;
-    let rows = world.store.scan(&world.actor, "file", &[], None, 100).await.unwrap();
+    let rows = world
+        .store
+        .scan(&world.actor, "file", &[], None, 100)
+        .await
+        .unwrap();
     assert_eq!(rows.len(), 1, "only the header: {rows:?}");
     assert_eq!(world.begin().await.usage().bytes, 0);
 }
@@ -134,10 +153,22 @@ async fn errors_have_their_posix_names() {
     assert_eq!(posix(overlay.read("f/x").await), "ENOTDIR");
     assert_eq!(posix(overlay.read("d").await), "EISDIR");
     assert_eq!(posix(overlay.read("loop1").await), "ELOOP");
-    assert_eq!(posix(overlay.write("no/f", Bytes::new(), &default).await), "ENOENT");
-    assert_eq!(posix(overlay.write("d", Bytes::new(), &default).await), "EISDIR");
-    let exclusive = WriteOptions { exclusive: true, ..default.clone() };
-    assert_eq!(posix(overlay.write("f", Bytes::new(), &exclusive).await), "EEXIST");
+    assert_eq!(
+        posix(overlay.write("no/f", Bytes::new(), &default).await),
+        "ENOENT"
+    );
+    assert_eq!(
+        posix(overlay.write("d", Bytes::new(), &default).await),
+        "EISDIR"
+    );
+    let exclusive = WriteOptions {
+        exclusive: true,
+        ..default.clone()
+    };
+    assert_eq!(
+        posix(overlay.write("f", Bytes::new(), &exclusive).await),
+        "EEXIST"
+    );
     assert_eq!(posix(overlay.mkdir("d", false).await), "EEXIST");
     assert_eq!(posix(overlay.mkdir("f", true).await), "EEXIST");
     assert_eq!(posix(overlay.mkdir("x/y", false).await), "ENOENT");
@@ -150,7 +181,10 @@ async fn errors_have_their_posix_names() {
     assert_eq!(posix(overlay.symlink("", "l").await), "EINVAL");
     assert_eq!(posix(overlay.read(&"x".repeat(5000)).await), "ENAMETOOLONG");
     assert_eq!(posix(overlay.read(&"x".repeat(256)).await), "ENAMETOOLONG");
-    assert_eq!(posix(overlay.mkdir(&"d/".repeat(101), true).await), "ENAMETOOLONG");
+    assert_eq!(
+        posix(overlay.mkdir(&"d/".repeat(101), true).await),
+        "ENAMETOOLONG"
+    );
     assert!(overlay.remove("nope", false, true).await.is_ok());
 }
 
@@ -168,7 +202,11 @@ async fn quotas_hold_and_leave_everything_as_it_was() {
     let default = WriteOptions::default();
     let write = |path: &'static str, size: usize| {
         let (overlay, default) = (overlay.clone(), default.clone());
-        async move { overlay.write(path, Bytes::from(vec![1; size]), &default).await }
+        async move {
+            overlay
+                .write(path, Bytes::from(vec![1; size]), &default)
+                .await
+        }
     };
     assert_eq!(posix(write("a", 601).await), "EFBIG");
     write("a", 600).await.unwrap();
@@ -177,10 +215,23 @@ async fn quotas_hold_and_leave_everything_as_it_was() {
     write("b", 300).await.unwrap();
     world.commit(&overlay).await;
     let overlay = world.begin().await;
-    assert_eq!(posix(overlay.write("c", Bytes::from(vec![1; 201]), &default).await), "EDQUOT");
-    overlay.write("c", Bytes::from(vec![1; 200]), &default).await.unwrap();
+    assert_eq!(
+        posix(
+            overlay
+                .write("c", Bytes::from(vec![1; 201]), &default)
+                .await
+        ),
+        "EDQUOT"
+    );
+    overlay
+        .write("c", Bytes::from(vec![1; 200]), &default)
+        .await
+        .unwrap();
     overlay.remove("a", false, false).await.unwrap();
-    overlay.write("d", Bytes::from(vec![1; 500]), &default).await.unwrap();
+    overlay
+        .write("d", Bytes::from(vec![1; 500]), &default)
+        .await
+        .unwrap();
     overlay.mkdir("e", false).await.unwrap();
     overlay.mkdir("f", false).await.unwrap();
     assert_eq!(posix(overlay.mkdir("g", false).await), "EDQUOT");
@@ -193,7 +244,14 @@ async fn every_operation_is_right_with_100_000_entries_in_one_directory() {
     let overlay = world.begin().await;
     overlay.mkdir("many", false).await.unwrap();
     for n in 0..100_000 {
-        overlay.write(&format!("many/{n:06}"), Bytes::new(), &WriteOptions::default()).await.unwrap();
+        overlay
+            .write(
+                &format!("many/{n:06}"),
+                Bytes::new(),
+                &WriteOptions::default(),
+            )
+            .await
+            .unwrap();
     }
     world.commit(&overlay).await;
     world.reopen();
@@ -219,5 +277,8 @@ async fn a_follower_sees_what_is_committed_and_by_whom() {
     changes.origin = "turn_1".into();
     world.commit_changes(&changes).await;
     let seen = watch.next().await.unwrap().unwrap();
-    assert_eq!((seen.paths[0].path.as_str(), seen.origin.as_str()), ("/workspace/a", "turn_1"));
+    assert_eq!(
+        (seen.paths[0].path.as_str(), seen.origin.as_str()),
+        ("/workspace/a", "turn_1")
+    );
 }
