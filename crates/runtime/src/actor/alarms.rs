@@ -55,7 +55,7 @@ impl Actor {
 
     /// Admits each tick that is due, as far as there is room, in order of their times.
     pub(super) async fn fire_due(&mut self) -> Result<(), RuntimeError> {
-        while !self.stopping && self.has_room() {
+        while self.has_room() {
             let Some(due) = self.schedules.due(self.parts.sources.now()) else {
                 return Ok(());
             };
@@ -112,9 +112,9 @@ impl Actor {
         Ok(())
     }
 
-    /// True when there is room for one more submission.
+    /// True when one more submission can be admitted: there is room, and the actor is not stopping.
     pub(super) fn has_room(&self) -> bool {
-        self.queue.len() < MAX_QUEUED
+        !self.stopping && self.queue.len() < MAX_QUEUED
     }
 
     /// True when a tick has come and can be admitted.

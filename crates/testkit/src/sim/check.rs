@@ -6,7 +6,7 @@ use std::{
 };
 
 use bowline_runtime::{
-    Outcome, kind,
+    Outcome, alarm, kind,
     submission::{self, Settled},
 };
 use bowline_store::{ActorId, Seq, Store, StoredRecord};
@@ -66,6 +66,8 @@ pub async fn all(events: &[Event], truth: &dyn Store, rivals: bool) -> Result<()
         }
         let history = History::read(&records)?;
         history.check(&actor)?;
+        let left = alarm::list(truth, &actor).await.map_err(failed)?;
+        history.check_schedules(events, &actor, left.len())?;
         in_order(events, &actor, &history)?;
         for (id, settled) in &history.settled {
             let row = submission::settled(truth, &actor, id)
@@ -206,12 +208,24 @@ struct History {
     answered: BTreeSet<String>,
     closed: BTreeSet<String>,
     settled: BTreeMap<String, Settled>,
+    marks: BTreeMap<u32, u32>,
+    registered: usize,
+    fired: usize,
 }
 
 impl History {
     fn read(records: &[StoredRecord]) -> Result<Self, String> {
         let mut history = Self::default();
         for stored in records {
+            if stored.record.kind == kind::ACTOR_OPENED {
+                let body = String::from_utf8_lossy(&stored.record.body).into_owned();
+                history.registered += usize::from(body.contains("schedule registered"));
+                history.fired += usize::from(body.contains("schedule due"));
+            }
+            if stored.record.kind == INPUT {
+                let mark = number(stored).map_err(|error| error.to_string())?;
+                *history.marks.entry(mark).or_default() += 1;
+            }
             let Some(id) = stored.record.submission.clone() else {
                 continue;
             };
@@ -244,6 +258,34 @@ impl History {
             }
         }
         Ok(history)
+    }
+
+    /// Each schedule that is durable fired, once.
+    fn check_schedules(
+        &self,
+        events: &[Event],
+        actor: &ActorId,
+        left: usize,
+    ) -> Result<(), String> {
+        let told =
+            |event: &&Event| matches!(event, Event::Scheduled { actor: of, .. } if of == actor);
+        let told = events.iter().filter(told).count();
+        let (registered, fired) = (self.registered, self.fired);
+        if left > 0 || fired != registered || told > registered {
+            return Err(format!(
+                "{actor}: of {registered} schedules ({told} told) {fired} fired, {left} are left"
+            ));
+        }
+        match self
+            .marks
+            .iter()
+            .find(|(mark, count)| **mark > 0 && **count > 1)
+        {
+            Some((mark, count)) => Err(format!(
+                "{actor}: schedule {mark} was admitted {count} times"
+            )),
+            None => Ok(()),
+        }
     }
 
     fn check(&self, actor: &ActorId) -> Result<(), String> {

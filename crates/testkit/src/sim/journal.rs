@@ -33,6 +33,13 @@ pub enum Event {
         /// True when the key had been admitted before.
         deduplicated: bool,
     },
+    /// A client was told that its schedule is durable. It is due once.
+    Scheduled {
+        /// The actor.
+        actor: ActorId,
+        /// The mark of its submission.
+        mark: u32,
+    },
     /// A program did a step, before its commit.
     Executed {
         /// The actor.

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal};
 
-/// The input of a submission is part of the history.
+/// The input of a submission is part of the history. Body: its mark.
 pub const INPUT: u16 = 60_001;
 /// One step was done. Body: its number, from 0.
 pub const STEP: u16 = 60_002;
@@ -37,6 +37,9 @@ pub struct Plan {
     /// Takes in what waits, after each step.
     #[serde(default)]
     pub join: bool,
+    /// Marks the submission in its input record; 0 is no mark.
+    #[serde(default)]
+    pub mark: u32,
 }
 
 impl Plan {
@@ -52,6 +55,7 @@ impl Plan {
             pause: 0,
             end,
             join: false,
+            mark: 0,
         }
     }
 
@@ -158,7 +162,14 @@ fn record(step: &mut Step, kind: u16, submission: &str, at: bowline_store::Times
 impl Instance for History {
     fn accept(&mut self, submission: &Submission) -> Step {
         let mut step = Step::new();
-        record(&mut step, INPUT, &submission.id, submission.accepted_at, 0);
+        let mark = mark(submission);
+        record(
+            &mut step,
+            INPUT,
+            &submission.id,
+            submission.accepted_at,
+            mark,
+        );
         step
     }
 
@@ -245,7 +256,7 @@ impl History {
                 Vec::new()
             };
             for one in &joined {
-                record(&mut step, INPUT, &one.id, attempt.now(), 0);
+                record(&mut step, INPUT, &one.id, attempt.now(), mark(one));
             }
             let records = attempt.commit_joining(step, &joined).await?;
             let applied = self.apply(&records);
@@ -287,7 +298,15 @@ impl History {
     }
 }
 
-/// The number of a [`STEP`] record.
+fn mark(submission: &Submission) -> u32 {
+    let mark = submission
+        .payload
+        .get("mark")
+        .and_then(serde_json::Value::as_u64);
+    mark.and_then(|mark| u32::try_from(mark).ok()).unwrap_or(0)
+}
+
+/// The number of a [`STEP`] record, or the mark of an [`INPUT`] record.
 ///
 /// # Errors
 ///

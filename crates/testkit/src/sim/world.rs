@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use bowline_runtime::{NewSubmission, Program, Random, Runtime, RuntimeOptions, Sources};
+use bowline_runtime::{
+    NewSubmission, Program, Random, Runtime, RuntimeOptions, Sources,
+    alarm::{NewSchedule, When},
+};
 use bowline_store::{ActorId, MemoryStore, Store};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use super::{
     check, clock,
@@ -80,6 +84,8 @@ struct Process {
     number: usize,
     store: Arc<ProcessStore>,
     runtime: Runtime,
+    /// Stops its supervisor.
+    stop: CancellationToken,
 }
 
 impl World {
@@ -134,6 +140,7 @@ impl World {
         if !self.quiet().await {
             return Err(check::unsettled(&*self.truth).await);
         }
+        last.stop.cancel();
         if !last.runtime.drain(Duration::from_secs(60)).await {
             return Err("the last process did not drain".to_owned());
         }
@@ -161,6 +168,7 @@ impl World {
             .partition(|process| process.store.is_dead());
         self.processes = alive;
         for process in dead {
+            process.stop.cancel();
             self.journal.push(Event::Ended {
                 process: process.number,
             });
@@ -189,15 +197,20 @@ impl World {
         });
         // May die on the way; then the next one is started.
         let _ = runtime.resume().await;
+        let stop = CancellationToken::new();
+        let (supervised, stopped) = (runtime.clone(), stop.clone());
+        tokio::spawn(async move { supervised.supervise(stopped).await });
         Process {
             number: self.started,
             store,
             runtime,
+            stop,
         }
     }
 
     fn kill(&self, process: &Process) {
         process.store.kill();
+        process.stop.cancel();
         self.journal.push(Event::Ended {
             process: process.number,
         });
@@ -205,7 +218,7 @@ impl World {
 
     async fn act(&mut self) {
         let process = self.processes[self.below(self.processes.len())].clone();
-        match self.random.next() % 12 {
+        match self.random.next() % 13 {
             0..=5 => self.submit(&process),
             6 => {
                 let actor = self.actor();
@@ -225,6 +238,7 @@ impl World {
             }
             9 => tokio::time::sleep(Duration::from_millis(self.random.next() % 10_000)).await,
             10 => tokio::time::sleep(Duration::from_secs(self.random.next() % 7_200)).await,
+            11 => self.schedule(&process),
             _ => {
                 for _ in 0..self.random.next() % 20 {
                     tokio::task::yield_now().await;
@@ -261,6 +275,27 @@ impl World {
         });
     }
 
+    /// Something that is due once, within hours; perhaps when no process runs.
+    fn schedule(&mut self, process: &Process) {
+        self.calls += 1;
+        let mark = u32::try_from(self.calls).unwrap_or(u32::MAX);
+        let when = When::After {
+            millis: self.random.next() % 10_000_000,
+        };
+        let plan = Plan {
+            mark,
+            ..self.plan()
+        };
+        let (actor, journal) = (self.actor(), self.journal.clone());
+        let runtime = process.runtime.clone();
+        self.clients.spawn(async move {
+            let new = NewSchedule::new(when, plan.payload());
+            if runtime.schedule(&actor, new).await.is_ok() {
+                journal.push(Event::Scheduled { actor, mark });
+            }
+        });
+    }
+
     fn plan(&self) -> Plan {
         let end = match self.random.next() % 16 {
             0..=6 => End::Complete,
@@ -276,6 +311,7 @@ impl World {
             pause: [0, 0, 100, 60_000][self.below(4)],
             end,
             join: self.random.next().is_multiple_of(3),
+            mark: 0,
         }
     }
 
