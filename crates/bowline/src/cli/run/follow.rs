@@ -78,6 +78,7 @@ impl Turn {
         let mut open = true;
         let waiting = self.waiting().await?;
         if !waiting.is_empty() {
+            self.drain(screen)?;
             return Ok(Ended::Parked(waiting));
         }
         loop {
@@ -86,10 +87,11 @@ impl Turn {
                 stop = signals.next() => return Ok(Ended::Stopped(stop)),
                 chunk = self.chunks.recv(), if open => match chunk {
                     Ok(chunk) => {
-                        screen.chunk(&chunk)?;
+                        self.show(&chunk, screen)?;
                         if let ChunkBody::ApprovalRequested { .. } = chunk.body {
                             let waiting = self.waiting().await?;
                             if !waiting.is_empty() {
+                                self.drain(screen)?;
                                 return Ok(Ended::Parked(waiting));
                             }
                         }
@@ -98,12 +100,26 @@ impl Turn {
                     Err(RecvError::Closed) => open = false,
                 },
                 reply = &mut reply => {
-                    while let Ok(chunk) = self.chunks.try_recv() {
-                        screen.chunk(&chunk)?;
-                    }
+                    self.drain(screen)?;
                     return Ok(Ended::Settled(reply?));
                 }
             }
+        }
+    }
+
+    /// Shows what has happened and was not shown.
+    fn drain(&mut self, screen: &mut Screen) -> Result<(), Error> {
+        while let Ok(chunk) = self.chunks.try_recv() {
+            self.show(&chunk, screen)?;
+        }
+        Ok(())
+    }
+
+    /// Requests for consent are shown by whoever asks for the answer, whether they are new or not.
+    fn show(&self, chunk: &Chunk, screen: &mut Screen) -> Result<(), Error> {
+        match &chunk.body {
+            ChunkBody::ApprovalRequested { .. } => Ok(()),
+            _ => screen.chunk(chunk),
         }
     }
 

@@ -3,9 +3,13 @@
 use std::io::{BufRead as _, Write as _};
 
 use bowline_agent::approval::{Answer, Answered, Approval, Decision};
+use serde_json::json;
 
 use super::Ready;
-use crate::{cli::terminal::clean, error::Error};
+use crate::{
+    cli::terminal::{clean, one_line},
+    error::Error,
+};
 
 /// What a person said at the question.
 pub(super) enum Said {
@@ -60,6 +64,13 @@ impl Ready {
 
     /// Names the commands that answer, for whoever reads this.
     pub(super) fn name_commands(&self, waiting: &[Approval]) {
+        if self.terminal.json {
+            for approval in waiting {
+                // Whether this can be read is no reason to stop: the run is parked all the same.
+                let line = json!({"type": "approval-requested", "approval": approval});
+                let _ = self.terminal.json(&line);
+            }
+        }
         for approval in waiting {
             let id = &approval.approval_id;
             let terminal = self.terminal;
@@ -76,12 +87,12 @@ impl Ready {
     }
 }
 
-/// What is asked, after the line that says which tool waits.
+/// What is asked.
 fn question(approval: &Approval) -> String {
     let arguments = serde_json::to_string_pretty(&approval.arguments).unwrap_or_default();
+    let (name, until) = (one_line(&approval.tool_name), approval.expires_at);
     format!(
-        "until {}, with:\n{}",
-        approval.expires_at,
+        "{name} waits for approval, until {until}, with:\n{}",
         clean(&arguments)
     )
 }
