@@ -15,64 +15,71 @@ use crate::support::{World, put};
 const MEMORY: u64 = 512 << 10;
 const CHILD: &str = "BOWLINE_HOSTILE";
 
+/// Commands that would take all there is, each with what its message must say.
+const COMMANDS: &[(&str, &str)] = &[
+    ("while :; do echo x >> f; cat f f > g; mv g f; done", ""),
+    ("yes > endless", "limit"),
+    ("yes | head -c 10G", ""),
+    ("yes | head -c 10G > f", ""),
+    ("x=a; while :; do x=$x$x; done", ""),
+    ("yes | tr -d '\\n' | wc -c", ""),
+    ("f() { f | f & f; }; f", ""),
+    ("f() { (f); (f) & wait; }; f", ""),
+    ("f() { f; }; f", ""),
+    ("eval $(printf '(%.0s' $(seq 5000))", ""),
+    ("seq 100000000 | sort -n | tail -1", ""),
+    ("awk 'BEGIN { while (1) s = s s \"aaaaaaaa\" }'", ""),
+    (
+        "awk 'BEGIN { while (1) a[n++] = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" n }'",
+        "",
+    ),
+    ("jq -n '[range(100000000)] | length'", ""),
+];
+
+/// Each in a process of its own, so that one's memory is not counted with another's.
 #[test]
 fn hostile_work_is_stopped_in_bounded_memory() {
-    let child = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "quotas::hostile_work",
-            "--nocapture",
-            "--test-threads=1",
-        ])
-        .env(CHILD, "1")
-        .output()
-        .unwrap();
-    let out = format!(
-        "{}{}",
-        String::from_utf8_lossy(&child.stdout),
-        String::from_utf8_lossy(&child.stderr)
-    );
-    assert!(child.status.success(), "{out}");
-    let peak = out
-        .lines()
-        .find_map(|line| line.strip_prefix("peak "))
-        .unwrap_or_else(|| panic!("{out}"));
-    let peak: u64 = peak.trim().parse().unwrap();
-    println!("{out}");
-    assert!(peak < MEMORY, "{peak} KiB: {out}");
+    // After the commands come the archive and the long line.
+    for case in 0..COMMANDS.len() + 2 {
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "quotas::hostile_work",
+                "--nocapture",
+                "--test-threads=1",
+            ])
+            .env(CHILD, case.to_string())
+            .output()
+            .unwrap();
+        let out = format!(
+            "{}{}",
+            String::from_utf8_lossy(&child.stdout),
+            String::from_utf8_lossy(&child.stderr)
+        );
+        assert!(child.status.success(), "{out}");
+        let peak = out
+            .lines()
+            .find_map(|line| line.split_once("peak ").map(|(_, peak)| peak))
+            .unwrap_or_else(|| panic!("{out}"));
+        let peak: u64 = peak.trim().parse().unwrap();
+        println!("{peak:>9} KiB: {:?}", COMMANDS.get(case));
+        assert!(peak < MEMORY, "{peak} KiB: {out}");
+    }
 }
 
-/// What the child runs; in the parent's own run of all tests it does nothing.
+/// What a child runs; in the parent's own run of all tests it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn hostile_work() {
-    if std::env::var_os(CHILD).is_none() {
+    let Ok(case) = std::env::var(CHILD) else {
         return;
-    }
+    };
+    let case: usize = case.parse().unwrap();
     let overlay = World::new().begin().await;
-    for (command, message) in [
-        ("while :; do echo x >> f; cat f f > g; mv g f; done", ""),
-        ("yes > endless", "limit"),
-        ("yes | head -c 10G", ""),
-        ("yes | head -c 10G > f", ""),
-        ("x=a; while :; do x=$x$x; done", ""),
-        ("yes | tr -d '\\n' | wc -c", ""),
-        ("f() { f | f & f; }; f", ""),
-        ("f() { (f); (f) & wait; }; f", ""),
-        ("f() { f; }; f", ""),
-        ("eval $(printf '(%.0s' $(seq 5000))", ""),
-        ("seq 100000000 | sort -n | tail -1", ""),
-        ("awk 'BEGIN { while (1) s = s s \"aaaaaaaa\" }'", ""),
-        (
-            "awk 'BEGIN { while (1) a[n++] = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" n }'",
-            "",
-        ),
-        ("jq -n '[range(100000000)] | length'", ""),
-    ] {
-        stopped(&overlay, command, message).await;
-        println!("{:>9} KiB after {command}", peak());
+    match COMMANDS.get(case) {
+        Some((command, message)) => stopped(&overlay, command, message).await,
+        None if case == COMMANDS.len() => bomb(&overlay).await,
+        None => long_line(&overlay).await,
     }
-    bomb(&overlay).await;
-    long_line(&overlay).await;
     println!("peak {}", peak());
 }
 
