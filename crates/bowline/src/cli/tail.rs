@@ -12,8 +12,7 @@ use bowline_agent::{
 use bowline_runtime::submission;
 use bowline_store::{Store as _, StoreError, StoredRecord};
 use clap::Args;
-use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::mpsc;
+use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{
     Global,
@@ -62,7 +61,7 @@ pub(super) async fn tail(
     let place = Place::find(global)?;
     let mut reading = place.conversation(&args.agent, &args.id).await?;
     let mut signals = Signals::new()?;
-    let (watcher, mut changes) = watch(&place.data)?;
+    let mut changes = watch(&place.data)?;
     let mut screen = Screen::new(terminal, Shown::Everything);
     let mut retold = Retold::default();
     if args.all {
@@ -78,7 +77,6 @@ pub(super) async fn tail(
             // What settled it may have come between the two.
             news(&mut reading, &mut retold, &mut screen).await?;
             screen.pause()?;
-            drop(watcher);
             return Ok(ExitCode::SUCCESS);
         }
         tokio::select! {
@@ -87,32 +85,33 @@ pub(super) async fn tail(
                 screen.pause()?;
                 return Ok(stop.exit_code());
             }
-            _ = changes.recv() => {}
+            Some(()) = changes.next() => {}
             () = tokio::time::sleep(UNTOLD) => {}
         }
     }
 }
 
 /// Tells when a file of the data changes. Many changes in a row are told once.
-fn watch(data: &Path) -> Result<(RecommendedWatcher, mpsc::Receiver<()>), Error> {
-    let failed = |error: notify::Error| {
+#[cfg(target_os = "linux")]
+fn watch(data: &Path) -> Result<BoxStream<'static, ()>, Error> {
+    use inotify::{Inotify, WatchMask};
+    let failed = |error: std::io::Error| {
         Error::from(Fault::Watch {
             path: data.to_path_buf(),
             why: error.to_string(),
         })
     };
-    let (sender, changes) = mpsc::channel(1);
-    let told = move |event: notify::Result<notify::Event>| {
-        if event.map_or(true, |event| !event.kind.is_access()) {
-            // When it is full, somebody looks anyway.
-            let _ = sender.try_send(());
-        }
-    };
-    let mut watcher = notify::recommended_watcher(told).map_err(failed)?;
-    watcher
-        .watch(data, RecursiveMode::NonRecursive)
-        .map_err(failed)?;
-    Ok((watcher, changes))
+    let inotify = Inotify::init().map_err(failed)?;
+    let changes = WatchMask::MODIFY | WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
+    inotify.watches().add(data, changes).map_err(failed)?;
+    let events = inotify.into_event_stream([0; 4_096]).map_err(failed)?;
+    Ok(events.ready_chunks(256).map(|_| ()).boxed())
+}
+
+/// Elsewhere nobody tells; [`UNTOLD`] is how long something new may take.
+#[cfg(not(target_os = "linux"))]
+fn watch(_data: &Path) -> Result<BoxStream<'static, ()>, Error> {
+    Ok(futures::stream::pending().boxed())
 }
 
 /// Shows the records that are new.
