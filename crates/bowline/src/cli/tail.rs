@@ -222,6 +222,8 @@ impl Retold {
             | Fact::AssistantStarted(_)
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
+            | Fact::CompactionRequested(_)
+            | Fact::Compaction(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => Vec::new(),
         };
