@@ -22,8 +22,8 @@ use crate::{
     live::{Chunk, ChunkBody, Position},
     program::{DRAFT, SHELL, Seed, Shared},
     record::{
-        self, CompactionRequested, Content, Created, Fact, ResourceSnapshot, Scope, Signal,
-        ToolOutcome, ToolResultsCommitted,
+        self, Content, Created, Fact, ResourceSnapshot, Scope, Signal, ToolOutcome,
+        ToolResultsCommitted,
     },
     render::Rendered,
     skill,
@@ -47,7 +47,7 @@ pub(crate) struct AgentInstance {
     /// The id of a conversation that is not committed yet.
     new_id: String,
     /// Number of the next chunk after the last record.
-    chunk: u32,
+    chunk: u64,
 }
 
 impl std::fmt::Debug for AgentInstance {
@@ -147,10 +147,6 @@ impl AgentInstance {
                 content: body,
                 attributes,
             }),
-            Ok(Input::Compact { instructions }) => {
-                *parent = parent_id;
-                Fact::CompactionRequested(CompactionRequested { instructions })
-            }
             Ok(input @ Input::User { .. }) => Fact::UserMessage(record::UserMessage {
                 message_id,
                 parent_id,
@@ -305,8 +301,6 @@ impl AgentInstance {
             | Fact::AssistantToolCall(_)
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
-            | Fact::CompactionRequested(_)
-            | Fact::Compaction(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => {}
         }
@@ -337,7 +331,6 @@ fn snapshot(rendered: &Rendered, system: Option<String>) -> ResourceSnapshot {
         system,
         instructions_digest: digest(&rendered.definition.instructions),
         skills_digest: digest(&catalogue),
-        tools: BTreeMap::new(),
     }
 }
 
@@ -400,9 +393,7 @@ impl Instance for AgentInstance {
         match self.conversation.next(&submission.id) {
             Next::Input => Progress::Absent,
             Next::Nothing => Progress::Completed,
-            Next::Repair | Next::CallModel | Next::Compact | Next::RunTools { .. } => {
-                Progress::Interrupted
-            }
+            Next::Repair | Next::CallModel | Next::RunTools { .. } => Progress::Interrupted,
         }
     }
 

@@ -8,13 +8,15 @@
 //! - [`program`]: [`Agents`], the program that the runtime runs for actors of the kind `agent`.
 //! - `instance`: one live instance; `turn`: its loop, a state machine over records.
 //! - [`record`]: the facts of a conversation; [`conversation`]: their fold.
-//! - [`context`]: what the model sees; [`view`]: what a person sees; [`live`]: as it happens.
+//! - [`context`]: what the model sees; [`view`]: what a person sees; [`live`]: as it happens;
+//!   [`feed`]: from any point on, as it becomes durable.
 //! - [`tool`]: what a model may do; [`approval`]: what waits for a person first.
 
 pub mod approval;
 pub mod context;
 pub mod conversation;
 pub mod definition;
+pub mod feed;
 pub mod input;
 mod instance;
 pub mod live;
@@ -29,7 +31,7 @@ pub mod view;
 pub use conversation::Conversation;
 pub use definition::Definition;
 pub use input::{Input, Outgoing};
-pub use live::{Chunk, ChunkBody};
+pub use live::{Chunk, ChunkBody, Observers};
 pub use program::{Agents, KIND, actor, load, load_after};
 pub use render::{Agent, Render};
 pub use tool::{Effect, OnCrash, Tool, ToolError, ToolOutput};

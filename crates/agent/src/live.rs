@@ -5,17 +5,18 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use bowline_runtime::submission::{Failure, Outcome};
 use bowline_store::{ActorId, Timestamp};
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::{
     approval::{Answered, Approval},
+    feed::History,
     view::UiMessage,
 };
 
@@ -40,8 +41,8 @@ pub struct Chunk {
 pub struct Position {
     /// A sequence of the conversation's records.
     pub batch: u64,
-    /// 0 for the first.
-    pub index: u32,
+    /// 0 for the first; it only grows within a batch.
+    pub index: u64,
 }
 
 /// Which kind of text a delta carries.
@@ -62,6 +63,18 @@ pub enum DeltaKind {
     rename_all_fields = "camelCase"
 )]
 pub enum ChunkBody {
+    /// All that was told before is replaced.
+    ConversationReset {
+        /// By this.
+        snapshot: History,
+    },
+    /// Something about a response became known.
+    MessageMetadata {
+        /// Id of the response.
+        message_id: String,
+        /// Merged into what is known: later values win, objects merge.
+        metadata: Value,
+    },
     /// A whole message joined the conversation.
     MessageAppended {
         /// The message.
@@ -166,6 +179,49 @@ pub enum ChunkBody {
 pub struct Observers {
     /// A std mutex: it is held for lookups only.
     channels: Mutex<HashMap<ActorId, broadcast::Sender<Arc<Chunk>>>>,
+    /// As above.
+    followed: Arc<Mutex<HashMap<ActorId, watch::Sender<News>>>>,
+}
+
+/// What whoever follows durable text is told.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct News {
+    /// Grows with each piece of text that became durable.
+    pub pieces: u64,
+    /// True once the conversation was deleted.
+    pub gone: bool,
+}
+
+/// Follows what becomes durable of a conversation. While there is one, text becomes durable more often.
+#[derive(Debug)]
+pub struct Follower {
+    actor: ActorId,
+    followed: Arc<Mutex<HashMap<ActorId, watch::Sender<News>>>>,
+    news: watch::Receiver<News>,
+}
+
+impl Follower {
+    /// Waits until there is something new, and returns it. Cancel-safe.
+    pub async fn news(&mut self) -> News {
+        if self.news.changed().await.is_err() {
+            // The sender lives as long as a follower does.
+            std::future::pending::<()>().await;
+        }
+        *self.news.borrow_and_update()
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        let mut followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner);
+        // This one still counts.
+        if followed
+            .get(&self.actor)
+            .is_some_and(|sender| sender.receiver_count() <= 1)
+        {
+            followed.remove(&self.actor);
+        }
+    }
 }
 
 impl Observers {
@@ -188,5 +244,42 @@ impl Observers {
         if let Some(sender) = sender {
             let _ = sender.send(Arc::new(chunk()));
         }
+    }
+
+    /// Follows what becomes durable of the text of a conversation. Records are followed at the store.
+    pub fn follow(&self, actor: &ActorId) -> Follower {
+        let news = self
+            .followed()
+            .entry(actor.clone())
+            .or_insert_with(|| watch::channel(News::default()).0)
+            .subscribe();
+        Follower {
+            actor: actor.clone(),
+            followed: self.followed.clone(),
+            news,
+        }
+    }
+
+    /// True while somebody follows what becomes durable.
+    pub fn is_followed(&self, actor: &ActorId) -> bool {
+        self.followed().contains_key(actor)
+    }
+
+    /// Tells that a piece of text became durable.
+    pub(crate) fn drafted(&self, actor: &ActorId) {
+        if let Some(sender) = self.followed().get(actor) {
+            sender.send_modify(|news| news.pieces += 1);
+        }
+    }
+
+    /// Tells that the conversation was deleted.
+    pub fn gone(&self, actor: &ActorId) {
+        if let Some(sender) = self.followed().get(actor) {
+            sender.send_modify(|news| news.gone = true);
+        }
+    }
+
+    fn followed(&self) -> MutexGuard<'_, HashMap<ActorId, watch::Sender<News>>> {
+        self.followed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

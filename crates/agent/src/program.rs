@@ -98,6 +98,11 @@ impl Agents {
         &self.0.observers
     }
 
+    /// The names of the agents, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.agents.keys().map(String::as_str)
+    }
+
     /// Checks that an agent can run: its model is known and has a key, its tools can be mounted.
     ///
     /// # Errors

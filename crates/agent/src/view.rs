@@ -35,6 +35,9 @@ pub struct UiMessage {
     pub settlement: Option<UiSettlement>,
     /// Its pieces, in order.
     pub parts: Vec<UiPart>,
+    /// More about it: under `approvals`, by id, the calls of a response that waited for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metadata: Option<Value>,
 }
 
 /// Who speaks.
@@ -104,14 +107,14 @@ pub enum UiPart {
     Text {
         /// The text.
         text: String,
-        /// `done`.
+        /// `done`, or `streaming` while it grows.
         state: &'static str,
     },
     /// What is thought.
     Reasoning {
         /// The text.
         text: String,
-        /// `done`.
+        /// `done`, or `streaming` while it grows.
         state: &'static str,
     },
     /// A file.
@@ -186,6 +189,7 @@ pub fn messages(conversation: &Conversation) -> Vec<UiMessage> {
                         signal: None,
                         settlement: None,
                         parts: parts.collect(),
+                        metadata: None,
                     }),
                 }
             }
@@ -218,6 +222,7 @@ pub fn user(entry: &Entry, content: &[Content]) -> UiMessage {
         signal: None,
         settlement: None,
         parts: content.iter().map(piece).collect(),
+        metadata: None,
     }
 }
 
@@ -253,6 +258,7 @@ pub fn signal(entry: &Entry, signal: &Signal) -> UiMessage {
             text: signal.content.clone(),
             state: "done",
         }],
+        metadata: None,
     }
 }
 

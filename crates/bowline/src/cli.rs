@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! One file each: `init`, `run`, `show`, `tail`, `abort`, `approve`,
-//! `reject`, `agents`, `bench`, `doctor`, `completions`.
+//! `reject`, `agents`, `serve`, `bench`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
@@ -27,6 +27,7 @@ mod place;
 mod reject;
 mod run;
 mod screen;
+mod serve;
 mod show;
 mod signals;
 mod tail;
@@ -87,6 +88,7 @@ enum Command {
     Approve(approve::Approve),
     Reject(reject::Reject),
     Agents(agents::Agents),
+    Serve(serve::Serve),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -135,6 +137,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Approve(args) => approve::approve(args, global, terminal).await,
         Command::Reject(args) => reject::reject(args, global, terminal).await,
         Command::Agents(_) => agents::agents(global, terminal),
+        Command::Serve(args) => serve::serve(args, global, terminal).await,
         Command::Bench(args) => bench::bench(args, terminal).await,
         Command::Doctor(args) => doctor::doctor(args, global, terminal).await,
         Command::Completions(args) => completions::completions(args, &mut Cli::command(), terminal),

@@ -4,6 +4,7 @@
 //!
 //! - [`service`]: [`Bowline`], which opens a data directory, and [`Service`], which runs agents on it.
 //! - [`project`]: a directory with `bowline.toml` and `agents/`.
+//! - [`server`]: agents over HTTP.
 //! - [`config`]: what `bowline.toml` says.
 //! - [`error`]: what a user is told.
 //! - [`cli`]: the command line.
@@ -29,6 +30,7 @@ pub mod config;
 pub mod error;
 pub mod measure;
 pub mod project;
+pub mod server;
 pub mod service;
 
 pub use bowline_agent::{

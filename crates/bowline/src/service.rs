@@ -6,6 +6,7 @@ use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
     approval::{self, Answered, Approval},
     conversation::{EntryBody, Used},
+    live::Observers,
     load, load_after, view,
 };
 use bowline_model::{ModelSettings, Models, Secret};
@@ -15,6 +16,7 @@ use bowline_runtime::{
 };
 use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
 use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 
@@ -294,6 +296,32 @@ impl Service {
             .store()
             .actors(KIND, Some(agent), after.as_ref(), limit)
             .await?)
+    }
+
+    /// Wakes conversations when they are due, until it is told to stop: first what was open when the
+    /// last process ended, then what is scheduled.
+    pub async fn supervise(&self, stop: CancellationToken) {
+        self.runtime.supervise(stop).await;
+    }
+
+    /// The names of the agents, in order.
+    pub fn agents(&self) -> impl Iterator<Item = &str> {
+        self.agents.names()
+    }
+
+    /// Who follows conversations in this process.
+    pub fn observers(&self) -> &Observers {
+        self.agents.observers()
+    }
+
+    /// What runs the agents.
+    pub fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Time, randomness and ids.
+    pub fn sources(&self) -> &Sources {
+        self.runtime.sources()
     }
 
     /// The store, for reading.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bowline_model::{
-    AssistantMessage, CallPosition, Event, ModelError, Partial, Purpose, Request, ResolvedModel,
-    StopReason, Usage,
+    AssistantMessage, CallPosition, Event, ModelError, Partial, Request, ResolvedModel, StopReason,
+    Usage,
 };
 use bowline_runtime::{Attempt, Instance as _, Step, Submission};
 use bowline_store::RowChange;
@@ -23,8 +23,10 @@ use crate::{
     render::Rendered,
 };
 
-/// How often streamed text is made durable when nobody in another process follows it.
+/// How often streamed text is made durable when nobody but observers in this process follows it.
 const DRAFT_EVERY: Duration = Duration::from_secs(1);
+/// How often it is made durable while somebody follows what is durable.
+const DRAFT_EVERY_FOLLOWED: Duration = Duration::from_millis(100);
 
 /// A message that is complete and not committed.
 pub(super) struct Answer {
@@ -46,7 +48,12 @@ struct Streaming {
     /// Text that is not durable: block, reasoning or not, text.
     fresh: Vec<(u32, bool, String)>,
     pieces: u32,
-    next_draft: Instant,
+    /// The block that was made durable last.
+    block: u32,
+    /// True when a block grew after a later one had begun: what streams is not in the order of the
+    /// message then, and only the whole message is made durable.
+    held: bool,
+    last_draft: Instant,
 }
 
 impl Streaming {
@@ -58,8 +65,27 @@ impl Streaming {
         })
     }
 
+    /// When what is fresh has to become durable.
+    fn next_draft(&self, instance: &AgentInstance) -> Instant {
+        let followed = instance.shared.observers.is_followed(&instance.actor);
+        self.last_draft
+            + if followed {
+                DRAFT_EVERY_FOLLOWED
+            } else {
+                DRAFT_EVERY
+            }
+    }
+
     fn keep(&mut self, block: usize, reasoning: bool, delta: &str) {
+        if delta.is_empty() {
+            return;
+        }
         let block = u32::try_from(block).unwrap_or(u32::MAX);
+        self.held |= block < self.block;
+        self.block = self.block.max(block);
+        if self.held {
+            return;
+        }
         match self.fresh.last_mut() {
             Some((last, kind, text)) if *last == block && *kind == reasoning => {
                 text.push_str(delta)
@@ -89,7 +115,9 @@ pub(super) async fn call(
         started: false,
         fresh: Vec::new(),
         pieces: 0,
-        next_draft: Instant::now() + DRAFT_EVERY,
+        block: 0,
+        held: false,
+        last_draft: Instant::now(),
     };
     match stream(instance, attempt, &resolved, request, &mut streaming).await {
         Ok(message) => {
@@ -138,24 +166,17 @@ async fn request(
     Ok(Request {
         model: resolved.model.clone(),
         system: instance.conversation.system.clone(),
-        messages: context::transcript(
-            &instance.conversation,
-            context::Shape::of(resolved.context_window, false),
-            &*instance.store,
-        )
-        .await?,
+        messages: context::transcript(&instance.conversation, &*instance.store).await?,
         tools: tools
             .iter()
             .map(|mounted| mounted.tool.spec().clone())
-            .collect::<Vec<_>>()
-            .into(),
+            .collect(),
         thinking: rendered
             .definition
             .thinking
             .unwrap_or(resolved.default_thinking),
         max_output: resolved.max_output,
         position: CallPosition {
-            purpose: Purpose::Answer,
             call: used.calls + 1,
             attempt: used.retries,
             submission_text: text
@@ -191,11 +212,12 @@ async fn stream(
         });
     }
     loop {
+        let next_draft = streaming.next_draft(instance);
         let event = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(Broken::Cancelled),
             event = events.next() => event,
-            () = tokio::time::sleep_until(streaming.next_draft), if !streaming.fresh.is_empty() => {
+            () = tokio::time::sleep_until(next_draft), if !streaming.fresh.is_empty() => {
                 draft(instance, attempt, resolved, streaming).await.map_err(Broken::Stop)?;
                 continue;
             }
@@ -218,7 +240,7 @@ async fn stream(
         if let Event::Done(message) = event {
             return Ok(message);
         }
-        if Instant::now() >= streaming.next_draft && !streaming.fresh.is_empty() {
+        if Instant::now() >= streaming.next_draft(instance) && !streaming.fresh.is_empty() {
             draft(instance, attempt, resolved, streaming)
                 .await
                 .map_err(Broken::Stop)?;
@@ -255,10 +277,11 @@ fn tell(instance: &mut AgentInstance, streaming: &mut Streaming, event: &Event) 
             tool_name: call.name.clone(),
             input: call.arguments.clone(),
         }),
+        // Text behind a call would become durable before the call does.
+        Event::ToolCallStart { .. } => streaming.held = true,
         Event::Started { .. }
         | Event::TextEnd { .. }
         | Event::ThinkingEnd { .. }
-        | Event::ToolCallStart { .. }
         | Event::ToolCallDelta { .. }
         | Event::Done(_) => {}
     }
@@ -295,7 +318,8 @@ async fn draft(
     let records = attempt.commit(step).await?;
     instance.apply(&records)?;
     streaming.started = true;
-    streaming.next_draft = Instant::now() + DRAFT_EVERY;
+    streaming.last_draft = Instant::now();
+    instance.shared.observers.drafted(&instance.actor);
     Ok(())
 }
 

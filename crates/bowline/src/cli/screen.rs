@@ -81,6 +81,11 @@ impl Screen {
 
     /// Shows one chunk.
     pub(super) fn chunk(&mut self, chunk: &Chunk) -> Result<(), Error> {
+        if let ChunkBody::ConversationReset { .. } | ChunkBody::MessageMetadata { .. } = chunk.body
+        {
+            // Nothing that other chunks do not tell.
+            return Ok(());
+        }
         if self.terminal.json {
             return self.terminal.json(chunk);
         }
@@ -177,7 +182,10 @@ impl Screen {
                 });
                 Ok(())
             }
-            ChunkBody::Usage { .. } | ChunkBody::SubmissionSettled { .. } => Ok(()),
+            ChunkBody::Usage { .. }
+            | ChunkBody::SubmissionSettled { .. }
+            | ChunkBody::ConversationReset { .. }
+            | ChunkBody::MessageMetadata { .. } => Ok(()),
         }
     }
 

@@ -1,23 +1,16 @@
 //! `bowline tail`.
 
-use std::{collections::HashMap, path::Path, process::ExitCode, time::Duration};
+use std::{path::Path, process::ExitCode, time::Duration};
 
-use bowline_agent::{
-    Chunk, ChunkBody,
-    conversation::EntryBody,
-    live::{DeltaKind, Position},
-    record::{AssistantToolCall, Fact, ToolOutcome},
-    view,
-};
+use bowline_agent::feed::{Offset, Reader};
 use bowline_runtime::submission;
-use bowline_store::{Store as _, StoreError, StoredRecord};
 use clap::Args;
 use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{
     Global,
     fault::Fault,
-    place::{Place, Reading},
+    place::Place,
     screen::{Screen, Shown},
     signals::Signals,
     terminal::Terminal,
@@ -32,8 +25,8 @@ const UNTOLD: Duration = Duration::from_secs(2);
 
 /// Follow a conversation that another process runs.
 ///
-/// Shows what becomes durable from now on: messages, tool calls, outcomes. Text comes as whole
-/// messages, since it is read from the data. Ctrl-C ends it; nothing that it does disturbs the run.
+/// Shows what becomes durable from now on: messages, tool calls, outcomes. Text comes about once a
+/// second, since it is read from the data. Ctrl-C ends it; nothing that it does disturbs the run.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline tail triage t1\n  \
@@ -59,23 +52,27 @@ pub(super) async fn tail(
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
-    let mut reading = place.conversation(&args.agent, &args.id).await?;
+    let reading = place.conversation(&args.agent, &args.id).await?;
     let mut signals = Signals::new()?;
     let mut changes = watch(&place.data)?;
     let mut screen = Screen::new(terminal, Shown::Everything);
-    let mut retold = Retold::default();
-    if args.all {
-        reading.conversation = bowline_agent::Conversation::default();
-    }
+    let from = if args.all {
+        Offset::START
+    } else {
+        Offset::after(reading.conversation.seq)
+    };
+    let Ok(mut reader) = Reader::start(reading.store.clone(), &reading.actor, from).await? else {
+        return Err(place.missing(&args.agent, &args.id, &[]));
+    };
     loop {
-        news(&mut reading, &mut retold, &mut screen).await?;
+        news(&mut reader, &mut screen).await?;
         if args.exit
             && submission::open(&*reading.store, &reading.actor)
                 .await?
                 .is_empty()
         {
             // What settled it may have come between the two.
-            news(&mut reading, &mut retold, &mut screen).await?;
+            news(&mut reader, &mut screen).await?;
             screen.pause()?;
             return Ok(ExitCode::SUCCESS);
         }
@@ -114,169 +111,15 @@ fn watch(_data: &Path) -> Result<BoxStream<'static, ()>, Error> {
     Ok(futures::stream::pending().boxed())
 }
 
-/// Shows the records that are new.
-async fn news(
-    reading: &mut Reading,
-    retold: &mut Retold,
-    screen: &mut Screen,
-) -> Result<(), Error> {
+/// Shows what is new.
+async fn news(reader: &mut Reader, screen: &mut Screen) -> Result<(), Error> {
     loop {
-        let records = reading
-            .store
-            .read(&reading.actor, reading.conversation.seq, PAGE)
-            .await?;
-        for stored in &records {
-            for chunk in retold.chunks(reading, stored)? {
-                screen.chunk(&chunk)?;
-            }
+        let page = reader.next(PAGE).await?;
+        for chunk in page.entries.iter().flat_map(|entry| &entry.chunks) {
+            screen.chunk(chunk)?;
         }
-        if records.len() < PAGE {
+        if page.up_to_date {
             return Ok(());
-        }
-    }
-}
-
-/// Records as the chunks that somebody in the same process would have seen.
-#[derive(Debug, Default)]
-struct Retold {
-    /// The response to each open submission: the id of its first message.
-    responses: HashMap<String, String>,
-}
-
-impl Retold {
-    fn chunks(
-        &mut self,
-        reading: &mut Reading,
-        stored: &StoredRecord,
-    ) -> Result<Vec<Chunk>, StoreError> {
-        let fact = Fact::of(stored)?;
-        let conversation = &mut reading.conversation;
-        conversation.apply(std::slice::from_ref(stored))?;
-        let submission = stored.record.submission.clone().unwrap_or_default();
-        let bodies = match fact {
-            Fact::UserMessage(_) | Fact::Signal(_) => {
-                let message = conversation
-                    .entries
-                    .last()
-                    .and_then(|entry| match &entry.body {
-                        EntryBody::User(content) => Some(view::user(entry, content)),
-                        EntryBody::Signal(signal) => Some(view::signal(entry, signal)),
-                        EntryBody::Assistant { .. } | EntryBody::ToolResults(_) => None,
-                    });
-                message
-                    .map(|message| ChunkBody::MessageAppended { message })
-                    .into_iter()
-                    .collect()
-            }
-            Fact::AssistantStarted(started) if !self.responses.contains_key(&submission) => {
-                let (message_id, timestamp) = (started.message_id, stored.record.time);
-                self.responses
-                    .insert(submission.clone(), message_id.clone());
-                vec![ChunkBody::MessageStarted {
-                    message_id,
-                    submission_id: submission,
-                    timestamp,
-                }]
-            }
-            Fact::AssistantText(text) => {
-                vec![self.delta(&submission, text.message_id, DeltaKind::Text, text.text)]
-            }
-            Fact::AssistantReasoning(thought) => {
-                vec![self.delta(
-                    &submission,
-                    thought.message_id,
-                    DeltaKind::Reasoning,
-                    thought.text,
-                )]
-            }
-            Fact::AssistantToolCall(AssistantToolCall {
-                message_id, call, ..
-            }) => vec![ChunkBody::ToolInput {
-                message_id: self.response(&submission, message_id),
-                tool_call_id: call.id,
-                tool_name: call.name,
-                input: call.arguments,
-            }],
-            Fact::ToolOutcome(outcome) => vec![ended(&outcome)],
-            Fact::AssistantCompleted(done) => {
-                vec![ChunkBody::Usage {
-                    usage: done.usage,
-                    cost_micro_usd: done.cost_micro_usd,
-                }]
-            }
-            Fact::SubmissionSettled(settled) => {
-                let completed = self.responses.remove(&settled.submission_id);
-                let completed =
-                    completed.map(|message_id| ChunkBody::MessageCompleted { message_id });
-                let settled = ChunkBody::SubmissionSettled {
-                    submission_id: settled.submission_id,
-                    outcome: settled.outcome,
-                    error: settled.error,
-                    answered_by_submission_id: settled.answered_by_submission_id,
-                };
-                completed.into_iter().chain([settled]).collect()
-            }
-            Fact::ApprovalRequested(approval) => vec![ChunkBody::ApprovalRequested { approval }],
-            Fact::ApprovalAnswered(answered) => vec![ChunkBody::ApprovalAnswered { answered }],
-            Fact::Created(_)
-            | Fact::AssistantStarted(_)
-            | Fact::ToolResultsCommitted(_)
-            | Fact::ResourceSnapshot(_)
-            | Fact::CompactionRequested(_)
-            | Fact::Compaction(_)
-            | Fact::AttemptStarted(_)
-            | Fact::Runtime => Vec::new(),
-        };
-        let conversation_id = conversation.id.clone();
-        let chunk = |(index, body)| {
-            let position = Position {
-                batch: stored.seq,
-                index,
-            };
-            Chunk {
-                body,
-                conversation_id: conversation_id.clone(),
-                position,
-            }
-        };
-        Ok((0u32..).zip(bodies).map(chunk).collect())
-    }
-
-    fn delta(
-        &self,
-        submission: &str,
-        message_id: String,
-        kind: DeltaKind,
-        delta: String,
-    ) -> ChunkBody {
-        ChunkBody::MessageDelta {
-            message_id: self.response(submission, message_id),
-            kind,
-            delta,
-        }
-    }
-
-    fn response(&self, submission: &str, message_id: String) -> String {
-        self.responses
-            .get(submission)
-            .cloned()
-            .unwrap_or(message_id)
-    }
-}
-
-fn ended(outcome: &ToolOutcome) -> ChunkBody {
-    let (tool_call_id, duration_ms) = (outcome.tool_call_id.clone(), outcome.duration_ms);
-    if outcome.is_error {
-        ChunkBody::ToolOutputError {
-            tool_call_id,
-            error_text: view::text(&outcome.content),
-            duration_ms,
-        }
-    } else {
-        ChunkBody::ToolOutput {
-            tool_call_id,
-            output: view::output(outcome),
-            duration_ms,
         }
     }
 }

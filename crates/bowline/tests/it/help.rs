@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 11] = [
+const COMMANDS: [&str; 12] = [
     "init",
     "run",
     "show",
@@ -11,6 +11,7 @@ const COMMANDS: [&str; 11] = [
     "approve",
     "reject",
     "agents",
+    "serve",
     "bench",
     "doctor",
     "completions",

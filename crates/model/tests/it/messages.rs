@@ -83,14 +83,14 @@ pub(crate) fn request(model: &str, messages: Vec<Message>) -> Request {
     Request {
         model: model.to_owned(),
         system: "Be brief.".to_owned(),
-        messages: messages.into(),
-        tools: vec![tool("bash"), tool("read")].into(),
+        messages,
+        tools: vec![tool("bash"), tool("read")],
         thinking: Thinking::Off,
         max_output: None,
         position: CallPosition {
             call: 1,
             attempt: 0,
-            ..CallPosition::default()
+            submission_text: String::new(),
         },
     }
 }

@@ -1,0 +1,311 @@
+//! Records, and text that streams, as chunks.
+
+use std::collections::HashMap;
+
+use bowline_store::{Seq, StoreError, StoredRecord};
+use serde_json::json;
+
+use super::{Identity, Offset};
+use crate::{
+    approval::{Answered, Approval},
+    conversation::{Entry, EntryBody},
+    feed::assembly::History,
+    live::{Chunk, ChunkBody, DeltaKind, Position},
+    record::{AssistantToolCall, Fact, ToolOutcome},
+    view,
+};
+
+/// Where chunks of text that streams are numbered from: above those of any record.
+const STREAMING: u64 = 1_000;
+
+/// Turns records, in order, into the chunks that tell them. What it knows of the conversation is small:
+/// the response to each open submission, and the message that is open.
+#[derive(Debug, Clone, Default)]
+pub struct Teller {
+    conversation_id: String,
+    uid: String,
+    /// The response to each open submission: the id of its first message.
+    responses: HashMap<String, String>,
+    open: Option<Open>,
+    /// The last record that was told.
+    seq: Seq,
+    /// Bytes of the texts of the open message that were told before their record.
+    told: u64,
+}
+
+/// A message that began and did not complete.
+#[derive(Debug, Clone)]
+struct Open {
+    message_id: String,
+    response_id: String,
+}
+
+impl Teller {
+    /// A teller that knows nothing of what came before.
+    pub fn new(identity: &Identity) -> Self {
+        Self {
+            conversation_id: identity.conversation_id.clone(),
+            uid: identity.uid.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Where it stands.
+    pub fn offset(&self) -> Offset {
+        Offset {
+            seq: self.seq,
+            told: self.told,
+        }
+    }
+
+    /// The message that is open.
+    pub(crate) fn open(&self) -> Option<&str> {
+        self.open.as_ref().map(|open| open.message_id.as_str())
+    }
+
+    /// Goes on as if so much of the open message had been told.
+    pub(crate) fn resume(&mut self, offset: Offset) {
+        self.seq = offset.seq;
+        self.told = if self.open.is_some() { offset.told } else { 0 };
+    }
+
+    /// The chunks that tell a record. Those of one record have its sequence and are numbered from 0.
+    ///
+    /// # Errors
+    ///
+    /// When the record cannot be read.
+    pub fn tell(&mut self, stored: &StoredRecord) -> Result<Vec<Chunk>, StoreError> {
+        let bodies = self.bodies(stored)?;
+        self.seq = stored.seq;
+        let chunk = |(index, body)| Chunk {
+            body,
+            conversation_id: self.conversation_id.clone(),
+            position: Position {
+                batch: stored.seq,
+                index,
+            },
+        };
+        Ok((0..).zip(bodies).map(chunk).collect())
+    }
+
+    /// The chunk that tells a further piece of the open message, which is durable.
+    pub(crate) fn tell_draft(&mut self, reasoning: bool, text: &str) -> Option<Chunk> {
+        let open = self.open.as_ref()?;
+        if text.is_empty() {
+            return None;
+        }
+        self.told += text.len() as u64;
+        Some(Chunk {
+            body: delta(&open.response_id, kind(reasoning), text.to_owned()),
+            conversation_id: self.conversation_id.clone(),
+            position: Position {
+                batch: self.seq,
+                index: STREAMING + self.told,
+            },
+        })
+    }
+
+    fn bodies(&mut self, stored: &StoredRecord) -> Result<Vec<ChunkBody>, StoreError> {
+        let submission = stored.record.submission.clone().unwrap_or_default();
+        Ok(match Fact::of(stored)? {
+            Fact::Created(created) => {
+                self.conversation_id.clone_from(&stored.record.conversation);
+                self.uid = created.uid;
+                let offset = Offset::after(stored.seq);
+                let snapshot = History::empty(self.conversation_id.clone(), &self.uid, offset);
+                vec![ChunkBody::ConversationReset { snapshot }]
+            }
+            Fact::UserMessage(message) => {
+                let entry = entry(stored, message.message_id, EntryBody::User(message.content));
+                if let EntryBody::User(content) = &entry.body {
+                    vec![ChunkBody::MessageAppended {
+                        message: view::user(&entry, content),
+                    }]
+                } else {
+                    Vec::new()
+                }
+            }
+            Fact::Signal(signal) => {
+                let id = signal.message_id.clone();
+                let entry = entry(stored, id, EntryBody::Signal(signal));
+                if let EntryBody::Signal(signal) = &entry.body {
+                    vec![ChunkBody::MessageAppended {
+                        message: view::signal(&entry, signal),
+                    }]
+                } else {
+                    Vec::new()
+                }
+            }
+            Fact::AssistantStarted(started) => self.begin(stored, &submission, started.message_id),
+            Fact::AssistantText(text) => self.rest(DeltaKind::Text, &text.message_id, &text.text),
+            Fact::AssistantReasoning(thought) => {
+                self.rest(DeltaKind::Reasoning, &thought.message_id, &thought.text)
+            }
+            Fact::AssistantToolCall(AssistantToolCall {
+                message_id, call, ..
+            }) => vec![ChunkBody::ToolInput {
+                message_id: self.response(&submission, message_id),
+                tool_call_id: call.id,
+                tool_name: call.name,
+                input: call.arguments,
+            }],
+            Fact::AssistantCompleted(done) => {
+                self.open = None;
+                self.told = 0;
+                vec![ChunkBody::Usage {
+                    usage: done.usage,
+                    cost_micro_usd: done.cost_micro_usd,
+                }]
+            }
+            Fact::ToolOutcome(outcome) => vec![ended(&outcome)],
+            Fact::SubmissionSettled(settled) => {
+                let completed = self.responses.remove(&settled.submission_id);
+                let completed =
+                    completed.map(|message_id| ChunkBody::MessageCompleted { message_id });
+                let settled = ChunkBody::SubmissionSettled {
+                    submission_id: settled.submission_id,
+                    outcome: settled.outcome,
+                    error: settled.error,
+                    answered_by_submission_id: settled.answered_by_submission_id,
+                };
+                completed.into_iter().chain([settled]).collect()
+            }
+            Fact::ApprovalRequested(approval) => {
+                let noted = self.note(&submission, requested(&approval));
+                [Some(ChunkBody::ApprovalRequested { approval }), noted]
+                    .into_iter()
+                    .flatten()
+                    .collect()
+            }
+            Fact::ApprovalAnswered(answered) => {
+                let noted = self.note(&submission, decided(&answered));
+                [Some(ChunkBody::ApprovalAnswered { answered }), noted]
+                    .into_iter()
+                    .flatten()
+                    .collect()
+            }
+            Fact::ToolResultsCommitted(_)
+            | Fact::ResourceSnapshot(_)
+            | Fact::AttemptStarted(_)
+            | Fact::Runtime => Vec::new(),
+        })
+    }
+
+    fn begin(
+        &mut self,
+        stored: &StoredRecord,
+        submission: &str,
+        message_id: String,
+    ) -> Vec<ChunkBody> {
+        let known = self.responses.get(submission).cloned();
+        let response_id = known.clone().unwrap_or_else(|| message_id.clone());
+        self.told = 0;
+        self.open = Some(Open {
+            message_id,
+            response_id: response_id.clone(),
+        });
+        if known.is_some() {
+            return Vec::new();
+        }
+        self.responses
+            .insert(submission.to_owned(), response_id.clone());
+        vec![ChunkBody::MessageStarted {
+            message_id: response_id,
+            submission_id: submission.to_owned(),
+            timestamp: stored.record.time,
+        }]
+    }
+
+    /// What of a text was not told while it streamed.
+    fn rest(&mut self, kind: DeltaKind, message_id: &str, text: &str) -> Vec<ChunkBody> {
+        let Some(open) = self
+            .open
+            .as_ref()
+            .filter(|open| open.message_id == message_id)
+        else {
+            return Vec::new();
+        };
+        let length = text.len() as u64;
+        if self.told >= length {
+            self.told -= length;
+            return Vec::new();
+        }
+        // An offset that was made up may point into a character.
+        let from = text.floor_char_boundary(usize::try_from(self.told).unwrap_or(0));
+        self.told = 0;
+        vec![delta(&open.response_id, kind, text[from..].to_owned())]
+    }
+
+    fn response(&self, submission: &str, message_id: String) -> String {
+        self.responses
+            .get(submission)
+            .cloned()
+            .unwrap_or(message_id)
+    }
+
+    /// Metadata of the response to a submission.
+    fn note(&self, submission: &str, metadata: serde_json::Value) -> Option<ChunkBody> {
+        let message_id = self.responses.get(submission)?.clone();
+        Some(ChunkBody::MessageMetadata {
+            message_id,
+            metadata,
+        })
+    }
+}
+
+fn entry(stored: &StoredRecord, id: String, body: EntryBody) -> Entry {
+    Entry {
+        id,
+        submission: stored.record.submission.clone(),
+        time: stored.record.time,
+        body,
+    }
+}
+
+fn kind(reasoning: bool) -> DeltaKind {
+    if reasoning {
+        DeltaKind::Reasoning
+    } else {
+        DeltaKind::Text
+    }
+}
+
+fn delta(response_id: &str, kind: DeltaKind, delta: String) -> ChunkBody {
+    ChunkBody::MessageDelta {
+        message_id: response_id.to_owned(),
+        kind,
+        delta,
+    }
+}
+
+fn requested(approval: &Approval) -> serde_json::Value {
+    let id = approval.approval_id.clone();
+    json!({"approvals": {id: {
+        "state": "requested",
+        "toolCallId": approval.tool_call_id,
+        "toolName": approval.tool_name,
+        "expiresAt": approval.expires_at,
+    }}})
+}
+
+fn decided(answered: &Answered) -> serde_json::Value {
+    let id = answered.approval_id.clone();
+    json!({"approvals": {id: {"state": answered.answer.decision}}})
+}
+
+fn ended(outcome: &ToolOutcome) -> ChunkBody {
+    let (tool_call_id, duration_ms) = (outcome.tool_call_id.clone(), outcome.duration_ms);
+    if outcome.is_error {
+        ChunkBody::ToolOutputError {
+            tool_call_id,
+            error_text: view::text(&outcome.content),
+            duration_ms,
+        }
+    } else {
+        ChunkBody::ToolOutput {
+            tool_call_id,
+            output: view::output(outcome),
+            duration_ms,
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! `bowline serve`.
+
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
+
+use clap::Args;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use super::{Global, place::Place, signals::Signals, terminal::Terminal};
+use crate::{
+    error::Error,
+    server::{App, Server, Settings},
+};
+
+/// How long what runs may take to stop in good order once nobody is connected any more.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Serve the agents of a project over HTTP.
+///
+/// It takes the data directory for itself, goes on with everything that was interrupted, and answers
+/// until ctrl-C or SIGTERM. Then it lets connections end, stops the agents where they are, and leaves;
+/// the next start goes on from there.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    bowline serve\n  \
+    bowline serve --addr 127.0.0.1:9000\n  \
+    curl localhost:8787/agents/hello/mia -d '{\"kind\":\"user\",\"body\":\"Hi\"}' -H 'content-type: application/json'")]
+pub(super) struct Serve {
+    /// Where to listen [default: what bowline.toml says, or 127.0.0.1:8787]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    addr: Option<SocketAddr>,
+    /// The URL that clients see, when a proxy stands in front
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
+}
+
+pub(super) async fn serve(
+    args: &Serve,
+    global: &Global,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
+    let place = Place::find(global)?;
+    let settings = Settings {
+        addr: args.addr.unwrap_or(place.project.config.server.addr),
+        public_url: args.public_url.clone(),
+        ..Settings::default()
+    };
+    let mut bowline = place.open()?;
+    for agent in place.project.agents()? {
+        // One agent with a mistake must not keep the others from being served.
+        match place.project.agent(&agent.name, None) {
+            Ok(agent) => bowline = bowline.agent(agent),
+            Err(error) => terminal.error(&error),
+        }
+    }
+    let mut signals = Signals::new()?;
+    let service = bowline.start();
+    let server = Server::bind(App::new(service.clone(), settings)).await?;
+    let addr = server.addr();
+    if terminal.json {
+        terminal.json(&json!({"type": "serving", "addr": addr.to_string()}))?;
+    } else {
+        terminal.say(format_args!("Serving http://{addr}. Ctrl-C stops."));
+    }
+
+    let stop = CancellationToken::new();
+    let supervisor = {
+        let (service, stop) = (service.clone(), stop.clone());
+        tokio::spawn(async move { service.supervise(stop).await })
+    };
+    let serving = tokio::spawn(server.serve(stop.clone()));
+    signals.next().await;
+    stop.cancel();
+    let end = async {
+        let _ = serving.await;
+        let _ = supervisor.await;
+        service.stop(DRAIN).await
+    };
+    tokio::select! {
+        // A server that was asked to stop and did has done its work.
+        _ = end => Ok(ExitCode::SUCCESS),
+        again = signals.next() => Ok(again.exit_code()),
+    }
+}

@@ -1,0 +1,39 @@
+//! Agents over HTTP: one listener, the routes of several modules, an end in good order.
+//!
+//! A tour:
+//!
+//! - [`Server`]: a listener with its connections; [`Settings`]: how it listens.
+//! - `routes`: puts the routes of all modules together and wraps them.
+//! - `app`: [`App`], what every route has: the service, the settings, the drain.
+//! - `access`: [`Access`], who calls and what they may do.
+//! - `refusal`: [`Refusal`], the one error that goes out.
+//! - `conversation`: the conversation protocol, `/agents/{agent}/{id}`.
+//! - `operations`: health.
+//!
+//! # To add routes
+//!
+//! Write a module with `pub(super) fn routes() -> Router<App>` and name it in `routes::all`. A handler
+//!
+//! - takes `State(app): State<App>` for the service, its store and the settings;
+//! - takes `access: Access` and asks [`Access::require`] before it does anything;
+//! - returns `Result<impl IntoResponse, Refusal>`; `?` on an [`Error`](crate::Error), a store error or a
+//!   runtime error gives the documented envelope, and nothing internal leaves;
+//! - that streams or waits ends, in good order, when [`App::draining`] is cancelled.
+//!
+//! The layers around all routes give each answer an `x-request-id`, bound bodies by
+//! [`Settings::max_body`], turn a panic into `internal_error`, and answer unknown paths and methods.
+
+mod access;
+mod app;
+mod listen;
+mod operations;
+mod refusal;
+mod routes;
+mod settings;
+
+pub use access::{Access, Scope};
+pub use app::App;
+pub use listen::{Peer, Server};
+pub use refusal::Refusal;
+pub use routes::router;
+pub use settings::Settings;

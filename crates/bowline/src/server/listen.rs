@@ -1,0 +1,191 @@
+//! A listener with its connections.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{Extension, Router};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+    sync::Semaphore,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::Layer as _;
+
+use super::{App, router};
+use crate::error::Error;
+
+/// Largest head of a request, in bytes.
+const MAX_HEAD: usize = 64 * 1024;
+/// Most headers of a request.
+const MAX_HEADERS: usize = 100;
+/// Most requests at once on one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+/// How long nothing is accepted after the system refused to, for example for want of file handles.
+const BACK_OFF: Duration = Duration::from_millis(100);
+
+/// Where a request came from, among its extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Over the network.
+    Address(SocketAddr),
+    /// Through the socket in the data directory, which only the owner of the data can open.
+    Local,
+}
+
+/// A listener that answers.
+#[derive(Debug)]
+pub struct Server {
+    app: App,
+    listener: TcpListener,
+    addr: SocketAddr,
+}
+
+impl Server {
+    /// Takes the address.
+    ///
+    /// # Errors
+    ///
+    /// `server_address` when it cannot be had.
+    pub async fn bind(app: App) -> Result<Self, Error> {
+        let wanted = app.settings().addr;
+        let refused = |error: std::io::Error| {
+            Error::failure(
+                "server_address",
+                format!("cannot listen on {wanted}: {error}"),
+                "stop what listens there, or choose another address with --addr",
+            )
+        };
+        let listener = TcpListener::bind(wanted).await.map_err(refused)?;
+        let addr = listener.local_addr().map_err(refused)?;
+        Ok(Self {
+            app,
+            listener,
+            addr,
+        })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What its routes have.
+    pub fn app(&self) -> &App {
+        &self.app
+    }
+
+    /// Answers until it is told to stop, and then until every connection has ended in good order.
+    /// `false` when some had to be cut because that took longer than [`Settings::drain`](super::Settings).
+    pub async fn serve(self, stop: CancellationToken) -> bool {
+        let Self { app, listener, .. } = self;
+        let connections = Connections::new(&app);
+        loop {
+            let permit = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                permit = connections.room.clone().acquire_owned() => permit,
+            };
+            let accepted = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((io, peer)) => {
+                    let _ = io.set_nodelay(true);
+                    connections.spawn(io, Peer::Address(peer), permit);
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection was not accepted");
+                    tokio::time::sleep(BACK_OFF).await;
+                }
+            }
+        }
+        drop(listener);
+        app.draining().cancel();
+        connections.drain(app.settings().drain).await
+    }
+}
+
+/// The connections of a listener.
+pub(super) struct Connections {
+    router: Router,
+    builder: Builder<TokioExecutor>,
+    room: Arc<Semaphore>,
+    tasks: TaskTracker,
+    draining: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Connections {
+    pub(super) fn new(app: &App) -> Self {
+        let settings = app.settings();
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.head_timeout)
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .keep_alive(true);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(MAX_STREAMS)
+            .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
+            .keep_alive_interval(Some(settings.head_timeout));
+        Self {
+            router: router(app.clone()),
+            builder,
+            room: Arc::new(Semaphore::new(settings.max_connections)),
+            tasks: TaskTracker::new(),
+            draining: app.draining().clone(),
+            cut: CancellationToken::new(),
+        }
+    }
+
+    /// Answers on a connection, in a task of its own. `held` is let go when it ends.
+    pub(super) fn spawn<I>(&self, io: I, peer: Peer, held: impl Send + 'static)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let service = TowerToHyperService::new(Extension(peer).layer(self.router.clone()));
+        let builder = self.builder.clone();
+        let (draining, cut) = (self.draining.clone(), self.cut.clone());
+        self.tasks.spawn(async move {
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+            tokio::pin!(connection);
+            let mut ending = false;
+            loop {
+                tokio::select! {
+                    ended = connection.as_mut() => {
+                        if let Err(error) = ended {
+                            tracing::debug!(?peer, error, "a connection broke off");
+                        }
+                        break;
+                    }
+                    () = draining.cancelled(), if !ending => {
+                        ending = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    () = cut.cancelled() => break,
+                }
+            }
+            drop(held);
+        });
+    }
+
+    /// Waits until each has ended; cuts them after `bound`.
+    pub(super) async fn drain(self, bound: Duration) -> bool {
+        self.tasks.close();
+        let ended = tokio::time::timeout(bound, self.tasks.wait()).await.is_ok();
+        self.cut.cancel();
+        self.tasks.wait().await;
+        ended
+    }
+}

@@ -1,0 +1,272 @@
+//! The one error that goes out.
+
+use axum::{
+    Json,
+    extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection},
+    http::{HeaderName, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bowline_runtime::{Failure, RuntimeError};
+use bowline_store::StoreError;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Kind};
+
+/// Where the reference of a logged error stands.
+const REFERENCE: HeaderName = HeaderName::from_static("flue-error-ref");
+
+/// Why a request was not answered as asked. It becomes `{"error":{"type","message","details","ref"}}`.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Refusal {
+    /// The request does not fit the route.
+    #[error("{0}")]
+    InvalidRequest(String),
+    /// The body is not JSON.
+    #[error("{0}")]
+    InvalidJson(String),
+    /// There is nothing at this path.
+    #[error("there is nothing at this path")]
+    RouteNotFound,
+    /// The conversation or stream does not exist.
+    #[error("there is no such conversation")]
+    StreamNotFound,
+    /// The conversation has no such file.
+    #[error("the conversation has no such attachment")]
+    AttachmentNotFound,
+    /// The message was meant for an incarnation of the instance that is not there.
+    #[error("the instance with this uid does not exist")]
+    InstanceNotFound,
+    /// The path does not know the method; the ones it knows are given, or found by the router.
+    #[error("the path does not know this method")]
+    MethodNotAllowed(&'static str),
+    /// The message was meant to begin an instance that exists.
+    #[error("the instance exists")]
+    InstanceExists {
+        /// Its incarnation.
+        uid: String,
+    },
+    /// The body is not of a kind that the route takes.
+    #[error("send the body as {0}")]
+    UnsupportedMediaType(&'static str),
+    /// The offset is behind the end of the stream.
+    #[error("the offset is not part of the stream: read the history again")]
+    OffsetGone,
+    /// The body is larger than the server takes.
+    #[error("the body is larger than this server takes")]
+    BodyTooLarge,
+    /// The body did not arrive in time.
+    #[error("the body took too long to arrive")]
+    BodyTimeout,
+    /// Nobody knows who calls.
+    #[error("this server wants a key: send `Authorization: Bearer KEY`")]
+    Unauthorized,
+    /// The caller may not do this.
+    #[error("the key does not allow this")]
+    Forbidden,
+    /// Too many requests; how many seconds to wait.
+    #[error("too many requests: try again later")]
+    RateLimited(u64),
+    /// Something that is the server's own fault; the text is logged and not sent.
+    #[error("something went wrong in the server")]
+    Internal(String),
+    /// An error of the layers below.
+    #[error(transparent)]
+    Other(#[from] Error),
+}
+
+impl Refusal {
+    /// The stable name.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::InvalidRequest(_) => "invalid_request",
+            Self::InvalidJson(_) => "invalid_json",
+            Self::RouteNotFound => "route_not_found",
+            Self::StreamNotFound => "stream_not_found",
+            Self::AttachmentNotFound => "attachment_not_found",
+            Self::InstanceNotFound => "agent_instance_not_found",
+            Self::MethodNotAllowed(_) => "method_not_allowed",
+            Self::InstanceExists { .. } => "agent_instance_exists",
+            Self::UnsupportedMediaType(_) => "unsupported_media_type",
+            Self::OffsetGone => "stream_offset_gone",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTimeout => "body_timeout",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::RateLimited(_) => "rate_limited",
+            Self::Internal(_) => "internal_error",
+            Self::Other(error) => &error.code,
+        }
+    }
+
+    /// The status that goes with it.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::InvalidRequest(_) | Self::InvalidJson(_) => StatusCode::BAD_REQUEST,
+            Self::RouteNotFound
+            | Self::StreamNotFound
+            | Self::AttachmentNotFound
+            | Self::InstanceNotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::InstanceExists { .. } => StatusCode::CONFLICT,
+            Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::OffsetGone => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Other(error) => status_of(error),
+        }
+    }
+
+    fn details(&self) -> Value {
+        if let Self::InstanceExists { uid } = self {
+            json!({"uid": uid})
+        } else if let Self::Other(error) = self {
+            json!(error.hint)
+        } else {
+            json!("")
+        }
+    }
+}
+
+/// The status of an error of the layers below, by its stable name.
+fn status_of(error: &Error) -> StatusCode {
+    match error.code.as_str() {
+        "submission_not_found"
+        | "approval_not_found"
+        | "agent_not_found"
+        | "definition_agent_not_found"
+        | "conversation_not_found"
+        | "schedule_not_found"
+        | "fiber_not_found" => StatusCode::NOT_FOUND,
+        "submission_conflict" | "approval_answered" | "nothing_to_answer" => StatusCode::CONFLICT,
+        "invalid_key" | "instance_invalid" | "approval_invalid" => StatusCode::BAD_REQUEST,
+        "queue_full" => StatusCode::TOO_MANY_REQUESTS,
+        "runtime_unavailable" | "store_closed" | "store_full" => StatusCode::SERVICE_UNAVAILABLE,
+        _ if error.kind == Kind::Usage => StatusCode::BAD_REQUEST,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl From<StoreError> for Refusal {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<RuntimeError> for Refusal {
+    fn from(error: RuntimeError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure.into())
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(_: PathRejection) -> Self {
+        Self::InvalidRequest("the path is not valid UTF-8".to_owned())
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(error: QueryRejection) -> Self {
+        Self::InvalidRequest(format!("the query does not fit: {}", error.body_text()))
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(error: JsonRejection) -> Self {
+        match error {
+            JsonRejection::JsonSyntaxError(error) => Self::InvalidJson(error.body_text()),
+            JsonRejection::MissingJsonContentType(_) => {
+                Self::UnsupportedMediaType("application/json")
+            }
+            JsonRejection::BytesRejection(error) => error.into(),
+            error => Self::InvalidRequest(error.body_text()),
+        }
+    }
+}
+
+impl From<BytesRejection> for Refusal {
+    fn from(error: BytesRejection) -> Self {
+        if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            Self::BodyTooLarge
+        } else {
+            Self::InvalidRequest("the body broke off".to_owned())
+        }
+    }
+}
+
+/// Marks an answer whose error has to be logged, with what only the log may say.
+#[derive(Debug, Clone)]
+pub(super) struct Logged {
+    code: String,
+    text: String,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let internal = status == StatusCode::INTERNAL_SERVER_ERROR;
+        // What failed inside is for the log; who asked learns its stable name and a reference.
+        let message = if internal {
+            "something went wrong in the server: the log has more, under `ref`".to_owned()
+        } else {
+            self.to_string()
+        };
+        let details = if internal { json!("") } else { self.details() };
+        let body = json!({"error": {"type": self.code(), "message": message, "details": details}});
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Self::MethodNotAllowed(known) = &self
+            && !known.is_empty()
+        {
+            headers.insert(header::ALLOW, HeaderValue::from_static(known));
+        }
+        if let Self::RateLimited(seconds) = &self {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(*seconds));
+        }
+        if let Self::Unauthorized = &self {
+            let bearer = HeaderValue::from_static("Bearer");
+            headers.insert(header::WWW_AUTHENTICATE, bearer);
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if internal {
+            let text = if let Self::Internal(text) = &self {
+                text.clone()
+            } else {
+                self.to_string()
+            };
+            let code = self.code().to_owned();
+            response.extensions_mut().insert(Logged { code, text });
+        }
+        response
+    }
+}
+
+/// Logs the error of an answer under a fresh reference, and gives the reference to whoever asked.
+pub(super) fn log(response: Response, reference: &str, request: &str) -> Response {
+    let Some(logged) = response.extensions().get::<Logged>().cloned() else {
+        return response;
+    };
+    tracing::error!(reference, request, code = logged.code, "{}", logged.text);
+    let message = "something went wrong in the server: the log has more, under `ref`";
+    let body = json!({"error": {
+        "type": logged.code, "message": message, "details": "", "ref": reference,
+    }});
+    let (mut parts, _) = response.into_parts();
+    parts.headers.remove(header::CONTENT_LENGTH);
+    if let Ok(value) = HeaderValue::from_str(reference) {
+        parts.headers.insert(REFERENCE, value);
+    }
+    Response::from_parts(parts, axum::body::Body::from(body.to_string()))
+}

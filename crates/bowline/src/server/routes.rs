@@ -1,0 +1,61 @@
+//! All routes, and what is around them.
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    http::{HeaderName, HeaderValue},
+    middleware::{self, Next},
+    response::{IntoResponse as _, Response},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument as _;
+
+use super::{App, Refusal, operations, refusal};
+
+/// Where the id of a request stands.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The id of a request, `req_…`, among its extensions.
+#[derive(Debug, Clone)]
+pub(super) struct RequestId(#[allow(dead_code, reason = "for whoever logs")] pub(super) String);
+
+/// The routes of each module. One line each.
+fn all() -> Router<App> {
+    Router::new().merge(operations::routes())
+}
+
+/// All routes of a server, ready to be served or merged into another application.
+pub fn router(app: App) -> Router {
+    all()
+        .fallback(|| async { Refusal::RouteNotFound })
+        .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed("") })
+        .layer(DefaultBodyLimit::max(app.settings().max_body))
+        .layer(CatchPanicLayer::custom(
+            |_: Box<dyn std::any::Any + Send + 'static>| {
+                Refusal::Internal("a request panicked".to_owned()).into_response()
+            },
+        ))
+        .layer(middleware::from_fn_with_state(app.clone(), identify))
+        .with_state(app)
+}
+
+/// Gives each request an id, and logs what went wrong under it.
+async fn identify(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let id = app.sources().id("req_");
+    request.extensions_mut().insert(RequestId(id.clone()));
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let span = tracing::info_span!("request", id, %method, path);
+    let mut response = next.run(request).instrument(span).await;
+    if response.status().is_server_error() {
+        response = refusal::log(response, &app.sources().id("err_"), &id);
+    }
+    tracing::info!(request = id, %method, path, status = response.status().as_u16(), "answered");
+    let headers = response.headers_mut();
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        headers.insert(REQUEST_ID, value);
+    }
+    headers
+        .entry("x-content-type-options")
+        .or_insert(HeaderValue::from_static("nosniff"));
+    response
+}

@@ -1,0 +1,43 @@
+//! How the server listens, and its bounds.
+
+use std::{net::SocketAddr, time::Duration};
+
+/// How a server listens. Every bound has a default.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where it listens. Port 0 takes any free one. Default `127.0.0.1:8787`.
+    pub addr: SocketAddr,
+    /// The URL that clients see, without a path behind it, where a proxy stands in front. Default: what
+    /// the request's `Host` says.
+    pub public_url: Option<String>,
+    /// Largest body of a request, in bytes. Default 32 MiB.
+    pub max_body: usize,
+    /// Longest time for the head of a request to arrive, and for an idle connection to stay. Default 30 s.
+    pub head_timeout: Duration,
+    /// Longest time for the body of a request to arrive. Default 60 s.
+    pub body_timeout: Duration,
+    /// Most connections at once; further ones wait to be accepted. Default 16,384.
+    pub max_connections: usize,
+    /// How long a long poll waits for something new. Default 30 s.
+    pub long_poll: Duration,
+    /// How often a quiet event stream says that it is alive. Default 15 s.
+    pub heartbeat: Duration,
+    /// How long a stop may take before connections are cut. Default 30 s.
+    pub drain: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            addr: SocketAddr::from(([127, 0, 0, 1], 8787)),
+            public_url: None,
+            max_body: 32 * 1024 * 1024,
+            head_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(60),
+            max_connections: 16_384,
+            long_poll: Duration::from_secs(30),
+            heartbeat: Duration::from_secs(15),
+            drain: Duration::from_secs(30),
+        }
+    }
+}
