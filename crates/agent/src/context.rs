@@ -1,16 +1,26 @@
 //! What the model sees: a pure function of the conversation and the definition.
+//!
+//! - [`system`] composes the system prompt, which stays as it is until the conversation is compacted.
+//! - [`View`] is the transcript as the model is sent it. It grows with the conversation, and what was
+//!   sent once is sent again byte for byte, so that a provider's prompt cache holds.
+//! - [`Shape`] says how much of one text the model sees; the whole stays in the store.
+//! - [`budget`] says how full the window may be, [`compaction`] what gives way when it is.
 
 use std::fmt::Write as _;
 
-use bowline_model::{FilePart, Message, ResultPart, ToolResult, UserMessage, UserPart};
+use bowline_model::Transcript;
 use bowline_store::{Store, StoreError};
 
-use crate::{
-    conversation::{Conversation, EntryBody},
-    definition::Definition,
-    record::{Attachment, Content, Signal, ToolOutcome},
-    skill,
-};
+use crate::{conversation::Conversation, definition::Definition, skill};
+
+pub mod budget;
+pub mod compaction;
+mod shorten;
+mod view;
+
+pub(crate) use shorten::shorten;
+pub use shorten::{READ_TOOL, Shape};
+pub use view::View;
 
 /// The working directory that the model is told of.
 pub const WORKING_DIRECTORY: &str = "/workspace";
@@ -48,83 +58,10 @@ pub fn system(
 /// left out; files are read from the store.
 pub async fn transcript(
     conversation: &Conversation,
+    shape: Shape,
     store: &dyn Store,
-) -> Result<Vec<Message>, StoreError> {
-    let mut messages = Vec::with_capacity(conversation.entries.len());
-    for entry in &conversation.entries {
-        match &entry.body {
-            EntryBody::User(content) => {
-                let mut parts = Vec::with_capacity(content.len());
-                for piece in content {
-                    parts.push(match piece {
-                        Content::Text { text } => UserPart::Text { text: text.clone() },
-                        Content::Attachment { attachment } => {
-                            UserPart::File(file(attachment, store).await?)
-                        }
-                    });
-                }
-                messages.push(Message::User(UserMessage { parts }));
-            }
-            EntryBody::Signal(signal) => {
-                messages.push(Message::User(UserMessage::text(tagged(signal))))
-            }
-            EntryBody::Assistant { error: Some(_), .. }
-            | EntryBody::Assistant {
-                interrupted: true, ..
-            } => {}
-            EntryBody::Assistant { message, .. } => {
-                messages.push(Message::Assistant(message.clone()))
-            }
-            EntryBody::ToolResults(results) => {
-                for outcome in results {
-                    messages.push(Message::ToolResult(result(outcome, store).await?));
-                }
-            }
-        }
-    }
-    Ok(messages)
-}
-
-async fn result(outcome: &ToolOutcome, store: &dyn Store) -> Result<ToolResult, StoreError> {
-    let mut parts = Vec::with_capacity(outcome.content.len());
-    for piece in &outcome.content {
-        parts.push(match piece {
-            Content::Text { text } => ResultPart::Text { text: text.clone() },
-            Content::Attachment { attachment } => ResultPart::File(file(attachment, store).await?),
-        });
-    }
-    Ok(ToolResult {
-        call_id: outcome.tool_call_id.clone(),
-        name: outcome.tool_name.clone(),
-        parts,
-        is_error: outcome.is_error,
-    })
-}
-
-async fn file(attachment: &Attachment, store: &dyn Store) -> Result<FilePart, StoreError> {
-    let missing = || StoreError::Corrupt(format!("attachment {} has no content", attachment.id));
-    let blob = attachment.blob().ok_or_else(missing)?;
-    let data = store.blob(blob).await?.ok_or_else(missing)?;
-    Ok(FilePart {
-        media_type: attachment.mime_type.clone(),
-        name: attachment.filename.clone(),
-        data,
-    })
-}
-
-/// A signal as the model reads it. The text is escaped, so that it cannot pretend to be more.
-fn tagged(signal: &Signal) -> String {
-    let mut text = format!("<signal type=\"{}\"", escape(&signal.signal_type));
-    for (key, value) in &signal.attributes {
-        let _ = write!(text, " {}=\"{}\"", escape(key), escape(value));
-    }
-    let _ = write!(text, ">\n{}\n</signal>", escape(&signal.content));
-    text
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+) -> Result<Transcript, StoreError> {
+    let mut view = View::default();
+    view.update(conversation, shape, store).await?;
+    Ok(view.messages().clone())
 }

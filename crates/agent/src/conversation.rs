@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 
-use bowline_model::{AssistantMessage, AssistantPart, ModelRef, StopReason, ToolCall, Usage};
+use bowline_model::{
+    AssistantMessage, AssistantPart, ErrorKind, ModelRef, StopReason, ToolCall, Usage,
+};
 use bowline_store::{Seq, StoreError, StoredRecord, Timestamp};
 
 use crate::approval::Approval;
 use crate::record::{
-    AssistantCompleted, AssistantStarted, CallError, Content, Fact, ResourceSnapshot, Signal,
-    ToolOutcome,
+    AssistantCompleted, AssistantStarted, CallError, Compaction, Content, Fact, ResourceSnapshot,
+    Signal, ToolOutcome, Trigger,
 };
 
 /// What was said and done, in order, with what is still open.
@@ -34,6 +36,10 @@ pub struct Conversation {
     pub outcomes: HashMap<String, ToolOutcome>,
     /// Approvals of the last tool batch, by call; empty once the batch is complete.
     pub approvals: HashMap<String, Approval>,
+    /// Where the beginning gave way to a summary, in order; the last one counts.
+    pub compactions: Vec<Compacted>,
+    /// A compaction that somebody asked for and that is not settled.
+    pub requested: Option<Requested>,
     /// How the submissions ended, in order.
     pub settlements: Vec<bowline_runtime::Settled>,
     /// What each submission has used, while it is open.
@@ -51,6 +57,32 @@ pub struct Entry {
     pub time: Timestamp,
     /// What it is.
     pub body: EntryBody,
+}
+
+/// A compaction and where it stands.
+#[derive(Debug, Clone)]
+pub struct Compacted {
+    /// Number of entries before it.
+    pub at: usize,
+    /// The first entry that the model still sees, counted from 0; [`Compacted::at`] when there is none.
+    pub first_kept: usize,
+    /// When it was recorded.
+    pub time: Timestamp,
+    /// The submission in whose course it was made.
+    pub submission: Option<String>,
+    /// The compaction.
+    pub record: Compaction,
+}
+
+/// A compaction that somebody asked for.
+#[derive(Debug, Clone)]
+pub struct Requested {
+    /// The submission that asks.
+    pub submission: String,
+    /// What the summary should pay attention to.
+    pub instructions: Option<String>,
+    /// True once it is made.
+    pub done: bool,
 }
 
 /// What an entry is.
@@ -73,6 +105,46 @@ pub enum EntryBody {
     },
     /// The results of the tool batch before, in source order.
     ToolResults(Vec<ToolOutcome>),
+}
+
+impl Entry {
+    /// True for what came from outside, a person's message or a signal, and not for what Bowline
+    /// tells the model by itself.
+    pub fn is_input(&self) -> bool {
+        match &self.body {
+            EntryBody::User(_) => true,
+            EntryBody::Signal(signal) => !signal.is_notice(),
+            EntryBody::Assistant { .. } | EntryBody::ToolResults(_) => false,
+        }
+    }
+
+    /// True when something is to follow: an input without an answer, calls without results, results
+    /// without an answer.
+    pub fn is_open(&self) -> bool {
+        match &self.body {
+            EntryBody::User(_) | EntryBody::ToolResults(_) => true,
+            EntryBody::Signal(signal) => !signal.is_notice(),
+            EntryBody::Assistant {
+                message,
+                error,
+                interrupted,
+                ..
+            } => error.is_some() || *interrupted || message.tool_calls().next().is_some(),
+        }
+    }
+
+    /// True for a model call that failed because the window is full.
+    fn is_overflow(&self) -> bool {
+        match &self.body {
+            EntryBody::Assistant {
+                error: Some(error), ..
+            } => error.code == ErrorKind::ContextOverflow.code(),
+            EntryBody::User(_)
+            | EntryBody::Signal(_)
+            | EntryBody::Assistant { .. }
+            | EntryBody::ToolResults(_) => false,
+        }
+    }
 }
 
 /// A message that began and did not complete.
@@ -109,6 +181,8 @@ pub enum Next {
     Input,
     /// A half-streamed message has to be closed.
     Repair,
+    /// The conversation has to be compacted, because somebody asked for it.
+    Compact,
     /// The model has to be called.
     CallModel,
     /// The tool batch of the last message has to be run, or finished.
@@ -146,6 +220,34 @@ impl Conversation {
         self.entries.last().map(|entry| entry.id.clone())
     }
 
+    /// The compaction that counts.
+    pub fn compacted(&self) -> Option<&Compacted> {
+        self.compactions.last()
+    }
+
+    /// True when the last try to go on failed because the window is full, and nothing was done about
+    /// it yet.
+    pub fn overflowed(&self) -> bool {
+        let since = self.compacted().map_or(0, |compacted| compacted.at);
+        self.entries.len() > since && self.entries.last().is_some_and(Entry::is_overflow)
+    }
+
+    /// True when a full window was dealt with since the last message from outside: a second time would
+    /// not help.
+    pub fn recovered(&self) -> bool {
+        let Some(compacted) = self
+            .compactions
+            .iter()
+            .rev()
+            .find(|one| one.record.trigger == Trigger::Overflow)
+        else {
+            return false;
+        };
+        !self.entries[compacted.at.min(self.entries.len())..]
+            .iter()
+            .any(Entry::is_input)
+    }
+
     /// What an open submission has used so far.
     pub fn used(&self, submission: &str) -> Used {
         self.used.get(submission).copied().unwrap_or_default()
@@ -155,6 +257,15 @@ impl Conversation {
     pub fn next(&self, submission: &str) -> Next {
         if self.open.is_some() {
             return Next::Repair;
+        }
+        if let Some(requested) = &self.requested
+            && requested.submission == submission
+        {
+            return if requested.done {
+                Next::Nothing
+            } else {
+                Next::Compact
+            };
         }
         // Searched from the end: an open submission is at the end of the conversation.
         if !self
@@ -284,13 +395,47 @@ impl Conversation {
                 }
                 self.resources = Some(snapshot);
             }
+            Fact::CompactionRequested(asked) => {
+                self.requested = submission.map(|submission| Requested {
+                    submission,
+                    instructions: asked.instructions,
+                    done: false,
+                });
+            }
+            Fact::Compaction(compaction) => self.compact(compaction, submission, record.time),
             Fact::SubmissionSettled(settled) => {
+                self.requested = self
+                    .requested
+                    .take()
+                    .filter(|asked| asked.submission != settled.submission_id);
                 self.used.remove(&settled.submission_id);
                 self.settlements.push(settled);
             }
             Fact::AttemptStarted(_) | Fact::Runtime => {}
         }
         Ok(())
+    }
+
+    fn compact(&mut self, record: Compaction, submission: Option<String>, time: Timestamp) {
+        if let Some(id) = &submission {
+            let used = self.used.entry(id.clone()).or_default();
+            used.usage += record.usage;
+            used.cost_micro_usd += record.cost_micro_usd.unwrap_or(0);
+            used.errors = 0;
+            if let Some(asked) = self.requested.as_mut().filter(|one| one.submission == *id) {
+                asked.done = true;
+            }
+        }
+        let at = self.entries.len();
+        let kept = record.first_kept_entry_id.as_ref();
+        let first_kept = kept.and_then(|id| self.entries.iter().rposition(|entry| entry.id == *id));
+        self.compactions.push(Compacted {
+            at,
+            first_kept: first_kept.unwrap_or(at),
+            time,
+            submission,
+            record,
+        });
     }
 
     fn push(&mut self, id: String, submission: Option<String>, time: Timestamp, body: EntryBody) {

@@ -33,6 +33,12 @@ pub enum Input {
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         attributes: BTreeMap<String, String>,
     },
+    /// Nobody speaks: the conversation shall be compacted now. It is not shown to the model.
+    Compact {
+        /// What the summary should pay attention to.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        instructions: Option<String>,
+    },
 }
 
 impl Input {
@@ -40,6 +46,7 @@ impl Input {
     pub fn text(&self) -> &str {
         match self {
             Self::User { body, .. } | Self::Signal { body, .. } => body,
+            Self::Compact { instructions } => instructions.as_deref().unwrap_or_default(),
         }
     }
 
@@ -89,6 +96,15 @@ impl Outgoing {
         };
         Self {
             input,
+            key: None,
+            blobs: Vec::new(),
+        }
+    }
+
+    /// A request to compact the conversation now.
+    pub fn compact(instructions: Option<String>) -> Self {
+        Self {
+            input: Input::Compact { instructions },
             key: None,
             blobs: Vec::new(),
         }

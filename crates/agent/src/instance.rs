@@ -22,8 +22,8 @@ use crate::{
     live::{Chunk, ChunkBody, Position},
     program::{DRAFT, SHELL, Seed, Shared},
     record::{
-        self, Content, Created, Fact, ResourceSnapshot, Scope, Signal, ToolOutcome,
-        ToolResultsCommitted,
+        self, CompactionRequested, Content, Created, Fact, ResourceSnapshot, Scope, Signal,
+        ToolOutcome, ToolResultsCommitted,
     },
     render::Rendered,
     skill,
@@ -147,6 +147,10 @@ impl AgentInstance {
                 content: body,
                 attributes,
             }),
+            Ok(Input::Compact { instructions }) => {
+                *parent = parent_id;
+                Fact::CompactionRequested(CompactionRequested { instructions })
+            }
             Ok(input @ Input::User { .. }) => Fact::UserMessage(record::UserMessage {
                 message_id,
                 parent_id,
@@ -301,6 +305,8 @@ impl AgentInstance {
             | Fact::AssistantToolCall(_)
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
+            | Fact::CompactionRequested(_)
+            | Fact::Compaction(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => {}
         }
@@ -331,6 +337,7 @@ fn snapshot(rendered: &Rendered, system: Option<String>) -> ResourceSnapshot {
         system,
         instructions_digest: digest(&rendered.definition.instructions),
         skills_digest: digest(&catalogue),
+        tools: BTreeMap::new(),
     }
 }
 
@@ -393,7 +400,9 @@ impl Instance for AgentInstance {
         match self.conversation.next(&submission.id) {
             Next::Input => Progress::Absent,
             Next::Nothing => Progress::Completed,
-            Next::Repair | Next::CallModel | Next::RunTools { .. } => Progress::Interrupted,
+            Next::Repair | Next::CallModel | Next::Compact | Next::RunTools { .. } => {
+                Progress::Interrupted
+            }
         }
     }
 

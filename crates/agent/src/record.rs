@@ -3,6 +3,8 @@
 //! The kinds are those of the conversation protocol. A record with an unknown kind or a newer
 //! version stops the reader with an error; it is never skipped.
 
+use std::collections::BTreeMap;
+
 use bowline_model::{ModelRef, StopReason, ToolCall, Usage};
 use bowline_runtime::submission::{AttemptStarted, Settled};
 use bowline_store::{BlobId, Record, StoreError, StoredRecord, Timestamp};
@@ -45,6 +47,10 @@ pub enum Fact {
     ApprovalAnswered(Answered),
     /// An attempt began.
     AttemptStarted(AttemptStarted),
+    /// Somebody asked to compact the conversation now.
+    CompactionRequested(CompactionRequested),
+    /// The beginning of the conversation gave way to a summary.
+    Compaction(Compaction),
     /// A submission settled.
     SubmissionSettled(Settled),
     /// Facts of the runtime that say nothing about the conversation.
@@ -126,8 +132,15 @@ pub struct Signal {
     /// What the model is told.
     pub content: String,
     /// More about it.
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub attributes: std::collections::BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, String>,
+}
+
+impl Signal {
+    /// True for a change of the agent that Bowline tells the model of.
+    pub fn is_notice(&self) -> bool {
+        matches!(self.signal_type.as_str(), "resources" | "instructions")
+    }
 }
 
 /// Body of `assistant_message_started`.
@@ -265,6 +278,94 @@ pub struct ResourceSnapshot {
     pub instructions_digest: String,
     /// Identifies the catalogue of skills that the model was last told.
     pub skills_digest: String,
+    /// The tools that the model was last told of, with what identifies each. Empty in records of a
+    /// version that did not tell of tools.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, String>,
+}
+
+/// Body of `compaction_requested`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CompactionRequested {
+    /// What the summary should pay attention to, besides what the agent says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+}
+
+/// Why a conversation was compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Trigger {
+    /// The window was nearly full.
+    Threshold,
+    /// The provider said that the window is full.
+    Overflow,
+    /// Somebody asked for it.
+    Manual,
+}
+
+/// Body of `compaction`. What came before stays in the log; the model sees the summary in its place.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compaction {
+    /// `msg_…`: identifies the compaction.
+    pub entry_id: String,
+    /// The entry before it.
+    pub parent_id: Option<String>,
+    /// What the model reads in place of what came before.
+    pub summary: String,
+    /// The oldest entry that the model still sees; none when it sees only the summary.
+    pub first_kept_entry_id: Option<String>,
+    /// The last entry when it was made.
+    pub source_leaf_id: Option<String>,
+    /// What the model would have seen without it, in tokens, as far as that is known.
+    pub tokens_before: u64,
+    /// What the model sees after it, estimated.
+    pub tokens_after: u64,
+    /// Why.
+    pub trigger: Trigger,
+    /// Files that were worked with in what is summarised, also by earlier compactions.
+    #[serde(default)]
+    pub details: FileLists,
+    /// What the unfinished turn began with, when its beginning is summarised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Texts of kept entries are shortened to so many bytes, because even these did not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_cap: Option<u64>,
+    /// The window as the provider's refusal showed it, where it is not known or smaller than was
+    /// thought.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<LearnedWindow>,
+    /// The model that wrote the summary; none when it was put together without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<ModelRef>,
+    /// What the summary cost in tokens.
+    #[serde(default)]
+    pub usage: Usage,
+    /// What it cost in micro-dollars, where the price is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cost_micro_usd: Option<u64>,
+}
+
+/// What a model can hold, as its provider's refusal showed it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnedWindow {
+    /// The model.
+    pub model: ModelRef,
+    /// Its window in tokens, as they are estimated here.
+    pub tokens: u64,
+}
+
+/// The files that a conversation worked with, without repetition, in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FileLists {
+    /// Those that were read and not changed.
+    pub read_files: Vec<String>,
+    /// Those that were written or edited.
+    pub modified_files: Vec<String>,
 }
 
 /// Where a fact belongs.
@@ -297,6 +398,8 @@ impl Fact {
             Self::ResourceSnapshot(body) => (110, json(body)),
             Self::ApprovalRequested(body) => (111, json(body)),
             Self::ApprovalAnswered(body) => (112, json(body)),
+            Self::CompactionRequested(body) => (120, json(body)),
+            Self::Compaction(body) => (121, json(body)),
             Self::AttemptStarted(body) => (bowline_runtime::kind::ATTEMPT_STARTED, json(body)),
             Self::SubmissionSettled(body) => {
                 (bowline_runtime::kind::SUBMISSION_SETTLED, json(body))
@@ -348,13 +451,15 @@ impl Fact {
             110 => Self::ResourceSnapshot(body(stored)?),
             111 => Self::ApprovalRequested(body(stored)?),
             112 => Self::ApprovalAnswered(body(stored)?),
+            120 => Self::CompactionRequested(body(stored)?),
+            121 => Self::Compaction(body(stored)?),
             kind::ATTEMPT_STARTED => Self::AttemptStarted(body(stored)?),
             kind::SUBMISSION_SETTLED => Self::SubmissionSettled(body(stored)?),
             kind::ACTOR_OPENED | kind::EFFECT_INTENDED | kind::EFFECT_SETTLED => Self::Runtime,
             unknown => {
                 return Err(StoreError::NewerFormat {
                     found: u32::from(unknown),
-                    supported: 112,
+                    supported: 121,
                 });
             }
         })
@@ -376,6 +481,8 @@ impl Fact {
             | Self::ResourceSnapshot(_)
             | Self::ApprovalRequested(_)
             | Self::ApprovalAnswered(_)
+            | Self::CompactionRequested(_)
+            | Self::Compaction(_)
             | Self::AttemptStarted(_)
             | Self::SubmissionSettled(_)
             | Self::Runtime => return Vec::new(),

@@ -99,6 +99,7 @@ pub(crate) async fn run(instance: &mut AgentInstance, attempt: &Attempt) -> Resu
                 };
                 tools::run(instance, attempt, batch).await?;
             }
+            Next::Compact => return Ok(Step::new()),
             Next::CallModel => {
                 let waiting = attempt.waiting().await?;
                 if !waiting.is_empty() {

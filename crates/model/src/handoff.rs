@@ -6,6 +6,7 @@
 //! model's own words. [`prepare`] removes each of these causes; it is a pure function, and the
 //! result for a prefix of a transcript is a prefix of the result, so that prompt caches hold.
 
+use std::borrow::Borrow;
 use std::collections::{HashMap, HashSet};
 
 use crate::message::{
@@ -61,7 +62,7 @@ impl IdRule {
 /// - Messages without content are dropped, and the tool calls of an aborted or failed message with
 ///   them unless they have results.
 /// - It does not end with an assistant message: [`CONTINUE`] is said instead.
-pub fn prepare(messages: &[Message], target: &ModelRef, ids: IdRule) -> Vec<Message> {
+pub fn prepare<M: Borrow<Message>>(messages: &[M], target: &ModelRef, ids: IdRule) -> Vec<Message> {
     let mut names = Names {
         rule: ids,
         used: HashSet::new(),
@@ -70,6 +71,7 @@ pub fn prepare(messages: &[Message], target: &ModelRef, ids: IdRule) -> Vec<Mess
     let mut rest = messages;
     while let Some((first, tail)) = rest.split_first() {
         rest = tail;
+        let first = first.borrow();
         match first {
             Message::User(user) if user.parts.is_empty() => {}
             Message::User(_) => out.push(first.clone()),
@@ -77,7 +79,7 @@ pub fn prepare(messages: &[Message], target: &ModelRef, ids: IdRule) -> Vec<Mess
             Message::Assistant(message) => {
                 let count = tail
                     .iter()
-                    .take_while(|next| matches!(next, Message::ToolResult(_)))
+                    .take_while(|next| matches!((*next).borrow(), Message::ToolResult(_)))
                     .count();
                 let (results, after) = tail.split_at(count);
                 rest = after;
@@ -92,16 +94,16 @@ pub fn prepare(messages: &[Message], target: &ModelRef, ids: IdRule) -> Vec<Mess
 }
 
 /// One assistant message and the results that follow it.
-fn push_turn(
+fn push_turn<M: Borrow<Message>>(
     message: &AssistantMessage,
-    results: &[Message],
+    results: &[M],
     target: &ModelRef,
     names: &mut Names,
     out: &mut Vec<Message>,
 ) {
     let mut by_id: HashMap<&str, Vec<&ToolResult>> = HashMap::new();
     for result in results.iter().rev() {
-        if let Message::ToolResult(result) = result {
+        if let Message::ToolResult(result) = result.borrow() {
             by_id.entry(&result.call_id).or_default().push(result);
         }
     }

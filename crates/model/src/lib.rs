@@ -6,6 +6,7 @@
 //! # Layout
 //!
 //! - [`message`]: the transcript: user, assistant and tool-result messages, tokens, stop reasons.
+//! - [`transcript`]: its messages, shared between calls.
 //! - [`request`]: one call of a model: transcript, tools, thinking level, position.
 //! - [`event`]: what a model streams back, and [`Partial`], which puts it together again.
 //! - [`error`]: what can go wrong, classified, with what to do next.
@@ -40,6 +41,7 @@ pub mod resolve;
 pub mod retry;
 pub mod secret;
 pub mod sse;
+pub mod transcript;
 
 pub use catalog::{Price, format_usd};
 pub use error::{ErrorKind, ModelError};
@@ -49,7 +51,8 @@ pub use message::{
     ToolResult, Usage, UserMessage, UserPart,
 };
 pub use provider::Provider;
-pub use request::{CallPosition, Request, Thinking, ToolSpec};
+pub use request::{CallPosition, Purpose, Request, Thinking, ToolSpec};
 pub use resolve::{Api, ModelSettings, Models, NamedModel, ResolvedModel};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
+pub use transcript::Transcript;

@@ -1,8 +1,10 @@
 //! One call of a model.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use crate::message::Message;
+use crate::transcript::Transcript;
 
 /// What a model is asked. Equal requests are sent as equal bytes, so that a provider's prompt
 /// cache holds from one call to the next.
@@ -13,9 +15,9 @@ pub struct Request {
     /// The system prompt; empty for none.
     pub system: String,
     /// The transcript. Providers pass it through [`crate::handoff::prepare`] themselves.
-    pub messages: Vec<Message>,
+    pub messages: Transcript,
     /// The tools that the model may call, in a fixed order.
-    pub tools: Vec<ToolSpec>,
+    pub tools: Arc<Vec<ToolSpec>>,
     /// How much the model should think first.
     pub thinking: Thinking,
     /// The most output tokens, thinking included. `None` is the model's own limit where the
@@ -30,12 +32,27 @@ pub struct Request {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CallPosition {
+    /// What the call is for.
+    #[serde(default)]
+    pub purpose: Purpose,
     /// The n-th model call of the submission, from 1.
     pub call: u32,
     /// How often this call was tried before, from 0.
     pub attempt: u32,
     /// The text of the submission.
     pub submission_text: String,
+}
+
+/// What a call is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Purpose {
+    /// To answer a submission.
+    #[default]
+    Answer,
+    /// To summarise a conversation that has become too long; [`CallPosition::call`] is then the n-th
+    /// summary of the conversation, from 1.
+    Summary,
 }
 
 /// A tool as the model is told of it.

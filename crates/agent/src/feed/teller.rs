@@ -184,7 +184,10 @@ impl Teller {
                     .flatten()
                     .collect()
             }
-            Fact::ToolResultsCommitted(_)
+            // What the model sees grows shorter; what was said stays.
+            Fact::CompactionRequested(_)
+            | Fact::Compaction(_)
+            | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => Vec::new(),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bowline_model::{
-    AssistantMessage, CallPosition, Event, ModelError, Partial, Request, ResolvedModel, StopReason,
-    Usage,
+    AssistantMessage, CallPosition, Event, ModelError, Partial, Purpose, Request, ResolvedModel,
+    StopReason, Usage,
 };
 use bowline_runtime::{Attempt, Instance as _, Step, Submission};
 use bowline_store::RowChange;
@@ -166,17 +166,24 @@ async fn request(
     Ok(Request {
         model: resolved.model.clone(),
         system: instance.conversation.system.clone(),
-        messages: context::transcript(&instance.conversation, &*instance.store).await?,
+        messages: context::transcript(
+            &instance.conversation,
+            context::Shape::of(resolved.context_window, false),
+            &*instance.store,
+        )
+        .await?,
         tools: tools
             .iter()
             .map(|mounted| mounted.tool.spec().clone())
-            .collect(),
+            .collect::<Vec<_>>()
+            .into(),
         thinking: rendered
             .definition
             .thinking
             .unwrap_or(resolved.default_thinking),
         max_output: resolved.max_output,
         position: CallPosition {
+            purpose: Purpose::Answer,
             call: used.calls + 1,
             attempt: used.retries,
             submission_text: text

@@ -186,11 +186,15 @@ async fn ending(world: &World) -> Ending {
         }
     }
     assert!(calls.is_empty());
-    let transcript = bowline_agent::context::transcript(&conversation, &*store)
-        .await
-        .unwrap();
+    let transcript = bowline_agent::context::transcript(
+        &conversation,
+        bowline_agent::context::Shape::of(None, false),
+        &*store,
+    )
+    .await
+    .unwrap();
     assert!(
-        matches!(&transcript[0], Message::User(user) if matches!(user.parts[0], UserPart::Text { .. }))
+        matches!(&*transcript[0], Message::User(user) if matches!(user.parts[0], UserPart::Text { .. }))
     );
 
     let files = Workspace::open(store.clone(), actor)

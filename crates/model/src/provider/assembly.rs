@@ -9,6 +9,7 @@ use crate::message::{
     AssistantMessage, AssistantPart, Message, ModelRef, StopReason, ToolCall, Usage,
 };
 use crate::request::Request;
+use crate::transcript::Transcript;
 
 /// The longest tool-call id that is kept as it came.
 const MAX_ID: usize = 512;
@@ -30,17 +31,16 @@ pub(crate) struct Assembly {
     done: bool,
     parts: Vec<Part>,
     call: u32,
+    /// The transcript that is answered: its ids are taken.
+    messages: Transcript,
+    /// All ids that are taken; collected when the first one clashes.
+    taken: Option<HashSet<String>>,
+    /// The ids of this answer.
     ids: HashSet<String>,
 }
 
 impl Assembly {
     pub(crate) fn new(model: ModelRef, request: &Request) -> Self {
-        let mut ids = HashSet::new();
-        for message in &request.messages {
-            if let Message::Assistant(message) = message {
-                ids.extend(message.tool_calls().map(|call| call.id.clone()));
-            }
-        }
         Self {
             usage: Usage::default(),
             events: VecDeque::new(),
@@ -50,7 +50,9 @@ impl Assembly {
             done: false,
             parts: Vec::new(),
             call: request.position.call,
-            ids,
+            messages: request.messages.clone(),
+            taken: None,
+            ids: HashSet::new(),
         }
     }
 
@@ -164,7 +166,7 @@ impl Assembly {
         } else {
             id.to_owned()
         };
-        let id = distinct(&wanted, MAX_ID, |candidate| self.ids.contains(candidate));
+        let id = self.distinct(wanted);
         self.ids.insert(id.clone());
         let call = ToolCall::from_text(id.clone(), name.to_owned(), "");
         self.parts
@@ -175,6 +177,22 @@ impl Assembly {
             name: name.to_owned(),
         });
         index
+    }
+
+    /// `wanted`, or what is nearest to it and not taken. An id that is new, which is the usual case,
+    /// is compared with the transcript and nothing is copied.
+    fn distinct(&mut self, wanted: String) -> String {
+        if self.taken.is_none() {
+            let clash = self.ids.contains(&wanted) || calls(&self.messages).any(|id| id == wanted);
+            if !clash {
+                return wanted;
+            }
+            self.taken = Some(calls(&self.messages).map(str::to_owned).collect());
+        }
+        let taken = self.taken.get_or_insert_default();
+        distinct(&wanted, MAX_ID, |candidate| {
+            self.ids.contains(candidate) || taken.contains(candidate)
+        })
     }
 
     pub(crate) fn call_delta(&mut self, index: usize, delta: &str) {
@@ -271,4 +289,13 @@ impl Assembly {
             self.parts.len() - 1
         })
     }
+}
+
+/// The ids of the tool calls of a transcript.
+fn calls(messages: &Transcript) -> impl Iterator<Item = &str> {
+    let calls = messages.iter().filter_map(|message| match &**message {
+        Message::Assistant(message) => Some(message.tool_calls()),
+        Message::User(_) | Message::ToolResult(_) => None,
+    });
+    calls.flatten().map(|call| call.id.as_str())
 }

@@ -18,6 +18,18 @@ pub(super) struct Script {
     /// Other turns for some submissions; the first that matches is taken.
     #[serde(default)]
     pub(super) by_message: Vec<Branch>,
+    /// What the conversation is summarised as, the n-th time; the last one repeats.
+    #[serde(default = "a_summary")]
+    pub(super) summaries: Vec<Turn>,
+}
+
+/// What a script without `summaries` says.
+fn a_summary() -> Vec<Turn> {
+    let text = "The conversation so far, as a script sums it up.".to_owned();
+    vec![Turn {
+        text,
+        ..Turn::default()
+    }]
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -206,7 +218,11 @@ impl Script {
             return Err("there are no `turns`".to_owned());
         }
         let branches = script.by_message.iter().map(|branch| &branch.turns);
-        for turn in std::iter::once(&script.turns).chain(branches).flatten() {
+        for turn in [&script.turns, &script.summaries]
+            .into_iter()
+            .chain(branches)
+            .flatten()
+        {
             if turn.stream.chars == 0 {
                 return Err("`stream.chars` must be at least 1".to_owned());
             }

@@ -18,7 +18,7 @@ use crate::event::{Event, EventStream};
 use crate::message::{Message, ModelRef, ResultPart, StopReason, Usage, UserPart};
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
-use crate::request::Request;
+use crate::request::{Purpose, Request};
 
 /// The largest script that is read.
 const MAX_SCRIPT: u64 = 4 * 1024 * 1024;
@@ -86,6 +86,12 @@ impl Scripted {
     /// The turn that answers a request.
     fn turn(&self, request: &Request) -> Result<&Turn, ModelError> {
         let position = &request.position;
+        if position.purpose == Purpose::Summary {
+            let nth = usize::try_from(position.call.max(1)).unwrap_or(usize::MAX) - 1;
+            let summaries = &self.script.summaries;
+            let turn = summaries.get(nth).or(summaries.last());
+            return turn.ok_or_else(|| self.error("`summaries` is empty".to_owned()));
+        }
         let branch = self
             .script
             .by_message
@@ -124,7 +130,7 @@ impl Scripted {
                 quote(got)
             )))
         };
-        let last = request.messages.last();
+        let last = request.messages.last().map(AsRef::as_ref);
         if let Some(tool) = &expect.last_tool {
             let got = match last {
                 Some(Message::ToolResult(result)) => result.name.as_str(),
@@ -358,6 +364,7 @@ fn estimate(turn: &Turn, request: &Request) -> Usage {
     let tokens = |chars: usize| u64::try_from(chars.div_ceil(4)).unwrap_or(u64::MAX);
     let mut input = request.system.len();
     for message in &request.messages {
+        let message: &Message = message;
         input += match message {
             Message::User(_) | Message::ToolResult(_) => text_of(Some(message)).len(),
             Message::Assistant(answer) => {

@@ -83,14 +83,14 @@ pub(crate) fn request(model: &str, messages: Vec<Message>) -> Request {
     Request {
         model: model.to_owned(),
         system: "Be brief.".to_owned(),
-        messages,
-        tools: vec![tool("bash"), tool("read")],
+        messages: messages.into(),
+        tools: vec![tool("bash"), tool("read")].into(),
         thinking: Thinking::Off,
         max_output: None,
         position: CallPosition {
             call: 1,
             attempt: 0,
-            submission_text: String::new(),
+            ..CallPosition::default()
         },
     }
 }

@@ -101,17 +101,21 @@ async fn a_mismatch_fails_the_call_and_shows_both_sides() {
         &reference("scripted", "inline"),
         vec![crate::messages::call("1", "bash")],
     );
-    second
-        .messages
-        .extend([call, result("1", "bash", "all passed")]);
+    let before = second.messages.clone();
+    let then = |text: &str| {
+        let mut messages = before.clone();
+        messages.push(call.clone());
+        messages.push(result("1", "bash", text));
+        messages
+    };
+    second.messages = then("all passed");
     let error = failure(TWO, second.clone()).await;
     let said = error.to_string();
     assert!(
         said.contains("`FAIL`") && said.contains("`all passed`"),
         "{said}"
     );
-    second.messages.pop();
-    second.messages.push(result("1", "bash", "1 FAILED"));
+    second.messages = then("1 FAILED");
     assert_eq!(answer(TWO, second).await.text(), "Done.");
 }
 
