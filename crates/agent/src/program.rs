@@ -277,12 +277,7 @@ impl Program for Agents {
         let Ok(rendered) = self.0.rendered(actor.name()) else {
             return Bounds::default();
         };
-        let limits = &rendered.definition.limits;
-        Bounds {
-            attempts: limits.attempts,
-            wall: limits.wall,
-            ..Bounds::default()
-        }
+        rendered.definition.limits.bounds()
     }
 }
 

@@ -455,7 +455,7 @@ impl Fact {
             121 => Self::Compaction(body(stored)?),
             kind::ATTEMPT_STARTED => Self::AttemptStarted(body(stored)?),
             kind::SUBMISSION_SETTLED => Self::SubmissionSettled(body(stored)?),
-            kind::ACTOR_OPENED | kind::EFFECT_INTENDED | kind::EFFECT_SETTLED => Self::Runtime,
+            other if bowline_runtime::kind::is_runtime(other) => Self::Runtime,
             unknown => {
                 return Err(StoreError::NewerFormat {
                     found: u32::from(unknown),

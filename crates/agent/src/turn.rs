@@ -4,7 +4,7 @@
 //! next, so an attempt that takes over goes on exactly where the last one was cut.
 
 use bowline_model::ModelError;
-use bowline_runtime::{Attempt, Failure, Halt, Step, Submission};
+use bowline_runtime::{Attempt, Failure, Halt, Step, Submission, budget::Used};
 use bowline_store::{StoreError, Timestamp};
 
 use crate::{
@@ -186,31 +186,13 @@ async fn join(
 }
 
 fn within(limits: &Limits, used: crate::conversation::Used) -> Result<(), Failure> {
-    let over = |name: &str, limit: String| {
-        let what = format!("the submission reached its limit of {limit}");
-        Err(Failure::new(
-            &format!("limit_{name}"),
-            what,
-            format!("raise limits.{name} of the agent"),
-        ))
+    // Attempts, time and depth are enforced where they are counted.
+    let used = Used {
+        turns: used.calls,
+        tool_calls: used.tool_calls,
+        tokens: used.usage.total(),
+        spend_usd: used.cost_micro_usd,
+        ..Used::default()
     };
-    if used.calls >= limits.turns {
-        return over("turns", format!("{} turns", limits.turns));
-    }
-    if used.tool_calls >= limits.tool_calls {
-        return over("tool_calls", format!("{} tool calls", limits.tool_calls));
-    }
-    if let Some(tokens) = limits.tokens.filter(|tokens| used.usage.total() >= *tokens) {
-        return over("tokens", format!("{tokens} tokens"));
-    }
-    if let Some(spend) = limits
-        .spend_usd
-        .filter(|spend| used.cost_micro_usd >= *spend)
-    {
-        return over(
-            "spend_usd",
-            format!("{} US dollars", bowline_model::format_usd(spend)),
-        );
-    }
-    Ok(())
+    Ok(limits.check(&used)?)
 }

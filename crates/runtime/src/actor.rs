@@ -3,86 +3,41 @@
 //! The task itself never waits for a model or a tool. An attempt runs in a task of its own and hands
 //! its steps over; the mailbox task enforces deadlines, takes new submissions and settles.
 
-mod alarms;
-
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
 
-use bowline_store::{
-    ActorId, Batch, Blob, BlobId, CommitError, Epoch, Seq, Store, StoredRecord, Timestamp, Wake,
-};
-use serde_json::Value;
-use tokio::{
-    sync::{mpsc, oneshot},
-    task::JoinError,
-};
+use bowline_store::{ActorId, BlobId, CommitError, Epoch, Seq, Store, Timestamp};
+use tokio::{sync::mpsc, task::JoinError};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
-    alarm::{self, NewSchedule, Schedule, Schedules},
-    attempt::Attempt,
+    alarm::{self, Schedules},
     clock::Sources,
     error::RuntimeError,
-    kind,
+    message,
+    node::Runtime,
     step::{Step, json},
     submission::{
-        self, AttemptStarted, Bounds, Closing, Failure, Finish, Instance, NewSubmission, Outcome,
-        Program, Progress, QUEUE, Receipt, SETTLED, Settled, State, Submission,
+        self, Bounds, Closing, Failure, Finish, Instance, Program, QUEUE, Settled, State,
+        Submission,
     },
 };
 
 mod admission;
+mod alarms;
+mod attempts;
+mod command;
+mod committing;
+mod endings;
+mod handling;
 mod parking;
+mod stating;
 
-type Reply<T> = oneshot::Sender<Result<T, RuntimeError>>;
-
-/// What the mailbox takes.
-#[derive(Debug)]
-pub(crate) enum Command {
-    /// Admit a submission.
-    Submit {
-        new: NewSubmission,
-        reply: Reply<Receipt>,
-    },
-    /// Abort one submission, or each open one.
-    Abort {
-        submission: Option<String>,
-        reply: Reply<bool>,
-    },
-    /// Take in what a parked submission waits for.
-    Answer { answer: Value, reply: Reply<String> },
-    /// Tell when a submission settles.
-    Wait {
-        submission: String,
-        reply: Reply<Settled>,
-    },
-    /// Go on with what is open or due; tells when that has begun.
-    Wake { begun: Option<oneshot::Sender<()>> },
-    /// Register a schedule.
-    Schedule {
-        new: NewSchedule,
-        reply: Reply<Schedule>,
-    },
-    /// Cancel a schedule.
-    Unschedule { id: String, reply: Reply<bool> },
-    /// Commit a step of the running attempt.
-    Commit {
-        attempt: String,
-        step: Step,
-        joined: Vec<String>,
-        reply: oneshot::Sender<Result<Vec<StoredRecord>, CommitError>>,
-    },
-    /// The submissions that may join the running one.
-    Waiting {
-        attempt: String,
-        reply: oneshot::Sender<Vec<Submission>>,
-    },
-    /// Stop without settling; what is open goes on when the actor wakes again.
-    Stop,
-}
+pub(crate) use command::{Command, Reply};
+use handling::Desk;
 
 /// What a mailbox task is made of.
 pub(crate) struct Parts {
@@ -91,6 +46,7 @@ pub(crate) struct Parts {
     pub(crate) sources: Sources,
     pub(crate) program: Arc<dyn Program>,
     pub(crate) commands: mpsc::WeakSender<Command>,
+    pub(crate) runtime: Runtime,
     pub(crate) idle: Duration,
 }
 
@@ -107,6 +63,7 @@ pub(crate) struct Actor {
     running: Option<Running>,
     /// In order, so that a simulation can replay it.
     waiters: BTreeMap<String, Vec<Reply<Settled>>>,
+    desk: Desk,
     stopping: bool,
 }
 
@@ -139,6 +96,14 @@ impl Actor {
         let schedules = Schedules::new(alarm::list(&*parts.store, &parts.id).await?);
         let (epoch, seq) = head.map_or((0, 0), |head| (head.epoch, head.seq));
         let wake = head.and_then(|head| head.wake);
+        // Somebody deletes it, and what was open went with the mark that says so.
+        if wake.is_some()
+            && queue.is_empty()
+            && schedules.next().is_none()
+            && crate::child::is_deleting(&*parts.store, &parts.id).await?
+        {
+            return Err(RuntimeError::Deleting);
+        }
         let next_number = queue.back().map_or(seq, |last| last.number.max(seq)) + 1;
         Ok(Self {
             bounds: parts.program.bounds(&parts.id),
@@ -154,6 +119,7 @@ impl Actor {
             instance: None,
             running: None,
             waiters: BTreeMap::new(),
+            desk: Desk::default(),
             stopping: false,
             parts,
         })
@@ -174,16 +140,18 @@ impl Actor {
                 }
                 self.start_next().await?;
             }
+            self.handle_next().await?;
             let until = self.next_check();
             tokio::select! {
                 biased;
                 finished = finished(&mut self.running), if self.running.is_some() => self.finished(finished).await?,
+                ended = self.desk.ended(), if self.desk.busy.is_some() => self.handled(ended).await?,
                 command = commands.recv() => match command {
                     Some(command) => self.handle(command).await?,
                     None => return Ok(()),
                 },
                 () = tokio::time::sleep(until) => {
-                    if self.running.is_none() && !self.is_over() && !self.is_tick_due() {
+                    if self.running.is_none() && self.desk.is_clear() && !self.is_over() && !self.is_tick_due() {
                         return self.correct_wake().await;
                     }
                 }
@@ -194,6 +162,7 @@ impl Actor {
     /// Tells everybody who waits that the actor cannot go on.
     pub(crate) fn fail_waiters(&mut self, error: &RuntimeError) {
         self.running = None;
+        self.desk = Desk::default();
         for reply in std::mem::take(&mut self.waiters).into_values().flatten() {
             let _ = reply.send(Err(error.clone()));
         }
@@ -202,6 +171,11 @@ impl Actor {
     /// True when the supervisor has to wake it again.
     pub(crate) fn wants_wake(&self) -> bool {
         self.position.wake.is_some()
+    }
+
+    /// True when messages were left in the store that somebody has to wake it for.
+    pub(crate) fn left_messages(&self) -> bool {
+        self.desk.left
     }
 
     /// True once the actor takes nothing more: whoever asks next gets a fresh one.
@@ -217,6 +191,8 @@ impl Actor {
                 let at = ending.map_or(running.deadline, |(_, force)| *force);
                 at.since(now)
             }
+            // The end of what is handled is heard; nothing is left to look for before.
+            (None, _) if self.desk.busy.is_some() => message::MAX_REQUEST_WITHIN,
             (None, Some(State::Parked { until, .. })) => until.since(now).min(self.parts.idle),
             (None, _) => self.parts.idle,
         };
@@ -227,8 +203,8 @@ impl Actor {
 
     async fn handle(&mut self, command: Command) -> Result<(), RuntimeError> {
         match command {
-            Command::Submit { new, reply } => {
-                let outcome = self.submit(new).await;
+            Command::Submit { new, steer, reply } => {
+                let outcome = self.submit(new, steer).await;
                 return answer(reply, outcome);
             }
             Command::Abort { submission, reply } => {
@@ -243,7 +219,17 @@ impl Actor {
                 return answer(reply, outcome);
             }
             Command::Wait { submission, reply } => self.wait(submission, reply).await,
-            Command::Wake { begun } => drop(begun.map(|begun| begun.send(()))),
+            Command::Wake { begun } => {
+                self.desk.unread = true;
+                if let Some(begun) = begun {
+                    let _ = begun.send(());
+                }
+            }
+            Command::Request { request, reply } => self.ask(request, reply),
+            Command::SetState { new, reply } => {
+                let outcome = self.set_state(new).await;
+                return answer(reply, outcome);
+            }
             Command::Schedule { new, reply } => {
                 let outcome = self.schedule(new).await;
                 return answer(reply, outcome);
@@ -306,419 +292,6 @@ impl Actor {
         }
         Ok(())
     }
-
-    // ---- attempts ----
-
-    /// Starts the first submission that has not joined another; settles those that need no attempt.
-    async fn start_next(&mut self) -> Result<(), RuntimeError> {
-        while self.running.is_none() {
-            let Some(first) = self
-                .queue
-                .iter()
-                .find(|open| !matches!(open.state, State::Joined { .. }))
-            else {
-                return Ok(());
-            };
-            let first = first.clone();
-            if let State::Parked { .. } = first.state {
-                if first.abort_requested_at.is_some() {
-                    self.recover(first).await?;
-                } else if self.is_over() {
-                    let mut instance = self.take_instance().await?;
-                    let step = instance.expire(&first);
-                    self.unpark(first, instance, step).await?;
-                } else {
-                    return Ok(());
-                }
-            } else if first.state == State::Running {
-                self.recover(first).await?;
-            } else if first.abort_requested_at.is_some() {
-                self.settle(&first, Outcome::Aborted, Some(aborted()), Step::new())
-                    .await?;
-            } else {
-                self.begin(first, Vec::new()).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The first attempt: the input, the attempt and, for a new submission, its row are one commit.
-    async fn begin(
-        &mut self,
-        mut submission: Submission,
-        blobs: Vec<Blob>,
-    ) -> Result<(), RuntimeError> {
-        let now = self.parts.sources.now();
-        submission
-            .deadline
-            .get_or_insert(now.after(self.bounds.wall));
-        submission.after_seq = self.position.seq;
-        let mut instance = self.take_instance().await?;
-        let mut step = instance.accept(&submission);
-        step.blobs.extend(blobs);
-        let attempt = self.next_attempt(&mut submission, &mut step);
-        let records = self.commit(step, Wake::At(now)).await?;
-        instance.apply(&records)?;
-        match self.queue.iter_mut().find(|open| open.id == submission.id) {
-            Some(open) => *open = submission.clone(),
-            None => self.queue.push_back(submission.clone()),
-        }
-        self.spawn(submission, attempt, instance);
-        Ok(())
-    }
-
-    /// Decides what becomes of a submission whose attempt was cut: first what is settled already,
-    /// then what must not go on, then the next attempt.
-    async fn recover(&mut self, mut submission: Submission) -> Result<(), RuntimeError> {
-        let now = self.parts.sources.now();
-        let mut instance = self.take_instance().await?;
-        let progress = instance.progress(&submission);
-        let ended = if submission.abort_requested_at.is_some() {
-            Some(Closing::Aborted)
-        } else if submission.attempts >= self.bounds.attempts {
-            Some(Closing::Failed(exhausted(submission.attempts)))
-        } else if submission.deadline.is_some_and(|deadline| now >= deadline) {
-            Some(Closing::Failed(timed_out()))
-        } else {
-            None
-        };
-        match (progress, ended) {
-            (Progress::Completed, _) => {
-                self.instance = Some(instance);
-                self.settle(&submission, Outcome::Completed, None, Step::new())
-                    .await
-            }
-            (Progress::Absent | Progress::Interrupted, Some(closing)) => {
-                self.close(instance, &submission, closing).await
-            }
-            (Progress::Absent, None) => {
-                self.instance = Some(instance);
-                self.begin(submission, Vec::new()).await
-            }
-            (Progress::Interrupted, None) => {
-                let mut step = instance.repair(&submission).await?;
-                let attempt = self.next_attempt(&mut submission, &mut step);
-                let records = self.commit(step, Wake::At(now)).await?;
-                instance.apply(&records)?;
-                if let Some(open) = self.queue.iter_mut().find(|open| open.id == submission.id) {
-                    *open = submission.clone();
-                }
-                self.spawn(submission, attempt, instance);
-                Ok(())
-            }
-        }
-    }
-
-    fn next_attempt(&self, submission: &mut Submission, step: &mut Step) -> String {
-        let attempt = self.parts.sources.id("attempt_");
-        submission.attempts += 1;
-        submission.state = State::Running;
-        let record = step.record(
-            kind::ATTEMPT_STARTED,
-            self.parts.sources.now(),
-            &AttemptStarted {
-                number: submission.attempts,
-            },
-        );
-        record.submission = Some(submission.id.clone());
-        record.attempt = Some(attempt.clone());
-        put(step, submission);
-        attempt
-    }
-
-    fn spawn(&mut self, submission: Submission, attempt: String, mut instance: Box<dyn Instance>) {
-        let Some(commands) = self.parts.commands.upgrade() else {
-            return;
-        };
-        let cancel = CancellationToken::new();
-        let mut handle = Attempt {
-            actor: self.parts.id.clone(),
-            submission: submission.clone(),
-            id: attempt.clone(),
-            commands,
-            cancel: cancel.clone(),
-            store: self.parts.store.clone(),
-            sources: self.parts.sources.clone(),
-        };
-        let task = AbortOnDropHandle::new(tokio::spawn(async move {
-            let finish = instance.run(&mut handle).await;
-            (instance, finish)
-        }));
-        let deadline = submission
-            .deadline
-            .unwrap_or_else(|| self.parts.sources.now().after(self.bounds.wall));
-        self.running = Some(Running {
-            submission: submission.id,
-            attempt,
-            task,
-            cancel,
-            deadline,
-            ending: None,
-        });
-    }
-
-    async fn finished(
-        &mut self,
-        result: Result<(Box<dyn Instance>, Finish), JoinError>,
-    ) -> Result<(), RuntimeError> {
-        let Some(running) = self.running.take() else {
-            return Ok(());
-        };
-        let Some(submission) = self
-            .queue
-            .iter()
-            .find(|open| open.id == running.submission)
-            .cloned()
-        else {
-            return Ok(());
-        };
-        let Ok((instance, finish)) = result else {
-            // The attempt panicked: its memory is gone, the store is not. The next attempt is
-            // counted, so a submission that always panics ends as exhausted.
-            tracing::error!(actor = %self.parts.id, submission = %submission.id, "an attempt panicked");
-            return Ok(());
-        };
-        match (finish, running.ending) {
-            (Finish::Completed(step), _) => {
-                self.instance = Some(instance);
-                self.settle(&submission, Outcome::Completed, None, step)
-                    .await
-            }
-            (Finish::Halted(halt), _) => Err(halt.into()),
-            (Finish::Parked { step, until }, None) => {
-                self.park(instance, submission, step, until).await
-            }
-            (Finish::Parked { .. }, Some((closing, _))) => {
-                self.close(instance, &submission, closing).await
-            }
-            (Finish::Failed(_) | Finish::Cancelled, Some((closing, _))) => {
-                self.close(instance, &submission, closing).await
-            }
-            (Finish::Failed(failure), None) => {
-                self.close(instance, &submission, Closing::Failed(failure))
-                    .await
-            }
-            (Finish::Cancelled, None) => self.release(submission).await,
-        }
-    }
-
-    fn replace(&mut self, submission: Submission) {
-        if let Some(open) = self.queue.iter_mut().find(|open| open.id == submission.id) {
-            *open = submission;
-        }
-    }
-
-    /// A stop in good order: the attempt does not count, and the submission goes on at the next wake.
-    async fn release(&mut self, mut submission: Submission) -> Result<(), RuntimeError> {
-        submission.attempts = submission.attempts.saturating_sub(1);
-        let mut step = Step::new();
-        put(&mut step, &submission);
-        self.note(&mut step, "attempt released");
-        self.commit(step, Wake::Keep).await?;
-        if let Some(open) = self.queue.iter_mut().find(|open| open.id == submission.id) {
-            *open = submission;
-        }
-        self.stopping = true;
-        Ok(())
-    }
-
-    async fn enforce_deadline(&mut self) -> Result<(), RuntimeError> {
-        let now = self.parts.sources.now();
-        let grace = self.bounds.grace;
-        let Some(running) = &mut self.running else {
-            return Ok(());
-        };
-        if running.task.is_finished() {
-            // Completed work wins, also when it is late.
-            return Ok(());
-        }
-        match &running.ending {
-            None if now >= running.deadline => {
-                end(running, Closing::Failed(timed_out()), now.after(grace))
-            }
-            Some((_, force)) if now >= *force => {
-                let Some(running) = self.running.take() else {
-                    return Ok(());
-                };
-                running.task.abort();
-                let Some((closing, _)) = running.ending else {
-                    return Ok(());
-                };
-                let Some(submission) = self
-                    .queue
-                    .iter()
-                    .find(|open| open.id == running.submission)
-                    .cloned()
-                else {
-                    return Ok(());
-                };
-                tracing::warn!(actor = %self.parts.id, submission = %submission.id, "an attempt did not stop; ended by force");
-                let instance = self.take_instance().await?;
-                return self.close(instance, &submission, closing).await;
-            }
-            None | Some(_) => {}
-        }
-        Ok(())
-    }
-
-    // ---- endings ----
-
-    /// Leaves the conversation valid without an answer, and settles.
-    async fn close(
-        &mut self,
-        mut instance: Box<dyn Instance>,
-        submission: &Submission,
-        closing: Closing,
-    ) -> Result<(), RuntimeError> {
-        let repair = instance.repair(submission).await?;
-        if !repair.is_empty() {
-            let records = self.commit(repair, Wake::Keep).await?;
-            instance.apply(&records)?;
-        }
-        let step = instance.close(submission, &closing);
-        self.instance = Some(instance);
-        let (outcome, error) = match closing {
-            Closing::Aborted => (Outcome::Aborted, aborted()),
-            Closing::Failed(failure) => (Outcome::Failed, failure),
-        };
-        self.settle(submission, outcome, Some(error), step).await
-    }
-
-    /// The terminal outcome, with the last step, as one commit; the joined ones settle with it.
-    async fn settle(
-        &mut self,
-        submission: &Submission,
-        outcome: Outcome,
-        error: Option<Failure>,
-        mut step: Step,
-    ) -> Result<(), RuntimeError> {
-        let now = self.parts.sources.now();
-        let joined = |open: &&Submission| matches!(&open.state, State::Joined { host } if *host == submission.id);
-        let mut settled = Vec::new();
-        for open in self
-            .queue
-            .iter()
-            .filter(joined)
-            .chain(std::iter::once(submission))
-        {
-            let end = Settled {
-                submission_id: open.id.clone(),
-                outcome,
-                error: error.clone(),
-                answered_by_submission_id: (open.id != submission.id)
-                    .then(|| submission.id.clone()),
-                digest: open.digest.clone(),
-                after_seq: open.after_seq,
-                accepted_at: open.accepted_at,
-                settled_at: now,
-            };
-            let record = step.record(kind::SUBMISSION_SETTLED, now, &end);
-            record.submission = Some(open.id.clone());
-            step.delete(QUEUE, open.number.to_be_bytes());
-            step.put(SETTLED, open.id.as_bytes(), &end);
-            settled.push(end);
-        }
-        let last = self.queue.len() == settled.len();
-        let records = self
-            .commit(step, if last { Wake::Clear } else { Wake::Keep })
-            .await?;
-        if let Some(instance) = &mut self.instance {
-            instance.apply(&records)?;
-        }
-        self.queue
-            .retain(|open| settled.iter().all(|end| end.submission_id != open.id));
-        for end in settled {
-            for reply in self.waiters.remove(&end.submission_id).unwrap_or_default() {
-                let _ = reply.send(Ok(end.clone()));
-            }
-        }
-        Ok(())
-    }
-
-    async fn take_instance(&mut self) -> Result<Box<dyn Instance>, RuntimeError> {
-        match self.instance.take() {
-            Some(instance) => Ok(instance),
-            None => Ok(self
-                .parts
-                .program
-                .open(&self.parts.id, &self.parts.store)
-                .await?),
-        }
-    }
-
-    // ---- the only committer ----
-
-    async fn commit_joining(
-        &mut self,
-        mut step: Step,
-        joined: &[String],
-    ) -> Result<Vec<StoredRecord>, CommitError> {
-        let Some(host) = self
-            .running
-            .as_ref()
-            .map(|running| running.submission.clone())
-        else {
-            return Err(CommitError::Closed("no attempt is running".to_owned()));
-        };
-        let mut changed = Vec::new();
-        for (index, open) in self.queue.iter().enumerate() {
-            if joined.contains(&open.id) {
-                let mut open = open.clone();
-                open.state = State::Joined { host: host.clone() };
-                put(&mut step, &open);
-                changed.push((index, open));
-            }
-        }
-        let records = self.commit(step, Wake::Keep).await?;
-        for (index, open) in changed {
-            self.queue[index] = open;
-        }
-        Ok(records)
-    }
-
-    /// The record of rows that change with nothing else to tell.
-    fn note(&self, step: &mut Step, change: &str) {
-        step.record(
-            kind::ACTOR_OPENED,
-            self.parts.sources.now(),
-            &serde_json::json!({ "change": change }),
-        );
-    }
-
-    async fn commit(
-        &mut self,
-        mut step: Step,
-        wake: Wake,
-    ) -> Result<Vec<StoredRecord>, CommitError> {
-        if !self.position.claimed && step.records.is_empty() {
-            self.note(&mut step, "opened");
-        }
-        let mut batch = Batch::new(
-            self.parts.id.clone(),
-            self.position.epoch,
-            self.position.seq,
-        );
-        batch.records.clone_from(&step.records);
-        batch.rows = step.rows;
-        batch.blobs = step.blobs;
-        batch.outbox = step.outbox;
-        let wake = self.not_after_schedules(wake);
-        batch.wake = wake;
-        let last = self.parts.store.commit(batch).await?;
-        let first = self.position.seq + 1;
-        self.position.seq = last;
-        self.position.claimed = true;
-        match wake {
-            Wake::Keep => {}
-            Wake::At(time) => self.position.wake = Some(time),
-            Wake::Clear => self.position.wake = None,
-        }
-        let epoch = self.position.epoch;
-        let stored = (first..)
-            .zip(step.records)
-            .map(|(seq, record)| StoredRecord { seq, epoch, record });
-        Ok(stored.collect())
-    }
 }
 
 async fn finished(running: &mut Option<Running>) -> Result<(Box<dyn Instance>, Finish), JoinError> {
@@ -765,21 +338,5 @@ fn aborted() -> Failure {
         "submission_aborted",
         "the submission was aborted",
         "send it again to start over",
-    )
-}
-
-fn timed_out() -> Failure {
-    Failure::new(
-        "submission_timeout",
-        "the submission took longer than its time limit",
-        "raise limits.wall of the agent, or split the work",
-    )
-}
-
-fn exhausted(attempts: u32) -> Failure {
-    Failure::new(
-        "submission_retry_exhausted",
-        format!("the submission was interrupted in each of its {attempts} attempts"),
-        "find what stops the process, or raise limits.attempts of the agent",
     )
 }

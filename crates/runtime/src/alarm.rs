@@ -22,6 +22,8 @@ use crate::submission::Failure;
 pub const SCHEDULES: &str = "schedule";
 /// Most schedules of one actor.
 pub const MAX_SCHEDULES: usize = 1_000;
+/// Most submissions of one tick.
+pub const MAX_TRIES: u32 = 100;
 /// Longest id of a schedule, in bytes.
 pub const MAX_ID: usize = 256;
 /// Shortest interval.
@@ -80,6 +82,52 @@ pub enum Overlap {
     Queue,
 }
 
+/// How often a tick whose submission failed is sent again. One that was aborted is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retry {
+    /// Submissions of one tick, the first included: 1 to [`MAX_TRIES`].
+    pub attempts: u32,
+    /// The pause before the second is random, up to twice this; each further one up to twice as much.
+    pub base_millis: u64,
+    /// No pause is longer than this.
+    pub max_millis: u64,
+}
+
+impl Default for Retry {
+    /// Three attempts, 100 ms, 3 s.
+    fn default() -> Self {
+        Self {
+            attempts: 3,
+            base_millis: 100,
+            max_millis: 3_000,
+        }
+    }
+}
+
+impl Retry {
+    fn check(&self) -> Result<(), Failure> {
+        if !(1..=MAX_TRIES).contains(&self.attempts) {
+            return Err(invalid("a tick is tried 1 to 100 times"));
+        }
+        if self.base_millis == 0 || self.base_millis > self.max_millis {
+            return Err(invalid(
+                "the first pause is positive, and not above the longest",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The pause after this many submissions, for a fraction from 0 to 1.
+    fn pause(&self, tries: u32, fraction: f64) -> Duration {
+        let longest = self
+            .base_millis
+            .saturating_mul(1 << tries.min(30))
+            .min(self.max_millis);
+        Duration::from_millis(longest).mul_f64(fraction)
+    }
+}
+
 /// A schedule to register.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NewSchedule {
@@ -94,6 +142,9 @@ pub struct NewSchedule {
     pub missed: Missed,
     /// What becomes of a tick that comes too early.
     pub overlap: Overlap,
+    /// Whether a tick whose submission failed is sent again. By default it is not: what a program
+    /// can try again it has tried within the submission.
+    pub retry: Option<Retry>,
 }
 
 impl NewSchedule {
@@ -105,7 +156,15 @@ impl NewSchedule {
             payload,
             missed: Missed::default(),
             overlap: Overlap::default(),
+            retry: None,
         }
+    }
+
+    /// With retries.
+    #[must_use]
+    pub fn retrying(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
     }
 
     /// With an id.
@@ -137,6 +196,18 @@ pub struct Schedule {
     /// The submission of the last tick.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last: Option<String>,
+    /// Whether a tick whose submission failed is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+    /// Submissions of the last tick, where it may be sent again.
+    #[serde(default)]
+    pub tries: u32,
+    /// When the last tick is sent again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<Timestamp>,
+    /// True once the last tick has come; it is kept for as long as that may be sent again.
+    #[serde(default)]
+    pub over: bool,
     /// When it was registered.
     pub created_at: Timestamp,
 }
@@ -150,7 +221,9 @@ impl Schedule {
             payload,
             missed,
             overlap,
+            retry,
         } = new;
+        retry.map_or(Ok(()), |retry| retry.check())?;
         let next = when.first(now)?;
         Ok(Self {
             id,
@@ -160,14 +233,35 @@ impl Schedule {
             overlap,
             next,
             last: None,
+            retry,
+            tries: 0,
+            again: None,
+            over: false,
             created_at: now,
         })
     }
 
     /// True when this is what would be registered.
     pub(crate) fn is(&self, new: &NewSchedule) -> bool {
-        (&self.when, &self.payload, self.missed, self.overlap)
-            == (&new.when, &new.payload, new.missed, new.overlap)
+        let ours = (&self.when, &self.payload, self.missed, self.overlap);
+        ours == (&new.when, &new.payload, new.missed, new.overlap) && self.retry == new.retry
+    }
+
+    /// When it has something to admit: the next tick, or the last one again.
+    pub(crate) fn at(&self) -> Option<Timestamp> {
+        let next = (!self.over).then_some(self.next);
+        match (self.again, next) {
+            (Some(again), Some(next)) => Some(again.min(next)),
+            (again, next) => again.or(next),
+        }
+    }
+
+    /// The schedule after the submission of its last tick failed.
+    pub(crate) fn failed(mut self, now: Timestamp, fraction: f64) -> Self {
+        if let Some(retry) = self.retry.filter(|retry| self.tries < retry.attempts) {
+            self.again = Some(now.after(retry.pause(self.tries, fraction)));
+        }
+        self
     }
 
     /// The tick after the one that is due; `None` when that was the last.
@@ -260,6 +354,12 @@ impl Schedules {
         self.by_id.get(id)
     }
 
+    /// The one whose last tick is this submission.
+    pub(crate) fn of(&self, submission: &str) -> Option<&Schedule> {
+        let of = |one: &&Schedule| one.last.as_deref() == Some(submission);
+        self.by_id.values().find(of)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.by_id.len()
     }
@@ -282,14 +382,17 @@ impl Schedules {
     /// Adds or replaces one; returns what was there.
     pub(crate) fn put(&mut self, schedule: Schedule) -> Option<Schedule> {
         let before = self.remove(&schedule.id);
-        self.by_time.insert((schedule.next, schedule.id.clone()));
+        let at = schedule.at();
+        self.by_time.extend(at.map(|at| (at, schedule.id.clone())));
         self.by_id.insert(schedule.id.clone(), schedule);
         before
     }
 
     pub(crate) fn remove(&mut self, id: &str) -> Option<Schedule> {
         let gone = self.by_id.remove(id)?;
-        self.by_time.remove(&(gone.next, gone.id.clone()));
+        if let Some(at) = gone.at() {
+            self.by_time.remove(&(at, gone.id.clone()));
+        }
         Some(gone)
     }
 }

@@ -1,12 +1,21 @@
 //! What a running attempt may ask of its actor.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bowline_store::{ActorId, CommitError, Store, StoredRecord, Timestamp};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use crate::{actor::Command, clock::Sources, step::Step, submission::Submission};
+use crate::{
+    actor::Command,
+    clock::Sources,
+    error::RuntimeError,
+    message::Asking,
+    node::Runtime,
+    state::{NewState, Version},
+    step::Step,
+    submission::Submission,
+};
 
 /// One execution of a submission. It runs beside the actor's mailbox task, and hands its steps to
 /// it: the mailbox task is the only committer.
@@ -19,6 +28,7 @@ pub struct Attempt {
     pub(crate) cancel: CancellationToken,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) sources: Sources,
+    pub(crate) runtime: Runtime,
 }
 
 /// Why an attempt must stop at once. What it did since its last commit is lost, and done again.
@@ -66,6 +76,39 @@ impl Attempt {
     /// Fires when the submission was aborted or its time is over.
     pub fn cancel(&self) -> &CancellationToken {
         &self.cancel
+    }
+
+    /// Asks another actor, and waits for its reply. What this attempt has not committed is not seen
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::request`], and `request_cyclic` when the other asks this actor on its way.
+    pub async fn request(
+        &self,
+        to: &ActorId,
+        body: serde_json::Value,
+        within: Duration,
+    ) -> Result<serde_json::Value, RuntimeError> {
+        let asking = Asking {
+            chain: [self.actor.clone()].into(),
+            blocks: false,
+        };
+        self.runtime.request_as(asking, to, body, within).await
+    }
+
+    /// Replaces the state of the actor. When this returns, it is durable and announced.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Runtime::set_state`].
+    pub async fn set_state(&self, new: NewState) -> Result<Version, RuntimeError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands
+            .send(Command::SetState { new, reply })
+            .await
+            .map_err(|_| RuntimeError::Stopped)?;
+        answer.await.map_err(|_| RuntimeError::Stopped)?
     }
 
     /// Commits a step and returns its records as they were stored. When this returns, the step is

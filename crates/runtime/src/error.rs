@@ -1,6 +1,8 @@
 //! What a caller of the runtime can be told.
 
-use bowline_store::{CommitError, StoreError};
+use std::time::Duration;
+
+use bowline_store::{ActorId, CommitError, StoreError};
 
 use crate::{attempt::Halt, submission::Failure};
 
@@ -22,6 +24,37 @@ pub enum RuntimeError {
     /// No program is registered for this kind of actor.
     #[error("nothing runs actors of the kind {0}")]
     UnknownKind(String),
+    /// Somebody deletes the actor.
+    #[error("the actor is being deleted: use it again when that is done")]
+    Deleting,
+    /// The other actor did not reply in time. Whether it handled the request is not known.
+    #[error("{to} did not reply within {within:?}: ask again, or give it more time")]
+    RequestTimeout {
+        /// Who was asked.
+        to: ActorId,
+        /// The deadline.
+        within: Duration,
+    },
+    /// The actor that was asked waits for the one that asks.
+    #[error("the request cannot be answered, each waits for the next: {0}; send a message instead")]
+    RequestCyclic(String),
+    /// Too many actors wait for each other.
+    #[error("16 actors wait for each other already: send a message instead")]
+    RequestTooDeep,
+    /// Too many requests wait at the actor.
+    #[error("256 requests wait at the actor already: ask again later")]
+    RequestsFull,
+    /// The state changed meanwhile.
+    #[error("the state has version {current}, not {expected}: read it again, then change it")]
+    StateConflict {
+        /// What the caller expected.
+        expected: u64,
+        /// What it is.
+        current: u64,
+    },
+    /// The caller may only read.
+    #[error("this caller may only read the state")]
+    StateReadOnly,
     /// The actor stopped, or the runtime is shutting down.
     #[error("the runtime is stopping: try again when it is back")]
     Stopped,
@@ -45,6 +78,13 @@ impl RuntimeError {
             Self::QueueFull => "queue_full",
             Self::UnknownSubmission(_) => "submission_not_found",
             Self::UnknownKind(_) => "unknown_actor_kind",
+            Self::Deleting => "actor_deleting",
+            Self::RequestTimeout { .. } => "request_timeout",
+            Self::RequestCyclic(_) => "request_cyclic",
+            Self::RequestTooDeep => "request_too_deep",
+            Self::RequestsFull => "requests_full",
+            Self::StateConflict { .. } => "state_conflict",
+            Self::StateReadOnly => "state_read_only",
             Self::Stopped => "runtime_unavailable",
             Self::Program(failure) => &failure.code,
             Self::Commit(error) => error.code(),
@@ -60,10 +100,17 @@ impl RuntimeError {
             | Self::QueueFull
             | Self::UnknownSubmission(_)
             | Self::UnknownKind(_)
+            | Self::RequestTimeout { .. }
+            | Self::RequestCyclic(_)
+            | Self::RequestTooDeep
+            | Self::RequestsFull
+            | Self::StateConflict { .. }
+            | Self::StateReadOnly
             | Self::Program(_)
             // Nothing was written, and the actor stands where it stood.
             | Self::Commit(CommitError::Full | CommitError::Invalid(_)) => false,
             Self::Stopped
+            | Self::Deleting
             | Self::Commit(
                 CommitError::Fenced { .. }
                 | CommitError::Conflict { .. }

@@ -9,6 +9,10 @@
 //! - [`step`]: what one commit changes.
 //! - [`effect`]: the ledger of what is done outside.
 //! - [`fiber`]: checkpointed tasks that survive the process.
+//! - [`message`]: durable messages and requests between actors.
+//! - [`child`]: actors that go with the one they belong to.
+//! - [`state`]: one JSON value of an actor, and those who follow it.
+//! - [`budget`]: what a submission may use at most.
 //! - [`alarm`]: schedules, and the one wake of each actor.
 //! - [`clock`]: time, randomness and ids, injected.
 //! - [`kind`]: the numbers of the record kinds.
@@ -17,19 +21,26 @@
 mod actor;
 pub mod alarm;
 pub mod attempt;
+pub mod budget;
+pub mod child;
 pub mod clock;
 pub mod effect;
 pub mod error;
 pub mod fiber;
 pub mod kind;
+pub mod message;
 pub mod node;
+pub mod state;
 pub mod step;
 pub mod submission;
 
 pub use attempt::{Attempt, Halt};
+pub use budget::Budget;
 pub use clock::{Clock, Random, Sources, SystemClock, SystemRandom};
 pub use error::RuntimeError;
-pub use node::{Runtime, RuntimeOptions};
+pub use message::{Call, Handled, Incoming};
+pub use node::{Recovery, Runtime, RuntimeOptions};
+pub use state::NewState;
 pub use step::Step;
 pub use submission::{
     Bounds, Closing, Failure, Finish, Instance, NewSubmission, Outcome, Program, Progress, Receipt,

@@ -1,23 +1,23 @@
 //! A process that keeps actors alive: it wakes them, lets them sleep, and drains.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use bowline_store::{ActorId, Store, Timestamp};
-use futures::StreamExt;
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     actor::{Actor, Command, Parts},
     alarm::{NewSchedule, Schedule},
     clock::Sources,
     error::RuntimeError,
+    state::{self, NewState},
     submission::{NewSubmission, Program, Receipt, Settled},
 };
 
@@ -25,29 +25,35 @@ use crate::{
 const MAILBOX: usize = 64;
 /// How often a caller knocks again when it met an actor that was just falling asleep.
 const KNOCKS: usize = 8;
-/// How many actors are asked for at once when looking for due ones.
-const DUE_PAGE: usize = 10_000;
-
-/// Actors that are woken at the same time.
-const WAKES: usize = 64;
-/// How many due actors are looked at once, beside those that are awake.
-const WAKE_PAGE: usize = 256;
-/// How long an actor that could not go on is left alone: the first time, and at most.
-const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// Most actors whose failures are remembered.
 const MAX_DEFERRED: usize = 10_000;
+/// How long an actor that could not go on is left alone: the first time, and at most.
+const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Messages that are carried at once.
+const POST_PAGE: usize = 256;
+
+mod deletion;
+mod requests;
+mod supervision;
+
+use requests::Waits;
+pub use supervision::Recovery;
 
 /// Settings of a [`Runtime`].
 #[derive(Debug, Clone)]
 pub struct RuntimeOptions {
     /// How long an actor stays in memory with nothing to do. Default 60 s; zero means not at all.
     pub idle: Duration,
+    /// How long [`Runtime::run`] waits for what was open to go on, before it calls the start hook.
+    /// Default 10 s; the rest goes on beside it.
+    pub recovery: Duration,
 }
 
 impl Default for RuntimeOptions {
     fn default() -> Self {
         Self {
             idle: Duration::from_secs(60),
+            recovery: Duration::from_secs(10),
         }
     }
 }
@@ -65,6 +71,10 @@ struct Inner {
     awake: Mutex<Awake>,
     /// An actor fell asleep, or failed, and wants to be woken.
     changed: Notify,
+    /// Messages are on their way.
+    posted: Notify,
+    /// Who waits for whom. A std mutex: it is held for lookups only, never across an await.
+    waits: Mutex<Waits>,
     tasks: TaskTracker,
 }
 
@@ -73,6 +83,8 @@ struct Awake {
     /// In order, so that a simulation can replay it.
     actors: BTreeMap<ActorId, mpsc::Sender<Command>>,
     draining: bool,
+    /// Actors that are being deleted, and by how many.
+    deleting: BTreeMap<ActorId, usize>,
     /// Actors that could not go on: how often in a row, and when they are tried again.
     deferred: BTreeMap<ActorId, (u32, Timestamp)>,
 }
@@ -100,6 +112,8 @@ impl Runtime {
             programs: programs.into_iter().collect(),
             awake: Mutex::default(),
             changed: Notify::new(),
+            posted: Notify::new(),
+            waits: Mutex::default(),
             tasks: TaskTracker::new(),
         }))
     }
@@ -122,9 +136,53 @@ impl Runtime {
     ) -> Result<Receipt, RuntimeError> {
         self.ask(actor, |reply| Command::Submit {
             new: new.clone(),
+            steer: false,
             reply,
         })
         .await
+    }
+
+    /// Admits a submission that goes before what a parked one waits for: the request is withdrawn, the
+    /// parked run goes on without an answer, and this one joins it, where its program takes in what
+    /// waits. With nothing parked it is the same as [`Runtime::submit`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Runtime::submit`].
+    pub async fn steer(
+        &self,
+        actor: &ActorId,
+        new: NewSubmission,
+    ) -> Result<Receipt, RuntimeError> {
+        self.ask(actor, |reply| Command::Submit {
+            new: new.clone(),
+            steer: true,
+            reply,
+        })
+        .await
+    }
+
+    /// Replaces the state of an actor, from outside. When this returns, it is durable.
+    ///
+    /// # Errors
+    ///
+    /// What [`Program::validate_state`] says, `state_conflict`, `state_read_only`, `state_too_large`;
+    /// nothing changes then.
+    pub async fn set_state(
+        &self,
+        actor: &ActorId,
+        new: NewState,
+    ) -> Result<state::Version, RuntimeError> {
+        self.ask(actor, |reply| Command::SetState {
+            new: new.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Follows the state of an actor.
+    pub fn follow_state(&self, actor: &ActorId) -> state::Subscription {
+        state::subscribe(self.0.store.clone(), actor)
     }
 
     /// Asks to abort one submission, or each open one. `false` when there was nothing to abort. The
@@ -210,139 +268,6 @@ impl Runtime {
         .await
     }
 
-    /// Wakes actors when they are due, until it is told to stop: first what was open when the last
-    /// process ended, then what is scheduled. It sleeps until the earliest wake there is. An actor
-    /// that cannot go on is tried again after a second, then later and later, at most a minute.
-    pub async fn supervise(&self, stop: CancellationToken) {
-        let mut upcoming = VecDeque::new();
-        let mut stale = true;
-        loop {
-            let mut pause = None;
-            if stale {
-                match self.upcoming().await {
-                    Ok(found) => (upcoming, stale) = (found, false),
-                    Err(cause) => {
-                        tracing::error!(%cause, "the supervisor cannot read the store");
-                        pause = Some(BACK_OFF.1);
-                    }
-                }
-            }
-            let now = self.0.sources.now();
-            let due = upcoming.partition_point(|(at, _)| *at <= now);
-            if due > 0 && !stop.is_cancelled() {
-                let due: Vec<_> = upcoming.drain(..due).map(|(_, actor)| actor).collect();
-                stale = upcoming.is_empty();
-                let wakes = due.into_iter().map(|actor| self.begin(actor));
-                futures::stream::iter(wakes)
-                    .buffer_unordered(WAKES)
-                    .for_each(|()| async {})
-                    .await;
-                continue;
-            }
-            let pause = pause.or(upcoming.front().map(|(at, _)| at.since(now)));
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return,
-                () = self.0.changed.notified() => stale = true,
-                () = tokio::time::sleep(pause.unwrap_or_default()), if pause.is_some() => {}
-            }
-        }
-    }
-
-    /// Who is asleep and has to be woken next, in order of time; empty only when nobody has to be.
-    async fn upcoming(&self) -> Result<VecDeque<(Timestamp, ActorId)>, RuntimeError> {
-        let limit = {
-            let awake = self.awake();
-            awake.actors.len() + awake.deferred.len() + WAKE_PAGE
-        };
-        let page = self
-            .0
-            .store
-            .due(Timestamp::from_millis(i64::MAX), limit)
-            .await?;
-        let awake = self.awake();
-        // Who is awake looks after itself.
-        let asleep = |(id, _): &(ActorId, Timestamp)| {
-            awake.actors.get(id).is_none_or(mpsc::Sender::is_closed)
-        };
-        let at = |(id, wake): (ActorId, Timestamp)| {
-            let at = awake
-                .deferred
-                .get(&id)
-                .map_or(wake, |(_, until)| wake.max(*until));
-            (at, id)
-        };
-        let mut upcoming: Vec<_> = page.into_iter().filter(asleep).map(at).collect();
-        upcoming.sort();
-        Ok(upcoming.into())
-    }
-
-    /// Wakes an actor, and waits until it has begun with what is due.
-    async fn begin(&self, actor: ActorId) {
-        let outcome = match self.mailbox(&actor) {
-            Ok(mailbox) => {
-                let (begun, waiting) = oneshot::channel();
-                if mailbox
-                    .send(Command::Wake { begun: Some(begun) })
-                    .await
-                    .is_ok()
-                {
-                    // An error means that it stopped, which it tells by itself.
-                    let _ = waiting.await;
-                }
-                return;
-            }
-            Err(cause) => cause,
-        };
-        tracing::warn!(%actor, cause = %outcome, "an actor did not wake");
-        self.defer(&actor);
-    }
-
-    /// Leaves an actor alone for a while, longer each time.
-    fn defer(&self, actor: &ActorId) {
-        let now = self.0.sources.now();
-        let mut awake = self.awake();
-        if awake.deferred.len() >= MAX_DEFERRED && !awake.deferred.contains_key(actor) {
-            awake.deferred.retain(|_, (_, until)| *until > now);
-        }
-        let (times, until) = awake.deferred.entry(actor.clone()).or_insert((0, now));
-        let pause = BACK_OFF
-            .0
-            .saturating_mul(1 << (*times).min(6))
-            .min(BACK_OFF.1);
-        (*times, *until) = (times.saturating_add(1), now.after(pause));
-    }
-
-    /// Deletes an actor whole. What runs in it is stopped first; it does not settle, it is gone.
-    pub async fn purge(&self, actor: &ActorId) -> Result<(), RuntimeError> {
-        let awake = self.awake().actors.get(actor).cloned();
-        if let Some(mailbox) = awake
-            && mailbox.send(Command::Stop).await.is_ok()
-        {
-            mailbox.closed().await;
-        }
-        Ok(self.0.store.purge(actor).await?)
-    }
-
-    /// Wakes each actor that has something to go on with. Returns how many.
-    pub async fn resume(&self) -> Result<usize, RuntimeError> {
-        let now = self.0.sources.now();
-        self.resume_until(now).await
-    }
-
-    async fn resume_until(&self, now: Timestamp) -> Result<usize, RuntimeError> {
-        let due = self.0.store.due(now, DUE_PAGE).await?;
-        let mut woken = 0;
-        for (actor, _) in &due {
-            // One that cannot wake here must not keep the others asleep.
-            match self.wake(actor).await {
-                Ok(()) => woken += 1,
-                Err(cause) => tracing::warn!(%actor, %cause, "an actor did not wake"),
-            }
-        }
-        Ok(woken)
-    }
-
     /// Stops in good order: running attempts stop at their next await, without settling; what is
     /// open goes on after the next start. Gives up waiting after `bound`; `false` then.
     pub async fn drain(&self, bound: Duration) -> bool {
@@ -387,6 +312,9 @@ impl Runtime {
         if awake.draining {
             return Err(RuntimeError::Stopped);
         }
+        if awake.deleting.contains_key(id) {
+            return Err(RuntimeError::Deleting);
+        }
         if let Some(sender) = awake.actors.get(id)
             && !sender.is_closed()
         {
@@ -400,6 +328,7 @@ impl Runtime {
             sources: self.0.sources.clone(),
             program: program.clone(),
             commands: sender.downgrade(),
+            runtime: self.clone(),
             idle: program.idle(id).unwrap_or(self.0.options.idle),
         };
         self.0.tasks.spawn(live(self.clone(), parts, receiver));
@@ -408,6 +337,10 @@ impl Runtime {
 
     fn awake(&self) -> MutexGuard<'_, Awake> {
         self.0.awake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waits(&self) -> MutexGuard<'_, Waits> {
+        self.0.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes an actor off the list, unless a message came in meanwhile.
@@ -446,33 +379,31 @@ async fn live(runtime: Runtime, parts: Parts, mut commands: mpsc::Receiver<Comma
                 if failed || actor.wants_wake() {
                     runtime.0.changed.notify_one();
                 }
+                if failed || actor.left_messages() {
+                    runtime.post();
+                }
                 break;
             }
         },
+        Err(RuntimeError::Deleting) => {
+            error = RuntimeError::Deleting;
+            runtime.sleep(&id, &mut commands, true);
+            if let Err(cause) = runtime.purge(&id).await {
+                tracing::warn!(actor = %id, %cause, "an actor could not be deleted yet");
+                runtime.defer(&id);
+                runtime.0.changed.notify_one();
+            }
+        }
         Err(cause) => {
             tracing::warn!(actor = %id, %cause, "an actor could not be opened");
             error = cause;
             runtime.sleep(&id, &mut commands, true);
             runtime.defer(&id);
             runtime.0.changed.notify_one();
+            runtime.post();
         }
     }
     while let Some(command) = commands.recv().await {
-        refuse(command, &error);
-    }
-}
-
-/// Answers a message that came too late.
-fn refuse(command: Command, error: &RuntimeError) {
-    match command {
-        Command::Submit { reply, .. } => drop(reply.send(Err(error.clone()))),
-        Command::Abort { reply, .. } => drop(reply.send(Err(error.clone()))),
-        Command::Answer { reply, .. } => drop(reply.send(Err(error.clone()))),
-        Command::Wait { reply, .. } => drop(reply.send(Err(error.clone()))),
-        Command::Schedule { reply, .. } => drop(reply.send(Err(error.clone()))),
-        Command::Unschedule { reply, .. } => drop(reply.send(Err(error.clone()))),
-        // The attempt sees its reply dropped, and halts.
-        Command::Wake { .. } | Command::Stop | Command::Commit { .. } | Command::Waiting { .. } => {
-        }
+        command.refuse(&error);
     }
 }

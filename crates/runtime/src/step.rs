@@ -1,6 +1,6 @@
 //! What one step of an actor changes.
 
-use bowline_store::{Blob, OutboxMessage, Record, RowChange, Timestamp};
+use bowline_store::{ActorId, Blob, OutboxMessage, Record, RowChange, Timestamp};
 use bytes::Bytes;
 use serde::Serialize;
 
@@ -38,6 +38,22 @@ impl Step {
         self.rows.extend(other.rows);
         self.blobs.extend(other.blobs);
         self.outbox.extend(other.outbox);
+    }
+
+    /// Sends a message to another actor, together with this step. `id` is unique within the receiver:
+    /// a second message with it is dropped.
+    pub fn send(&mut self, to: &ActorId, id: &str, body: &impl Serialize, now: Timestamp) {
+        self.outbox.push(OutboxMessage {
+            to: to.clone(),
+            id: id.to_owned(),
+            time: now,
+            body: json(body),
+        });
+    }
+
+    /// Makes another actor a child of this one: it is deleted together with this one, whole.
+    pub fn own(&mut self, child: &ActorId) {
+        self.put(crate::child::CHILDREN, crate::child::key(child), &());
     }
 
     /// Writes a row as JSON.

@@ -13,6 +13,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     attempt::{Attempt, Halt},
+    message::{self, Call, Handled, Incoming},
+    state::Proposed,
     step::Step,
 };
 
@@ -235,6 +237,28 @@ pub trait Program: Send + Sync + fmt::Debug + 'static {
         Bounds::default()
     }
 
+    /// Handles a message or a request to this actor, beside its mailbox. It is called for one at a
+    /// time. What the handler does outside of the [`Handled`] that it returns may be done twice.
+    ///
+    /// # Errors
+    ///
+    /// A message that cannot be handled is taken and not tried again; a request is told why.
+    async fn handle(&self, call: &Call, incoming: Incoming) -> Result<Handled, Failure> {
+        let _ = incoming;
+        Err(message::unhandled(call.actor()))
+    }
+
+    /// Whether the state may become this; called before each change, by whomever. Every value may be
+    /// the state by default.
+    ///
+    /// # Errors
+    ///
+    /// Why not, in words that may be shown; nothing changes then.
+    fn validate_state(&self, actor: &ActorId, change: &Proposed<'_>) -> Result<(), Failure> {
+        let _ = (actor, change);
+        Ok(())
+    }
+
     /// How long this actor stays in memory with nothing to do; `None`, the default, means as long
     /// as [`RuntimeOptions::idle`](crate::RuntimeOptions::idle) says.
     fn idle(&self, actor: &ActorId) -> Option<Duration> {
@@ -308,6 +332,12 @@ pub trait Instance: Send + Sync + fmt::Debug {
     fn expire(&mut self, submission: &Submission) -> Step {
         let _ = submission;
         Step::new()
+    }
+
+    /// The step of a parked submission that a later message went past: what it waited for is
+    /// withdrawn. As [`Instance::expire`] by default.
+    fn withdraw(&mut self, submission: &Submission) -> Step {
+        self.expire(submission)
     }
 
     /// The step that leaves the conversation valid without an answer: open messages and tool batches

@@ -5,39 +5,9 @@ use std::time::Duration;
 use super::document::Node;
 use super::fault::Fault;
 
-/// What one submission may use at most. When a limit is hit the submission ends with a clear
-/// error.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Model spend in micro-dollars (millionths of a US dollar). Default: none.
-    pub spend_usd: Option<u64>,
-    /// Model calls that came to an answer. Default 200.
-    pub turns: u32,
-    /// Tool calls. Default 1,000.
-    pub tool_calls: u32,
-    /// Wall clock from the first input, parked time apart. Default 1 h.
-    pub wall: Duration,
-    /// Attempts, each ended by a crash or a lost lease. Default 10.
-    pub attempts: u32,
-    /// Tokens, input and output together. Default: none.
-    pub tokens: Option<u64>,
-    /// How deep subagents may be nested. Default 4.
-    pub depth: u32,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            spend_usd: None,
-            turns: 200,
-            tool_calls: 1_000,
-            wall: Duration::from_secs(3_600),
-            attempts: 10,
-            tokens: None,
-            depth: 4,
-        }
-    }
-}
+/// What one submission may use at most. When a limit is hit the submission ends with an error that
+/// names it.
+pub use bowline_runtime::Budget as Limits;
 
 /// The limits that a file sets; the others are left to someone else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

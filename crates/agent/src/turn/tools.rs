@@ -209,7 +209,9 @@ fn plan(
                 match instance.effects.iter().find(|open| open.cause == call.id) {
                     Some(open) => match open.on_crash {
                         OnCrash::Retry => plan.outside.push_back((planned, open.clone())),
-                        OnCrash::Unknown => plan.unknown.push((call.clone(), open.clone())),
+                        OnCrash::Unknown | OnCrash::Ask => {
+                            plan.unknown.push((call.clone(), open.clone()))
+                        }
                     },
                     None => {
                         let intended = Intended {

@@ -2,20 +2,72 @@
 
 use bowline_store::{Timestamp, Wake};
 
-use super::{Actor, Reply, end, put};
+use super::{Actor, Reply, aborted, end, put};
 use crate::{
     error::RuntimeError,
     step::Step,
     submission::{
-        self, Closing, MAX_KEY, MAX_QUEUED, NewSubmission, Receipt, Settled, State, Submission,
+        self, Closing, MAX_KEY, MAX_QUEUED, NewSubmission, Outcome, Receipt, Settled, State,
+        Submission,
     },
 };
 
 impl Actor {
-    pub(super) async fn submit(&mut self, new: NewSubmission) -> Result<Receipt, RuntimeError> {
+    /// One that steers goes before what a parked submission waits for: the request is withdrawn, and
+    /// the parked one goes on, so that this one can join it.
+    pub(super) async fn submit(
+        &mut self,
+        new: NewSubmission,
+        steer: bool,
+    ) -> Result<Receipt, RuntimeError> {
         if self.stopping {
             return Err(RuntimeError::Stopped);
         }
+        let mut step = Step::new();
+        let blobs = new.blobs.clone();
+        let submission = match self.admit(new, &mut step).await? {
+            Ok(submission) => submission,
+            Err(known) => return Ok(known),
+        };
+        let receipt = Receipt {
+            submission_id: submission.id.clone(),
+            accepted_at: submission.accepted_at,
+            deduplicated: false,
+        };
+        self.next_number += 1;
+        if self.queue.is_empty() && self.running.is_none() {
+            self.begin(submission, blobs).await?;
+            return Ok(receipt);
+        }
+        match self.parked().filter(|_| steer) {
+            Some(parked) => {
+                let mut instance = self.take_instance().await?;
+                step.extend(instance.withdraw(&parked));
+                self.unpark(parked, instance, step).await?;
+            }
+            None => {
+                self.note(&mut step, "queued");
+                self.commit(step, Wake::Keep).await?;
+            }
+        }
+        self.queue.push_back(submission);
+        Ok(receipt)
+    }
+
+    /// The first submission, when it is parked and nobody asked to abort it.
+    fn parked(&self) -> Option<Submission> {
+        let first = self.queue.front()?;
+        let waits =
+            matches!(first.state, State::Parked { .. }) && first.abort_requested_at.is_none();
+        (waits && self.running.is_none()).then(|| first.clone())
+    }
+
+    /// Adds a submission to a step, or finds the one that was admitted with its key before.
+    pub(super) async fn admit(
+        &mut self,
+        new: NewSubmission,
+        step: &mut Step,
+    ) -> Result<Result<Submission, Receipt>, RuntimeError> {
         let digest = submission::digest(&new.payload);
         let id = match &new.key {
             Some(key) if key.is_empty() || key.len() > MAX_KEY => {
@@ -30,47 +82,31 @@ impl Actor {
             if known != digest {
                 return Err(RuntimeError::SubmissionConflict);
             }
-            return Ok(Receipt {
+            return Ok(Err(Receipt {
                 submission_id: id,
                 accepted_at,
                 deduplicated: true,
-            });
+            }));
         }
         if self.queue.len() >= MAX_QUEUED {
             return Err(RuntimeError::QueueFull);
         }
-        let accepted_at = self.parts.sources.now();
         let submission = Submission {
-            id: id.clone(),
+            id,
             number: self.next_number,
             payload: new.payload,
             digest,
             blobs: new.blobs.iter().map(|blob| blob.id.to_string()).collect(),
-            accepted_at,
+            accepted_at: self.parts.sources.now(),
             state: State::Queued,
             attempts: 0,
             deadline: None,
             after_seq: 0,
             abort_requested_at: None,
         };
-        self.next_number += 1;
-        if self.queue.is_empty() && self.running.is_none() {
-            self.begin(submission, new.blobs).await?;
-        } else {
-            let mut step = Step {
-                blobs: new.blobs,
-                ..Step::new()
-            };
-            put(&mut step, &submission);
-            self.note(&mut step, "queued");
-            self.commit(step, Wake::Keep).await?;
-            self.queue.push_back(submission);
-        }
-        Ok(Receipt {
-            submission_id: id,
-            accepted_at,
-            deduplicated: false,
-        })
+        step.blobs.extend(new.blobs);
+        put(step, &submission);
+        Ok(Ok(submission))
     }
 
     async fn find(&self, id: &str) -> Result<Option<(Timestamp, String)>, RuntimeError> {
@@ -122,6 +158,7 @@ impl Actor {
                 self.queue[index] = open;
             }
         }
+        self.settle_withdrawn().await?;
         if let Some(running) = &mut self.running
             && self
                 .queue
@@ -131,5 +168,21 @@ impl Actor {
             end(running, Closing::Aborted, now.after(self.bounds.grace));
         }
         Ok(found)
+    }
+
+    /// Settles what was aborted before it began, where nothing runs: it does not wait for the parked
+    /// one before it.
+    async fn settle_withdrawn(&mut self) -> Result<(), RuntimeError> {
+        while self.running.is_none() {
+            let withdrawn = |open: &&Submission| {
+                open.state == State::Queued && open.abort_requested_at.is_some()
+            };
+            let Some(open) = self.queue.iter().find(withdrawn).cloned() else {
+                break;
+            };
+            self.settle(&open, Outcome::Aborted, Some(aborted()), Step::new())
+                .await?;
+        }
+        Ok(())
     }
 }

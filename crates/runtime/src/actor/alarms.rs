@@ -2,12 +2,12 @@
 
 use bowline_store::Wake;
 
-use super::{Actor, put};
+use super::Actor;
 use crate::{
     alarm::{MAX_ID, MAX_SCHEDULES, NewSchedule, Overlap, SCHEDULES, Schedule, invalid, too_many},
     error::RuntimeError,
     step::Step,
-    submission::{self, MAX_QUEUED, State, Submission},
+    submission::{MAX_QUEUED, NewSubmission, Outcome, Settled, State, Submission},
 };
 
 impl Actor {
@@ -64,40 +64,47 @@ impl Actor {
         Ok(())
     }
 
-    /// One tick: the submission, and the schedule moved on, are one commit.
+    /// One tick, or the last one again: the submission, and the schedule moved on, are one commit.
     async fn fire(&mut self, mut due: Schedule) -> Result<(), RuntimeError> {
         let now = self.parts.sources.now();
+        let again = due.again.is_some_and(|again| again <= now) && (due.over || due.next > now);
         let still_open = |open: &Submission| due.last.as_ref() == Some(&open.id);
-        let left_out = due.overlap == Overlap::Skip && self.queue.iter().any(still_open);
+        let left_out = !again && due.overlap == Overlap::Skip && self.queue.iter().any(still_open);
         let mut step = Step::new();
         let mut admitted = None;
         if !left_out {
-            let submission = Submission {
-                id: self.parts.sources.id("sub_"),
-                number: self.next_number,
-                digest: submission::digest(&due.payload),
+            let new = NewSubmission {
                 payload: due.payload.clone(),
+                key: None,
                 blobs: Vec::new(),
-                accepted_at: now,
-                state: State::Queued,
-                attempts: 0,
-                deadline: None,
-                after_seq: 0,
-                abort_requested_at: None,
             };
-            put(&mut step, &submission);
-            due.last = Some(submission.id.clone());
-            admitted = Some(submission);
+            admitted = self.admit(new, &mut step).await?.ok();
+            due.tries = if again { due.tries + 1 } else { 1 };
+            due.again = None;
+            due.last = admitted.as_ref().map(|submission| submission.id.clone());
         }
-        if let Some(next) = due.after_next(now) {
-            due.next = next;
+        if !again {
+            match due.after_next(now) {
+                Some(next) => due.next = next,
+                None => due.over = true,
+            }
+        }
+        let kept = !due.over || (due.retry.is_some() && due.last.is_some());
+        if kept {
             step.put(SCHEDULES, due.id.as_bytes(), &due);
             self.schedules.put(due);
         } else {
             step.delete(SCHEDULES, due.id.as_bytes());
             self.schedules.remove(&due.id);
         }
-        self.note(&mut step, "schedule due");
+        self.note(
+            &mut step,
+            if again {
+                "schedule retried"
+            } else {
+                "schedule due"
+            },
+        );
         let wake = if self.queue.is_empty() {
             Wake::At(now)
         } else {
@@ -110,6 +117,50 @@ impl Actor {
             self.queue.push_back(submission);
         }
         Ok(())
+    }
+
+    /// The schedules whose last tick has settled, and what becomes of them: sent again after a
+    /// failure, gone when there is nothing more to come.
+    pub(super) fn after_settled(
+        &self,
+        step: &mut Step,
+        settled: &[Settled],
+    ) -> Vec<(String, Option<Schedule>)> {
+        let mut changed = Vec::new();
+        for end in settled {
+            let Some(schedule) = self.schedules.of(&end.submission_id) else {
+                continue;
+            };
+            if schedule.retry.is_none() {
+                continue;
+            }
+            let schedule = match end.outcome {
+                Outcome::Failed => {
+                    let fraction = self.parts.sources.fraction();
+                    schedule.clone().failed(end.settled_at, fraction)
+                }
+                Outcome::Completed | Outcome::Aborted => schedule.clone(),
+            };
+            let id = schedule.id.clone();
+            if schedule.at().is_none() {
+                step.delete(SCHEDULES, id.as_bytes());
+                changed.push((id, None));
+            } else if schedule.again.is_some() {
+                step.put(SCHEDULES, id.as_bytes(), &schedule);
+                changed.push((id, Some(schedule)));
+            }
+        }
+        changed
+    }
+
+    /// Takes in what [`Actor::after_settled`] decided.
+    pub(super) fn change_schedules(&mut self, changed: Vec<(String, Option<Schedule>)>) {
+        for (id, schedule) in changed {
+            self.schedules.remove(&id);
+            if let Some(schedule) = schedule {
+                self.schedules.put(schedule);
+            }
+        }
     }
 
     /// True when one more submission can be admitted: there is room, and the actor is not stopping.

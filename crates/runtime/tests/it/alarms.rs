@@ -74,6 +74,7 @@ async fn ten_thousand_timers_fire_once_each_in_order_and_nothing_happens_before(
     let stage = Stage {
         options: RuntimeOptions {
             idle: Duration::ZERO,
+            ..RuntimeOptions::default()
         },
         ..Stage::new()
     };

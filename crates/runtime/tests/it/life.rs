@@ -97,7 +97,10 @@ async fn what_waits_joins_the_running_submission_and_settles_with_it() {
 async fn an_actor_that_sleeps_at_once_loses_no_message_that_races_its_sleep() {
     for idle in [Duration::ZERO, Duration::from_millis(1)] {
         let stage = Stage {
-            options: RuntimeOptions { idle },
+            options: RuntimeOptions {
+                idle,
+                ..RuntimeOptions::default()
+            },
             ..Stage::new()
         };
         let actor = actor("a");

@@ -188,7 +188,10 @@ impl World {
             self.rates,
         );
         let program: Arc<dyn Program> = Planned::new(self.journal.clone());
-        let options = RuntimeOptions { idle: self.idle };
+        let options = RuntimeOptions {
+            idle: self.idle,
+            ..RuntimeOptions::default()
+        };
         let programs = [(KIND.to_owned(), program)];
         let runtime = Runtime::new(store.clone(), self.sources.clone(), options, programs);
         self.started += 1;
