@@ -7,6 +7,7 @@
 //! - [`batch`]: [`Batch`] and its parts, what one commit holds.
 //! - [`record`]: [`Record`] and [`StoredRecord`], the append-only history.
 //! - [`log`]: the [`Store`] trait, with what an engine MUST and MAY do.
+//! - [`dump`]: [`Dump`], everything of one actor, and its form as a file.
 //! - [`limits`]: how large the parts of a batch may be.
 //! - [`error`]: [`CommitError`] and [`StoreError`].
 //! - [`memory`] and [`sqlite`]: the engines.
@@ -17,6 +18,7 @@
 pub mod actor;
 pub mod batch;
 pub mod conformance;
+pub mod dump;
 pub mod error;
 pub mod limits;
 pub mod log;
@@ -30,6 +32,7 @@ pub mod time;
 
 pub use actor::ActorId;
 pub use batch::{Batch, Blob, BlobId, InboxMessage, OutboxMessage, RowChange, Wake};
+pub use dump::{Dump, DumpError, DumpRow};
 pub use error::{CommitError, StoreError};
 pub use log::{ActorHead, Metrics, Row, Store, Tail};
 pub use memory::MemoryStore;

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ActorId, Batch, BlobId, CommitError, Epoch, InboxMessage, OutboxMessage, Seq, StoreError,
-    StoredRecord, Timestamp,
+    ActorId, Batch, BlobId, CommitError, Dump, DumpError, Epoch, InboxMessage, OutboxMessage, Seq,
+    StoreError, StoredRecord, Timestamp,
 };
 
 /// A durable store of actors.
@@ -102,6 +102,16 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Deletes an actor whole: history, rows, references, inbox, outbox. Its next incarnation starts
     /// at sequence 0 with a greater epoch, so that a writer from before stays fenced.
     async fn purge(&self, actor: &ActorId) -> Result<(), CommitError>;
+
+    /// Deletes an actor as [`Store::purge`] does, but only one that stands at `seq`, has no wake, and
+    /// neither messages to take nor messages to deliver. Else [`CommitError::Conflict`]; then nothing
+    /// MUST have changed.
+    async fn purge_idle(&self, actor: &ActorId, seq: Seq) -> Result<(), CommitError>;
+
+    /// Everything of an actor, as it was at one moment; `None` for one that nothing was committed to.
+    /// An actor with more than [`limits::MAX_BATCH`](crate::limits::MAX_BATCH) bytes is
+    /// [`DumpError::TooLarge`], one with messages that are under way [`DumpError::Busy`].
+    async fn dump(&self, actor: &ActorId) -> Result<Option<Dump>, DumpError>;
 
     /// Copies the live store, consistently, into a new directory.
     async fn backup(&self, into: &std::path::Path) -> Result<(), StoreError>;

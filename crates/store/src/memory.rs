@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ActorHead, ActorId, Batch, BlobId, CommitError, Epoch, InboxMessage, Metrics, OutboxMessage,
-    Record, Row, RowChange, Seq, Store, StoreError, StoredRecord, Tail, Timestamp, Wake, limits,
-    tails::Tails,
+    ActorHead, ActorId, Batch, Blob, BlobId, CommitError, Dump, DumpError, DumpRow, Epoch,
+    InboxMessage, Metrics, OutboxMessage, Record, Row, RowChange, Seq, Store, StoreError,
+    StoredRecord, Tail, Timestamp, Wake, limits, tails::Tails,
 };
 
 /// A store that lives as long as the process. "Durable" means "in memory"; each commit that changes
@@ -485,6 +485,63 @@ impl Store for MemoryStore {
         self.writing()?.purge(actor);
         self.tails.announce(std::iter::once((actor, 0)));
         Ok(())
+    }
+
+    async fn purge_idle(&self, actor: &ActorId, seq: Seq) -> Result<(), CommitError> {
+        let mut state = self.writing()?;
+        let Some(found) = state.actors.get(actor) else {
+            return Ok(());
+        };
+        let sends = state.outbox.values().any(|(from, _)| from == actor);
+        if found.seq() != seq || found.wake.is_some() || !found.waiting.is_empty() || sends {
+            return Err(CommitError::Conflict {
+                expected: seq,
+                current: found.seq(),
+            });
+        }
+        state.purge(actor);
+        self.tails.announce(std::iter::once((actor, 0)));
+        Ok(())
+    }
+
+    async fn dump(&self, id: &ActorId) -> Result<Option<Dump>, DumpError> {
+        let state = self.reading()?;
+        let Some(actor) = state.actors.get(id).filter(|actor| actor.live) else {
+            return Ok(None);
+        };
+        if !actor.waiting.is_empty() || state.outbox.values().any(|(from, _)| from == id) {
+            return Err(DumpError::Busy);
+        }
+        let rows = actor
+            .rows
+            .iter()
+            .map(|((space, key), (value, blobs))| DumpRow {
+                space: space.clone(),
+                key: key.clone(),
+                value: value.clone(),
+                blobs: blobs.clone(),
+            });
+        let mut dump = Dump {
+            actor: id.clone(),
+            wake: actor.wake,
+            records: actor
+                .records
+                .iter()
+                .map(|stored| stored.record.clone())
+                .collect(),
+            rows: rows.collect(),
+            blobs: Vec::new(),
+        };
+        for blob in dump.references() {
+            if let Some((bytes, _)) = state.blobs.get(&blob) {
+                dump.blobs.push(Blob {
+                    id: blob,
+                    bytes: bytes.clone(),
+                });
+            }
+        }
+        dump.check_size()?;
+        Ok(Some(dump))
     }
 
     /// Not possible: there are no files. Always fails.

@@ -8,8 +8,8 @@ use std::sync::{
 
 use async_trait::async_trait;
 use bowline_store::{
-    ActorHead, ActorId, Batch, BlobId, CommitError, InboxMessage, Metrics, OutboxMessage, Row, Seq,
-    Store, StoreError, StoredRecord, Tail, Timestamp,
+    ActorHead, ActorId, Batch, BlobId, CommitError, Dump, DumpError, InboxMessage, Metrics,
+    OutboxMessage, Row, Seq, Store, StoreError, StoredRecord, Tail, Timestamp,
 };
 use bytes::Bytes;
 
@@ -185,6 +185,18 @@ impl Store for DyingStore {
             return Err(self.die());
         }
         self.inner.purge(actor).await
+    }
+
+    async fn purge_idle(&self, actor: &ActorId, seq: Seq) -> Result<(), CommitError> {
+        if self.is_dead() {
+            return Err(self.die());
+        }
+        self.inner.purge_idle(actor, seq).await
+    }
+
+    async fn dump(&self, actor: &ActorId) -> Result<Option<Dump>, DumpError> {
+        self.alive()?;
+        self.inner.dump(actor).await
     }
 
     async fn backup(&self, into: &std::path::Path) -> Result<(), StoreError> {

@@ -20,6 +20,7 @@ pub mod batches;
 pub mod messages;
 pub mod rows;
 pub mod time;
+pub mod whole;
 
 /// Makes the stores that the suite looks at.
 #[async_trait]
@@ -87,6 +88,8 @@ pub async fn all(engine: &dyn Engine) -> Outcome {
         time::a_purge_keeps_the_fence,
         time::a_purge_leaves_nothing_behind,
         time::actors_are_listed_in_pages,
+        whole::a_dump_is_the_whole_actor,
+        whole::a_busy_actor_is_left_alone,
     );
     reopening_keeps_everything(engine).await
 }

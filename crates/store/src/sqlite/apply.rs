@@ -429,11 +429,20 @@ impl Txn<'_> {
         Ok(delivered)
     }
 
-    /// Deletes everything of an actor but its address and its epoch.
-    pub(super) fn purge(&mut self, actor: &ActorId) -> Result<()> {
+    /// Deletes everything of an actor but its address and its epoch; when a sequence is given, only
+    /// if the actor stands there and waits for nothing.
+    pub(super) fn purge(&mut self, actor: &ActorId, idle_at: Option<Seq>) -> Result<()> {
         let Some(head) = self.head(actor)? else {
             return Ok(());
         };
+        if let Some(expected) = idle_at
+            && (head.seq != expected || head.wake.is_some() || query::is_busy(self.conn, head.id)?)
+        {
+            return Err(Fault::Refused(CommitError::Conflict {
+                expected,
+                current: head.seq,
+            }));
+        }
         let mut references = References::new();
         let mut records = self
             .conn

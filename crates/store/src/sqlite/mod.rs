@@ -4,6 +4,7 @@
 //!   of work, `heads` what it remembers, `checkpoint` when its log is copied.
 //! - `readers`: the threads that read; `query` is what they run.
 //! - `schema`: the layout, opening, formats; `codec`: how values lie in it, their checksums.
+//! - `restore`: putting a backup in the place of a data directory.
 //! - `verify`: reading everything. `fault`: what SQLite's errors mean.
 //!
 //! A data directory belongs to one process at a time; others may open it read-only.
@@ -31,8 +32,9 @@ use self::{
     writer::{Answer, Job, Work, Writer},
 };
 use crate::{
-    ActorHead, ActorId, Batch, BlobId, CommitError, InboxMessage, Metrics, OutboxMessage, Row, Seq,
-    Store, StoreError, StoredRecord, Tail, Timestamp, limits, tails::Tails,
+    ActorHead, ActorId, Batch, BlobId, CommitError, Dump, DumpError, InboxMessage, Metrics,
+    OutboxMessage, Row, Seq, Store, StoreError, StoredRecord, Tail, Timestamp, limits,
+    tails::Tails,
 };
 
 mod apply;
@@ -42,6 +44,7 @@ mod fault;
 mod heads;
 mod query;
 mod readers;
+mod restore;
 mod schema;
 mod verify;
 mod writer;
@@ -154,6 +157,18 @@ impl SqliteStore {
     /// `NewerFormat`, `Full` or `Io`. Without `read_only`, data of an older format is brought forward.
     pub fn open(dir: &Path, options: SqliteOptions) -> Result<Arc<Self>, StoreError> {
         Self::open_with(dir, options, schema::MIGRATIONS)
+    }
+
+    /// Whether a process has this store's data directory. Takes it for a moment itself to find out.
+    ///
+    /// # Errors
+    ///
+    /// When that cannot be told.
+    pub fn is_owned(&self) -> Result<bool, StoreError> {
+        if lock(&self.inner.lock).is_some() {
+            return Ok(true);
+        }
+        schema::is_locked(&self.inner.dir)
     }
 
     fn open_with(
@@ -498,6 +513,7 @@ impl Store for SqliteStore {
             .ask(
                 Work::Purge {
                     actor: actor.clone(),
+                    idle_at: None,
                 },
                 0,
             )
@@ -506,6 +522,23 @@ impl Store for SqliteStore {
             Answer::Purged => Ok(()),
             Answer::Committed(_) | Answer::Sent(_) | Answer::Delivered(_) => Err(mixed_up()),
         }
+    }
+
+    async fn purge_idle(&self, actor: &ActorId, seq: Seq) -> Result<(), CommitError> {
+        let work = Work::Purge {
+            actor: actor.clone(),
+            idle_at: Some(seq),
+        };
+        match self.ask(work, 0).await? {
+            Answer::Purged => Ok(()),
+            Answer::Committed(_) | Answer::Sent(_) | Answer::Delivered(_) => Err(mixed_up()),
+        }
+    }
+
+    async fn dump(&self, actor: &ActorId) -> Result<Option<Dump>, DumpError> {
+        let actor = actor.clone();
+        self.aside(move |conn| in_one_view(conn, |conn| Ok(query::dump(conn, &actor))))
+            .await?
     }
 
     async fn backup(&self, into: &Path) -> Result<(), StoreError> {

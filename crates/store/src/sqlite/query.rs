@@ -4,7 +4,10 @@ use bytes::Bytes;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Row as SqlRow, ToSql, params};
 
 use super::{codec, fault::reading, heads::Head};
-use crate::{ActorId, BlobId, InboxMessage, Row, Seq, StoreError, StoredRecord, Timestamp};
+use crate::{
+    ActorId, Blob, BlobId, Dump, DumpError, DumpRow, InboxMessage, Row, Seq, StoreError,
+    StoredRecord, Timestamp, limits,
+};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -399,4 +402,87 @@ pub(super) fn actor_by_id(conn: &Connection, id: i64) -> Result<ActorId> {
         .map_err(reading)?;
     let missing = || StoreError::Corrupt(format!("actor number {id} is missing"));
     Ok(found.transpose()?.ok_or_else(missing)?.0)
+}
+
+/// True when messages of the actor are under way: to it and not taken, or from it and not delivered.
+pub(super) fn is_busy(conn: &Connection, actor: i64) -> Result<bool> {
+    let mut busy = cached(
+        conn,
+        "SELECT EXISTS(SELECT 1 FROM inbox WHERE actor = ?1 AND waiting = 1)
+             OR EXISTS(SELECT 1 FROM outbox WHERE actor = ?1)",
+    )?;
+    busy.query_row(params![actor], |row| row.get(0))
+        .map_err(reading)
+}
+
+/// Everything of an actor; the connection sees one moment.
+pub(super) fn dump(
+    conn: &Connection,
+    actor: &ActorId,
+) -> std::result::Result<Option<Dump>, DumpError> {
+    let Some(head) = head(conn, actor)?.filter(|head| head.live) else {
+        return Ok(None);
+    };
+    if is_busy(conn, head.id)? {
+        return Err(DumpError::Busy);
+    }
+    let mut sizes = cached(
+        conn,
+        "SELECT (SELECT coalesce(sum(length(data)), 0) FROM record WHERE actor = ?1)
+              + (SELECT coalesce(sum(length(value)), 0) FROM row WHERE actor = ?1)",
+    )?;
+    let bytes: i64 = sizes
+        .query_row(params![head.id], |row| row.get(0))
+        .map_err(reading)?;
+    // Looked at first, so that nothing of that size is brought into memory.
+    if bytes > limit(limits::MAX_BATCH) {
+        return Err(DumpError::TooLarge);
+    }
+    let mut dump = Dump {
+        actor: actor.clone(),
+        wake: head.wake.map(Timestamp::from_millis),
+        records: records(conn, actor, 0, usize::MAX)?
+            .into_iter()
+            .map(|stored| stored.record)
+            .collect(),
+        rows: Vec::new(),
+        blobs: Vec::new(),
+    };
+    for_each(
+        conn,
+        "SELECT space, key, crc, refs, value FROM row WHERE actor = ?1 ORDER BY space, key",
+        &[&head.id],
+        |row| {
+            let space: String = row.get(0).map_err(reading)?;
+            let crc: u32 = row.get(2).map_err(reading)?;
+            let (key, refs, value) = (
+                blob_column(row, 1)?,
+                blob_column(row, 3)?,
+                blob_column(row, 4)?,
+            );
+            codec::row_sum(head.id, &space, key, refs, value)
+                .verify(crc, || format!("a row in {space} of {actor}"))?;
+            dump.rows.push(DumpRow {
+                key: key.to_vec(),
+                value: Bytes::copy_from_slice(value),
+                blobs: codec::decode_refs(refs)?,
+                space,
+            });
+            Ok(())
+        },
+    )?;
+    dump.check_size()?;
+    let mut left = limits::MAX_BATCH;
+    for id in dump.references() {
+        let missing = || StoreError::Corrupt(format!("blob {id} is not there"));
+        let stored = blob_row(conn, id)?.ok_or_else(missing)?;
+        left = usize::try_from(stored.size)
+            .ok()
+            .and_then(|size| left.checked_sub(size))
+            .ok_or(DumpError::TooLarge)?;
+        let bytes = blob(conn, id)?.ok_or_else(missing)?;
+        dump.blobs.push(Blob { id, bytes });
+    }
+    dump.check_size()?;
+    Ok(Some(dump))
 }

@@ -32,8 +32,10 @@ pub(super) enum Work {
     Deliver {
         limit: usize,
     },
+    /// With a sequence only an actor that stands there and waits for nothing.
     Purge {
         actor: ActorId,
+        idle_at: Option<Seq>,
     },
 }
 
@@ -275,7 +277,7 @@ fn attempt(txn: &mut Txn<'_>, work: &Work) -> Result<Answer, Fault> {
         Work::Commit { batch, .. } => txn.batch(batch, admitted).map(Answer::Committed),
         Work::Send { to, message } => txn.send(to, message).map(Answer::Sent),
         Work::Deliver { limit } => txn.deliver(*limit).map(Answer::Delivered),
-        Work::Purge { actor } => txn.purge(actor).map(|()| Answer::Purged),
+        Work::Purge { actor, idle_at } => txn.purge(actor, *idle_at).map(|()| Answer::Purged),
     };
     match &done {
         Ok(_) => txn.accept(),

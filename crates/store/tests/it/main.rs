@@ -11,6 +11,7 @@ mod capacity;
 mod child;
 mod conformance;
 mod damage;
+mod dump;
 mod durability;
 mod files;
 mod group;

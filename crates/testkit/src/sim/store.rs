@@ -11,8 +11,8 @@ use std::{
 use async_trait::async_trait;
 use bowline_runtime::Random;
 use bowline_store::{
-    ActorHead, ActorId, Batch, BlobId, CommitError, InboxMessage, Metrics, OutboxMessage, Row, Seq,
-    Store, StoreError, StoredRecord, Tail, Timestamp,
+    ActorHead, ActorId, Batch, BlobId, CommitError, Dump, DumpError, InboxMessage, Metrics,
+    OutboxMessage, Row, Seq, Store, StoreError, StoredRecord, Tail, Timestamp,
 };
 use bytes::Bytes;
 
@@ -256,6 +256,16 @@ impl Store for ProcessStore {
     async fn purge(&self, actor: &ActorId) -> Result<(), CommitError> {
         self.writing()?;
         self.inner.purge(actor).await
+    }
+
+    async fn purge_idle(&self, actor: &ActorId, seq: Seq) -> Result<(), CommitError> {
+        self.writing()?;
+        self.inner.purge_idle(actor, seq).await
+    }
+
+    async fn dump(&self, actor: &ActorId) -> Result<Option<Dump>, DumpError> {
+        self.alive()?;
+        self.inner.dump(actor).await
     }
 
     async fn backup(&self, into: &std::path::Path) -> Result<(), StoreError> {
