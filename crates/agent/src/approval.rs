@@ -2,15 +2,24 @@
 //!
 //! A call that needs consent parks the submission: it holds no thread and no memory, only its rows
 //! and a wake at the time when it goes on without an answer. The person sees the full arguments, and
-//! may change them.
+//! may change them. A [`Question`] of the model waits in the same way; its answer is the result of the
+//! call.
 
 use std::time::Duration;
 
+use bowline_runtime::Failure;
 use bowline_store::{ActorId, Store, StoreError, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::program::KIND;
+
+mod condition;
+mod question;
+
+pub use condition::Condition;
+pub(crate) use question::MAX_CHOICES;
+pub use question::{Choice, MAX_ANSWER, Question};
 
 /// Space of the approvals of an actor: approval id → [`Approval`].
 pub const APPROVALS: &str = "approval";
@@ -39,6 +48,9 @@ pub struct Approval {
     pub requested_at: Timestamp,
     /// When the run goes on without an answer; the call counts as rejected then.
     pub expires_at: Timestamp,
+    /// What the model asks, when it is a question and not a call that needs consent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub question: Option<Question>,
     /// What was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
@@ -48,7 +60,7 @@ pub struct Approval {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Answer {
-    /// Yes, no, or nobody said anything.
+    /// Yes, no, an answer, or nobody said anything.
     pub decision: Decision,
     /// Why; the model reads it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,9 +68,12 @@ pub struct Answer {
     /// The arguments to use instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub arguments: Option<Value>,
+    /// The answer to a question.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text: Option<String>,
 }
 
-/// Yes, no, or nobody said anything.
+/// Yes, no, an answer, or nobody said anything.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
@@ -66,8 +81,12 @@ pub enum Decision {
     Approve,
     /// The call must not be made.
     Reject,
+    /// The question is answered.
+    Answer,
     /// Nobody answered in time.
     Expire,
+    /// A later message made the request pointless.
+    Withdraw,
 }
 
 /// An answer with the approval that it is for: body of the record, and what is sent to the actor.
@@ -90,22 +109,102 @@ impl From<Decision> for Answered {
                 decision,
                 reason: None,
                 arguments: None,
+                text: None,
             },
         }
     }
 }
 
 impl Answer {
-    /// What the model is told of a call that must not be made.
-    pub(crate) fn refusal(&self) -> String {
+    /// Yes, with other arguments where they are given.
+    pub fn approve(arguments: Option<Value>) -> Self {
+        Self {
+            arguments,
+            ..Answered::from(Decision::Approve).answer
+        }
+    }
+
+    /// No, with the reason where one is given.
+    pub fn reject(reason: Option<String>) -> Self {
+        Self {
+            reason,
+            ..Answered::from(Decision::Reject).answer
+        }
+    }
+
+    /// The answer to a question.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self {
+            text: Some(text.into()),
+            ..Answered::from(Decision::Answer).answer
+        }
+    }
+
+    /// Whether sending this after `before` changes nothing.
+    pub fn repeats(&self, before: &Self) -> bool {
+        self.decision == before.decision && self.text == before.text
+    }
+
+    /// What the model is told of a call that must not be made, or a question without an answer.
+    pub(crate) fn refusal(&self, question: bool) -> String {
+        let (expired, rejected) = if question {
+            (
+                "Nobody answered this question in time.",
+                "A person declined to answer this question.",
+            )
+        } else {
+            (
+                "Nobody approved this call in time. It was not made.",
+                "A person rejected this call. It was not made.",
+            )
+        };
         match (self.decision, &self.reason) {
-            (Decision::Expire, _) => {
-                "Nobody approved this call in time. It was not made.".to_owned()
+            (Decision::Expire, _) => expired.to_owned(),
+            (Decision::Withdraw, _) => {
+                "This was withdrawn because a new message came. It was not made.".to_owned()
             }
-            (_, Some(reason)) => {
-                format!("A person rejected this call. It was not made. Reason: {reason}")
+            (Decision::Approve | Decision::Answer | Decision::Reject, Some(reason)) => {
+                format!("{rejected} Reason: {reason}")
             }
-            (_, None) => "A person rejected this call. It was not made.".to_owned(),
+            (Decision::Approve | Decision::Answer | Decision::Reject, None) => rejected.to_owned(),
+        }
+    }
+}
+
+impl Approval {
+    /// Checks an answer, and makes it what is kept: the label of the choice that was meant.
+    ///
+    /// # Errors
+    ///
+    /// `approval_invalid` when it does not fit, `approval_answered` when another one was given before.
+    pub fn check(&self, mut answer: Answer) -> Result<Answer, Failure> {
+        let invalid = |what: String, hint: &str| Failure::new("approval_invalid", what, hint);
+        match (answer.decision, &self.question) {
+            (Decision::Answer, Some(question)) => {
+                let text = answer.text.as_deref().unwrap_or_default();
+                let text = question
+                    .resolve(text)
+                    .map_err(|why| invalid(why, "`bowline show` has the question"))?;
+                answer.text = Some(text);
+            }
+            (Decision::Answer, None) => {
+                let what = format!("{} waits for consent, not for an answer", self.tool_name);
+                return Err(invalid(what, "approve or reject it"));
+            }
+            (Decision::Approve, Some(_)) => {
+                let what = "this is a question, not a call that needs consent".to_owned();
+                return Err(invalid(what, "answer it, or reject it to give no answer"));
+            }
+            (Decision::Approve, None)
+            | (Decision::Reject | Decision::Expire | Decision::Withdraw, _) => {}
+        }
+        match &self.answer {
+            Some(before) if !answer.repeats(before) => Err(Failure::new(
+                "approval_answered",
+                "this approval was answered before, differently",
+                "",
+            )),
+            Some(_) | None => Ok(answer),
         }
     }
 }

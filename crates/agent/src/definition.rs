@@ -10,10 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bowline_model::Thinking;
 use serde_json::Value;
 
+use crate::approval::Condition;
 use crate::skill::Skill;
 
 pub mod document;
@@ -63,6 +65,8 @@ pub struct Definition {
     pub tools: Vec<String>,
     /// What needs a person's consent, by tool or `binding.method`; what is not there does not.
     pub approvals: BTreeMap<String, Approval>,
+    /// How long a request for consent, or a question, waits for an answer, by tool. Default 30 days.
+    pub approvals_expire: BTreeMap<String, Duration>,
     /// What a submission may use at most.
     pub limits: Limits,
     /// Whether and how a long conversation is summarised. Default on.
@@ -89,6 +93,7 @@ impl Definition {
             skills: Vec::new(),
             tools: Vec::new(),
             approvals: BTreeMap::new(),
+            approvals_expire: BTreeMap::new(),
             limits: Limits::default(),
             compaction: Compaction::default(),
             result: None,
@@ -115,8 +120,8 @@ pub enum Approval {
     Never,
     /// It always does.
     Required,
-    /// It does when this expression over the arguments is true.
-    When(String),
+    /// It does when this is true of the arguments.
+    When(Condition),
 }
 
 /// Whether and how a long conversation is summarised to fit the model's window.

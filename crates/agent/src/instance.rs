@@ -506,18 +506,11 @@ impl Instance for AgentInstance {
                 "see `bowline show` for what is pending",
             ));
         };
-        if let Some(before) = &approval.answer {
-            return if before.decision == answered.answer.decision {
-                Ok(Step::new())
-            } else {
-                Err(Failure::new(
-                    "approval_answered",
-                    "this approval was answered before, differently",
-                    "",
-                ))
-            };
-        }
         let mut answered = answered;
+        answered.answer = approval.check(answered.answer)?;
+        if approval.answer.is_some() {
+            return Ok(Step::new());
+        }
         if let Some(arguments) = &answered.answer.arguments {
             let rendered = self.shared.rendered(self.actor.name())?;
             let tools = self.shared.tools(&rendered)?;

@@ -216,6 +216,17 @@ fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
     for tool in &rendered.tools {
         tools.push(Mounted::new(tool.clone()).map_err(failure)?);
     }
+    let asks = definition
+        .tools
+        .iter()
+        .any(|name| name == framework::ASK_QUESTION);
+    if asks
+        && !tools
+            .iter()
+            .any(|tool| tool.name() == framework::ASK_QUESTION)
+    {
+        tools.push(Mounted::new(Arc::new(framework::AskQuestion::new())).map_err(failure)?);
+    }
     for (index, tool) in tools.iter().enumerate() {
         if tools
             .iter()

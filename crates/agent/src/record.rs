@@ -232,6 +232,9 @@ pub struct CallError {
     pub code: String,
     /// One line.
     pub message: String,
+    /// When the call is tried again, where it is.
+    #[serde(default, rename = "retryAt", skip_serializing_if = "Option::is_none")]
+    pub retry_at: Option<Timestamp>,
 }
 
 /// Body of `tool_outcome`.

@@ -20,6 +20,8 @@ pub mod validate;
 
 use validate::Validator;
 
+use crate::approval::Question;
+
 /// Whether a call does something outside of Bowline, and what recovery does with one that was cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Effect {
@@ -39,6 +41,17 @@ pub trait Tool: Send + Sync + 'static {
     /// was cut is unknown.
     fn effect(&self) -> Effect {
         Effect::Outside(OnCrash::Unknown)
+    }
+
+    /// What a person has to be asked in place of the call; the answer is its result, and
+    /// [`Tool::call`] is not called. The default is nothing.
+    ///
+    /// # Errors
+    ///
+    /// A text for the model, when the arguments make no question.
+    fn asks(&self, arguments: &Value) -> Result<Option<Question>, ToolError> {
+        let _ = arguments;
+        Ok(None)
     }
 
     /// Runs it. The arguments have been checked against the parameters.

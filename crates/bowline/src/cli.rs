@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! One file each: `init`, `run`, `show`, `tail`, `abort`, `approve`,
-//! `reject`, `agents`, `serve`, `bench`, `doctor`, `completions`.
+//! `reject`, `answer`, `agents`, `serve`, `bench`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
@@ -16,6 +16,7 @@ use crate::error::{Error, Kind};
 
 mod abort;
 mod agents;
+mod answer;
 mod approve;
 mod bench;
 mod completions;
@@ -87,6 +88,7 @@ enum Command {
     Abort(abort::Abort),
     Approve(approve::Approve),
     Reject(reject::Reject),
+    Answer(answer::AnswerArgs),
     Agents(agents::Agents),
     Serve(serve::Serve),
     Bench(bench::Bench),
@@ -136,6 +138,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Abort(args) => abort::abort(args, global, terminal).await,
         Command::Approve(args) => approve::approve(args, global, terminal).await,
         Command::Reject(args) => reject::reject(args, global, terminal).await,
+        Command::Answer(args) => answer::answer(args, global, terminal).await,
         Command::Agents(_) => agents::agents(global, terminal),
         Command::Serve(args) => serve::serve(args, global, terminal).await,
         Command::Bench(args) => bench::bench(args, terminal).await,

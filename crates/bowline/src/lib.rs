@@ -7,6 +7,7 @@
 //! - [`server`]: agents over HTTP.
 //! - [`config`]: what `bowline.toml` says.
 //! - [`error`]: what a user is told.
+//! - [`standing`]: why an instance is not moving.
 //! - [`cli`]: the command line.
 //! - [`measure`]: what a turn costs.
 //!
@@ -32,6 +33,7 @@ pub mod measure;
 pub mod project;
 pub mod server;
 pub mod service;
+pub mod standing;
 
 pub use bowline_agent::{
     Agent, Effect, OnCrash, Outgoing, Render, Tool, ToolError, ToolOutput, tool,

@@ -196,7 +196,7 @@ impl Service {
             .await?)
     }
 
-    /// Answers an approval, once, however often it is sent; the run goes on in this process. Returns
+    /// Answers an approval or a question, once, however often it is sent; the run goes on in this process. Returns
     /// the actor and the submission that waited.
     ///
     /// # Errors
@@ -209,15 +209,12 @@ impl Service {
             let hint = "see `bowline show` for what is pending";
             return Err(Error::failure("approval_not_found", what, hint));
         };
-        match &approval.answer {
-            Some(before) if before.decision == answered.answer.decision => {
-                return Ok((actor, approval.submission_id));
-            }
-            Some(_) => {
-                let what = "this approval was answered before, differently";
-                return Err(Error::failure("approval_answered", what, ""));
-            }
-            None => {}
+        let answered = Answered {
+            answer: approval.check(answered.answer)?,
+            ..answered
+        };
+        if approval.answer.is_some() {
+            return Ok((actor, approval.submission_id));
         }
         self.agents.check(actor.name())?;
         let value = serde_json::to_value(&answered)

@@ -5,7 +5,6 @@ use super::fault::{Fault, FaultKind};
 /// A part of the format that may not be built yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Feature {
-    ApprovalWhen,
     Bindings,
     Code,
     Compaction,
@@ -24,7 +23,6 @@ pub(super) enum Feature {
 /// The only place that says so: whoever builds a feature removes its line here. A setting that
 /// would be ignored is an error, never a silence.
 const NOT_BUILT: &[Feature] = &[
-    Feature::ApprovalWhen,
     Feature::Bindings,
     Feature::Code,
     Feature::Compaction,
@@ -56,7 +54,6 @@ impl Feature {
 
     fn name(self) -> &'static str {
         match self {
-            Self::ApprovalWhen => "`approvals` with `when`",
             Self::Bindings => "`bindings`",
             Self::Code => "`code: true`",
             Self::Compaction => "settings of `compaction`",
@@ -80,7 +77,6 @@ impl Feature {
             Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
                 "remove the folder"
             }
-            Self::ApprovalWhen => "use `required`",
             Self::Bindings
             | Self::Code
             | Self::Compaction

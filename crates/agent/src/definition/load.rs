@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, FileType};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bowline_model::Thinking;
 
@@ -14,6 +15,7 @@ use super::front_matter::{FrontMatter, entries, read_text};
 use super::limits::{LimitSettings, Limits};
 use super::name::{AgentName, InvalidName, is_tool_name};
 use super::{Approval, Compaction, CompactionSettings, Definition, MAX_DESCRIPTION, SandboxKind};
+use crate::approval::Condition;
 use crate::skill::{self, Skill};
 
 const KEYS: [&str; 15] = [
@@ -78,7 +80,7 @@ pub fn load(
     definition.skills = skills(project, &dir, &keys, &file)?;
     definition.tools = tools(&keys).map_err(at)?;
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
-    definition.approvals = approvals(&keys).map_err(at)?;
+    (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
     definition.limits = limits(&keys, shared).map_err(at)?;
     definition.compaction = compaction(&keys).map_err(at)?;
     definition.result = keys.get("result").map(Node::to_json);
@@ -390,29 +392,51 @@ fn tools(keys: &Table<'_>) -> Result<Vec<String>, Fault> {
     Ok(tools)
 }
 
-fn approvals(keys: &Table<'_>) -> Result<BTreeMap<String, Approval>, Fault> {
-    let mut approvals = BTreeMap::new();
+/// What needs consent, and how long it waits for it where that is said.
+type Approvals = (BTreeMap<String, Approval>, BTreeMap<String, Duration>);
+
+fn approvals(keys: &Table<'_>) -> Result<Approvals, Fault> {
+    let (mut approvals, mut expire) = (BTreeMap::new(), BTreeMap::new());
     let Some(node) = keys.get("approvals") else {
-        return Ok(approvals);
+        return Ok((approvals, expire));
     };
-    for (name, line, node) in node.entries("approvals")?.iter() {
+    for (name, _, node) in node.entries("approvals")?.iter() {
         let approval = if node.is_table() {
-            let when = node
-                .table(name, &["when"])?
-                .require("when", "write `{when: EXPRESSION}`")?;
-            Approval::When(when.line_of_text("when")?.to_owned())
+            let table = node.table(name, &["when", "expires"])?;
+            if let Some(node) = table.get("expires") {
+                const DAY: Duration = Duration::from_secs(86_400);
+                let wait = node.duration("expires", Duration::from_secs(1), 365 * DAY)?;
+                expire.insert(name.to_owned(), wait);
+            }
+            match table.get("when") {
+                Some(node) => Approval::When(condition(node)?),
+                None if table.is_empty() => {
+                    table.require("when", "write `{when: EXPRESSION}`")?;
+                    Approval::Required
+                }
+                None => Approval::Required,
+            }
         } else {
             match node.word(name, &["never", "required"])? {
                 "never" => Approval::Never,
                 _ => Approval::Required,
             }
         };
-        if let Approval::When(_) = approval {
-            Feature::ApprovalWhen.need(Some(line))?;
-        }
         approvals.insert(name.to_owned(), approval);
     }
-    Ok(approvals)
+    Ok((approvals, expire))
+}
+
+fn condition(node: &Node) -> Result<Condition, Fault> {
+    let text = node.line_of_text("when")?;
+    Condition::parse(text).map_err(|why| {
+        Fault::new(
+            FaultKind::InvalidValue,
+            Some(node.line()),
+            format!("`when` is no condition: {why}"),
+            "write a filter such as `@.amount > 100`; docs/reference/agent-md.md has more",
+        )
+    })
 }
 
 fn limits(keys: &Table<'_>, shared: &LimitSettings) -> Result<Limits, Fault> {

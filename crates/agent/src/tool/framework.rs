@@ -1,11 +1,17 @@
-//! Tools that every agent with skills has.
+//! Tools that need no sandbox: those of agents with skills, and `ask_question`.
 
 use async_trait::async_trait;
 use bowline_model::ToolSpec;
 use serde_json::{Value, json};
 
 use super::{Effect, Tool, ToolContext, ToolError, ToolOutput};
-use crate::skill::{self, Skill};
+use crate::{
+    approval::{MAX_CHOICES, Question},
+    skill::{self, Skill},
+};
+
+/// The name of the tool that asks a person.
+pub const ASK_QUESTION: &str = "ask_question";
 
 /// Most lines, and most bytes, of a file of a skill that one call returns.
 const MAX_LINES: usize = 2_000;
@@ -143,5 +149,56 @@ impl Tool for ReadSkillResource {
             ));
         }
         Ok(ToolOutput::text(shown))
+    }
+}
+
+/// `ask_question`: lets the model ask a person. An agent has it when its `tools` name it.
+pub(crate) struct AskQuestion {
+    spec: ToolSpec,
+}
+
+impl AskQuestion {
+    pub(crate) fn new() -> Self {
+        let choice = json!({
+            "type": "object",
+            "properties": {
+                "label": {"type": "string", "minLength": 1, "maxLength": 200, "description": "What is answered when it is chosen."},
+                "description": {"type": "string", "maxLength": 1000, "description": "What it means."},
+            },
+            "required": ["label"],
+        });
+        let spec = ToolSpec {
+            name: ASK_QUESTION.to_owned(),
+            description: "Ask the person a question and wait for the answer. It may take long: ask only what you cannot find out yourself, and everything that you need at once.".to_owned(),
+            parameters: json!({
+                "type": "object",
+                "properties": {
+                    "question": {"type": "string", "minLength": 1, "maxLength": 10000, "description": "The question, with what is needed to answer it."},
+                    "choices": {"type": "array", "maxItems": MAX_CHOICES, "items": choice, "description": "The answers to choose from, the best first."},
+                    "free_text": {"type": "boolean", "description": "Whether another answer than the choices is allowed. Default: true."},
+                },
+                "required": ["question"],
+            }),
+        };
+        Self { spec }
+    }
+}
+
+#[async_trait]
+impl Tool for AskQuestion {
+    fn spec(&self) -> &ToolSpec {
+        &self.spec
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::None
+    }
+
+    fn asks(&self, arguments: &Value) -> Result<Option<Question>, ToolError> {
+        Question::of(arguments).map(Some).map_err(ToolError::new)
+    }
+
+    async fn call(&self, _: &ToolContext, _: Value) -> Result<ToolOutput, ToolError> {
+        Err(ToolError::new("Nobody was asked."))
     }
 }

@@ -137,12 +137,13 @@ pub(super) async fn call(
         Err(Broken::Stop(stop)) => Err(stop),
         Err(Broken::Cancelled) => {
             // What was said until now is kept, and marked.
-            record(instance, attempt, &resolved, streaming, None).await?;
+            record(instance, attempt, &resolved, streaming, None, None).await?;
             Err(Stop::Cancelled)
         }
         Err(Broken::Model(error)) => {
-            record(instance, attempt, &resolved, streaming, Some(&error)).await?;
-            retry(instance, attempt, &submission, &error).await?;
+            let delay = delay(instance, attempt, &submission, &error);
+            record(instance, attempt, &resolved, streaming, Some(&error), delay).await?;
+            retry(instance, attempt, &error, delay).await?;
             Ok(None)
         }
     }
@@ -337,6 +338,7 @@ async fn record(
     resolved: &ResolvedModel,
     streaming: Streaming,
     error: Option<&ModelError>,
+    delay: Option<Duration>,
 ) -> Result<(), Stop> {
     let drafts = streaming.drafts();
     let stop = if error.is_some() {
@@ -360,6 +362,7 @@ async fn record(
         error: error.map(|error| CallError {
             code: error.code().to_owned(),
             message: error.to_string(),
+            retry_at: delay.map(|delay| attempt.now().after(delay)),
         }),
         interrupted: error.is_none(),
     };
@@ -375,20 +378,27 @@ async fn record(
     Ok(())
 }
 
-/// Waits before the next try, or gives up. The number of tries is counted from the records.
-async fn retry(
-    instance: &mut AgentInstance,
+/// How long to wait before the next try; `None` to give up. The number of tries is counted from the
+/// records.
+fn delay(
+    instance: &AgentInstance,
     attempt: &Attempt,
     submission: &Submission,
     error: &ModelError,
-) -> Result<(), Stop> {
-    let tried = instance
-        .conversation
-        .used(&submission.id)
-        .errors
-        .saturating_sub(1);
+) -> Option<Duration> {
+    let tried = instance.conversation.used(&submission.id).errors;
     let jitter = attempt.sources().fraction();
-    let Some(delay) = instance.shared.retry.decide(tried, error, jitter) else {
+    instance.shared.retry.decide(tried, error, jitter)
+}
+
+/// Waits before the next try, or gives up.
+async fn retry(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    error: &ModelError,
+    delay: Option<Duration>,
+) -> Result<(), Stop> {
+    let Some(delay) = delay else {
         return Err(Stop::Failed(model_failure(error)));
     };
     let (code, message) = (error.code().to_owned(), error.to_string());

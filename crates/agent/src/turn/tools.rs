@@ -79,6 +79,8 @@ struct Ended {
 struct Plan {
     /// Calls that cannot be run, with what the model is told.
     refused: Vec<(ToolCall, String)>,
+    /// Questions with their answers.
+    answered: Vec<(ToolCall, String)>,
     local: VecDeque<Planned>,
     outside: VecDeque<(Planned, Intended)>,
     /// Effects that were intended before and must not be done again.
@@ -120,6 +122,9 @@ pub(super) async fn run(
     }
     for (call, text) in plan.refused {
         running.local.push(Ended::refused(call, text));
+    }
+    for (call, text) in plan.answered {
+        running.local.push(Ended::answered(call, text));
     }
     running
         .intend(instance, attempt, &plan.new, plan.unknown)
@@ -172,8 +177,19 @@ fn plan(
                 continue;
             }
         };
-        let arguments = match consent(instance, definition, call, arguments) {
+        let question = match tool.tool.asks(&arguments) {
+            Ok(question) => question,
+            Err(error) => {
+                plan.refused.push(refuse(error.to_string()));
+                continue;
+            }
+        };
+        let arguments = match consent(instance, definition, call, arguments, question.is_some()) {
             Consent::Given(arguments) => arguments,
+            Consent::Answered(text) => {
+                plan.answered.push((call.clone(), text));
+                continue;
+            }
             Consent::Refused(text) => {
                 plan.refused.push(refuse(text));
                 continue;
@@ -183,7 +199,8 @@ fn plan(
                 continue;
             }
             Consent::Ask(arguments) => {
-                let until = now.after(EXPIRES_AFTER);
+                let expires = definition.approvals_expire.get(&call.name);
+                let until = now.after(expires.copied().unwrap_or(EXPIRES_AFTER));
                 plan.until = Some(plan.until.map_or(until, |first| first.min(until)));
                 plan.ask.push(Approval {
                     approval_id: instance.shared.sources.id("appr_"),
@@ -193,6 +210,7 @@ fn plan(
                     arguments,
                     requested_at: now,
                     expires_at: until,
+                    question,
                     answer: None,
                 });
                 continue;
@@ -235,6 +253,8 @@ fn plan(
 enum Consent {
     /// Yes, with these arguments.
     Given(Value),
+    /// It is a question, and this is the answer.
+    Answered(String),
     /// No; the model is told why.
     Refused(String),
     /// It was asked for and is not answered; it ends then.
@@ -248,25 +268,46 @@ fn consent(
     definition: &Definition,
     call: &ToolCall,
     arguments: Value,
+    question: bool,
 ) -> Consent {
-    match definition.approvals.get(&call.name) {
-        None | Some(Policy::Never) => return Consent::Given(arguments),
-        // A condition that cannot be decided asks.
-        Some(Policy::Required | Policy::When(_)) => {}
-    }
+    let needed = question
+        || match definition.approvals.get(&call.name) {
+            None | Some(Policy::Never) => false,
+            Some(Policy::Required) => true,
+            Some(Policy::When(condition)) => condition.holds(&arguments),
+        };
     let Some(approval) = instance.conversation.approvals.get(&call.id) else {
-        return Consent::Ask(arguments);
+        return if needed {
+            Consent::Ask(arguments)
+        } else {
+            Consent::Given(arguments)
+        };
     };
-    match &approval.answer {
-        None => Consent::Open(approval.expires_at),
-        Some(answer) if answer.decision == Decision::Approve => {
-            Consent::Given(answer.arguments.clone().unwrap_or(arguments))
+    // What was asked for stays asked for, also when the agent changed meanwhile.
+    let Some(answer) = &approval.answer else {
+        return Consent::Open(approval.expires_at);
+    };
+    match (answer.decision, &answer.text) {
+        (Decision::Approve, _) => Consent::Given(answer.arguments.clone().unwrap_or(arguments)),
+        (Decision::Answer, Some(text)) => Consent::Answered(text.clone()),
+        (Decision::Answer | Decision::Reject | Decision::Expire | Decision::Withdraw, _) => {
+            Consent::Refused(answer.refusal(question))
         }
-        Some(answer) => Consent::Refused(answer.refusal()),
     }
 }
 
 impl Ended {
+    fn answered(call: ToolCall, text: String) -> Self {
+        let output = ToolOutput {
+            output: Some(serde_json::json!({ "answer": text })),
+            ..ToolOutput::text(text)
+        };
+        Self {
+            result: Ok(output),
+            ..Self::refused(call, String::new())
+        }
+    }
+
     fn refused(call: ToolCall, text: String) -> Self {
         Self {
             call,

@@ -1,10 +1,12 @@
-//! Tool calls that wait for a person: parked, answered once, weeks later, in another process.
+//! Tool calls and questions that wait for a person: parked, answered once, weeks later, in another
+//! process.
 
 use std::time::Duration;
 
 use bowline_agent::{
     ChunkBody,
-    approval::{self, Approval, Decision},
+    approval::{self, Approval, Condition, Decision},
+    definition::Approval as Policy,
 };
 use bowline_runtime::{Outcome, Receipt, RuntimeError};
 use bowline_store::Store as _;
@@ -180,4 +182,144 @@ async fn a_process_that_dies_around_an_answer_neither_loses_nor_doubles_it() {
         assert!(stage.effects.lock().unwrap().len() <= 1, "{death:?}");
         assert_valid(&stage.conversation().await);
     }
+}
+
+#[tokio::test]
+async fn a_call_waits_only_when_its_condition_is_true_of_the_arguments() {
+    let script = "turns:\n  - tools: [{name: notify, input: {text: hello}}]\n  - tools: [{name: notify, input: {text: 'to everybody'}}]\n  - text: Done.\n";
+    let mut stage = Stage::new(script);
+    stage.define = |definition| {
+        let condition = Condition::parse("search(@.text, 'every(body|one)')").unwrap();
+        definition
+            .approvals
+            .insert("notify".to_owned(), Policy::When(condition));
+        let hour = Duration::from_secs(3_600);
+        definition
+            .approvals_expire
+            .insert("notify".to_owned(), hour);
+    };
+    let process = stage.process(Death::Never);
+    let (receipt, approval) = parked(&process).await;
+    assert_eq!(approval.arguments, json!({"text": "to everybody"}));
+    assert_eq!(
+        approval.expires_at,
+        approval.requested_at.after(Duration::from_secs(3_600))
+    );
+    assert_eq!(stage.effects.lock().unwrap().len(), 1, "the first was made");
+    let yes = json!({"approvalId": approval.approval_id, "decision": "approve"});
+    answer(&process, yes).await.unwrap();
+    let settled = process.settled(&receipt).await.unwrap();
+    assert_eq!(settled.outcome, Outcome::Completed);
+    assert_eq!(stage.effects.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn a_condition_is_checked_where_it_is_written() {
+    let holds = |text: &str, arguments: Value| Condition::parse(text).unwrap().holds(&arguments);
+    assert!(holds(
+        "@.amount > 100 && @.to != 'me'",
+        json!({"amount": 101, "to": "you"})
+    ));
+    assert!(!holds("@.amount > 100", json!({"amount": "101"})));
+    assert!(!holds("@.amount > 100", json!({})));
+    assert!(holds("!@.amount || @.amount > 100", json!({})));
+    assert!(holds(
+        "@.labels[?@ == 'urgent']",
+        json!({"labels": ["urgent"]})
+    ));
+    assert!(holds("length(@.text) >= 3", json!({"text": "abc"})));
+    assert!(holds(
+        r"search(@.command, '\\brm\\b')",
+        json!({"command": "sudo rm -r x"})
+    ));
+    for wrong in [
+        "",
+        "@.a >",
+        "a > 1",
+        "search(@.a, '(')",
+        "match(@.a, \"[\")",
+        &"@.a || ".repeat(300),
+    ] {
+        assert!(Condition::parse(wrong).is_err(), "{wrong}");
+    }
+}
+
+const QUESTION: &str = "turns:\n  - tools: [{name: ask_question, input: {question: Which one?, choices: [{label: Red}, {label: Blue, description: like the sea}], free_text: false}}]\n  - text: Done.\n";
+
+fn asking() -> Stage {
+    let mut stage = Stage::new(QUESTION);
+    stage.define = |definition| definition.tools.push("ask_question".to_owned());
+    stage
+}
+
+#[tokio::test]
+async fn an_answer_reaches_the_model_weeks_later_in_another_process_and_once() {
+    let stage = asking();
+    let (receipt, approval) = parked(&stage.process(Death::Never)).await;
+    let question = approval.question.as_ref().unwrap();
+    assert_eq!(question.choices.len(), 2);
+    stage.clock.advance(Duration::from_secs(21 * 24 * 3_600));
+    let later = stage.process(Death::Never);
+    let id = &approval.approval_id;
+    for wrong in [
+        json!({"approvalId": id, "decision": "approve"}),
+        json!({"approvalId": id, "decision": "answer", "text": "green"}),
+        json!({"approvalId": id, "decision": "answer"}),
+    ] {
+        let refused = answer(&later, wrong).await.unwrap_err();
+        assert_eq!(refused.code(), "approval_invalid");
+    }
+    let second = json!({"approvalId": id, "decision": "answer", "text": "2"});
+    assert_eq!(
+        answer(&later, second.clone()).await.unwrap(),
+        receipt.submission_id
+    );
+    let settled = later.settled(&receipt).await.unwrap();
+    assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
+    assert!(answer(&later, second).await.is_err());
+    let conversation = stage.conversation().await;
+    assert_valid(&conversation);
+    assert_eq!(lines(&conversation)[2], "result: ask_question: Blue");
+}
+
+#[tokio::test]
+async fn a_question_that_nobody_answers_or_that_is_declined_is_a_result() {
+    let stage = asking();
+    let (receipt, _) = parked(&stage.process(Death::Never)).await;
+    stage
+        .clock
+        .advance(approval::EXPIRES_AFTER + Duration::from_secs(1));
+    let later = stage.process(Death::Never);
+    assert_eq!(later.runtime.resume().await.unwrap(), 1);
+    later.settled(&receipt).await.unwrap();
+    assert!(
+        lines(&stage.conversation().await)[2].ends_with("Nobody answered this question in time.")
+    );
+
+    let stage = asking();
+    let process = stage.process(Death::Never);
+    let (receipt, approval) = parked(&process).await;
+    let no = json!({"approvalId": approval.approval_id, "decision": "reject", "reason": "guess"});
+    answer(&process, no).await.unwrap();
+    process.settled(&receipt).await.unwrap();
+    let told = lines(&stage.conversation().await);
+    assert!(
+        told[2].ends_with("declined to answer this question. Reason: guess"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_question_that_makes_no_sense_is_told_to_the_model() {
+    let mut stage = Stage::new(
+        "turns:\n  - tools: [{name: ask_question, input: {question: Which?, free_text: false}}, {name: ask_question, input: {question: A?, choices: [{label: a}, {label: A}]}}]\n  - text: Done.\n",
+    );
+    stage.define = |definition| definition.tools.push("ask_question".to_owned());
+    let process = stage.process(Death::Never);
+    assert_eq!(process.ask("Go").await.unwrap().outcome, Outcome::Completed);
+    let told = lines(&stage.conversation().await);
+    assert!(
+        told[2].contains("give choices") && told[3].contains("there twice"),
+        "{told:?}"
+    );
 }

@@ -6,8 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bowline_agent::approval::Condition;
 use bowline_agent::definition::{
-    self, Compaction, Definition, DefinitionError, LimitSettings, Limits, SandboxKind, list,
+    self, Approval, Compaction, Definition, DefinitionError, LimitSettings, Limits, SandboxKind,
+    list,
 };
 use bowline_model::Thinking;
 use proptest::prelude::*;
@@ -88,7 +90,7 @@ fn the_smallest_agent_has_every_default() {
 fn every_key_that_is_built_is_read() {
     let project = Project::new(
         "\u{feff}---\r\n# a comment\r\ndescription: Finds causes.\r\nmodel: ${MODEL}\r\nthinking: off\r\nsandbox: workspace\r\n\
-         skills: [shared]\r\ntools: [open_issue]\r\napprovals: { open_issue: never }\r\nfallback: []\r\ncode: false\r\n\
+         skills: [shared]\r\ntools: [open_issue]\r\napprovals: { open_issue: never, bash: {when: \"search(@.command, 'rm')\", expires: 2h} }\r\nfallback: []\r\ncode: false\r\n\
          limits: { spend_usd: 2.00, turns: \"${TURNS}\", wall: 2h, tokens: 1000000 }\r\ncompaction: false\r\n---\r\n\
          \r\nSay ${MODEL} as it is.\r\n\r\n- one\r\n",
     )
@@ -113,6 +115,12 @@ fn every_key_that_is_built_is_read() {
         .collect();
     assert_eq!(skills, ["own", "shared"]);
     assert_eq!(definition.tools, ["open_issue"]);
+    let rm = Condition::parse("search(@.command, 'rm')").unwrap();
+    assert_eq!(definition.approvals["bash"], Approval::When(rm));
+    assert_eq!(
+        definition.approvals_expire["bash"],
+        Duration::from_secs(7_200)
+    );
     assert_eq!(definition.compaction, Compaction::Off);
     assert_eq!(
         definition.workspace_seed,
@@ -260,6 +268,18 @@ fn mistakes_are_named_with_line_and_next_step() {
             ":3: `thinking` wants one of `off`, `minimal`, `low`, `medium`, `high`, `xhigh`, `max`, not `${SECRET}`",
             "change the value of `thinking`",
         ),
+        (
+            "---\nmodel: a/b\napprovals: {bash: {when: amount > 100}}\n---\nx",
+            "invalid_value",
+            ":3: `when` is no condition: it cannot be read from character 7 on",
+            "write a filter such as `@.amount > 100`; docs/reference/agent-md.md has more",
+        ),
+        (
+            "---\nmodel: a/b\napprovals: {bash: {when: \"match(@.a, '[')\"}}\n---\nx",
+            "invalid_value",
+            ":3: `when` is no condition: `[` is no regular expression that can be matched",
+            "write a filter such as `@.amount > 100`; docs/reference/agent-md.md has more",
+        ),
     ] {
         let project = Project::new(text);
         let (found, error, next) = project.error("triage");
@@ -284,11 +304,6 @@ fn what_is_not_built_is_refused_and_never_ignored() {
             "compaction: {keep: 100}",
             "settings of `compaction`",
             "remove the key",
-        ),
-        (
-            "approvals: {a: {when: x > 1}}",
-            "`approvals` with `when`",
-            "use `required`",
         ),
         (
             "sandbox: {local: .}",

@@ -37,6 +37,8 @@ pub(crate) struct Stage {
     pub(crate) effect: Effect,
     /// Whether the outside tool needs a person's consent.
     pub(crate) consent: bool,
+    /// What else is said of the agent.
+    pub(crate) define: fn(&mut bowline_agent::Definition),
     pub(crate) clock: Arc<SeededClock>,
     instructions: Arc<Mutex<String>>,
     panics: Arc<AtomicU32>,
@@ -99,6 +101,7 @@ impl Stage {
             effects: Arc::default(),
             effect: Effect::Outside(tool::OnCrash::Unknown),
             consent: false,
+            define: |_| {},
             clock: SeededClock::ticking(),
             instructions: Arc::new(Mutex::new("Do the work.".to_owned())),
             panics: Arc::default(),
@@ -115,7 +118,7 @@ impl Stage {
     }
 
     pub(crate) fn process(&self, death: Death) -> Process {
-        let consent = self.consent;
+        let (consent, define) = (self.consent, self.define);
         let store = DyingStore::new(self.store.clone(), death);
         let (dir, effect, seen) = (
             self.dir.path().to_path_buf(),
@@ -133,6 +136,7 @@ impl Stage {
                     .approvals
                     .insert("notify".to_owned(), required);
             }
+            define(cx.definition());
             let parameters = tool::schema::of::<Notice>().unwrap();
             let spec = bowline_model::ToolSpec {
                 name: "notify".into(),

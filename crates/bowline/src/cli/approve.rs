@@ -1,8 +1,8 @@
-//! `bowline approve` and what it shares with `bowline reject`.
+//! `bowline approve` and what it shares with `bowline reject` and `bowline answer`.
 
 use std::process::ExitCode;
 
-use bowline_agent::approval::{self, Answer, Answered, Decision};
+use bowline_agent::approval::{self, Answer, Answered};
 use clap::Args;
 
 use super::{Global, fault::Fault, place::Place, run, terminal::Terminal};
@@ -36,11 +36,7 @@ pub(super) async fn approve(
             return Err(Fault::Arguments(format!("--edit is not JSON: {error}")).into());
         }
     };
-    let answer = Answer {
-        decision: Decision::Approve,
-        reason: None,
-        arguments,
-    };
+    let answer = Answer::approve(arguments);
     answer_and_follow(&args.approval, answer, global, terminal).await
 }
 

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use bowline_agent::approval::{Answer, Decision};
+use bowline_agent::approval::Answer;
 use clap::Args;
 
 use super::{Global, approve, terminal::Terminal};
 use crate::error::Error;
 
-/// Refuse a tool call that waits for consent.
+/// Refuse a tool call that waits for consent, or to answer a question.
 ///
 /// The model is told, with the reason, and the run goes on here.
 #[derive(Debug, Args)]
@@ -28,11 +28,6 @@ pub(super) async fn reject(
     global: &Global,
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
-    let reason = args.reason.clone();
-    let answer = Answer {
-        decision: Decision::Reject,
-        reason,
-        arguments: None,
-    };
+    let answer = Answer::reject(args.reason.clone());
     approve::answer_and_follow(&args.approval, answer, global, terminal).await
 }

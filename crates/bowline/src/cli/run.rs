@@ -17,6 +17,7 @@ use clap::Args;
 use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 
+pub(super) use self::parked::asked;
 use self::{
     follow::{Ended, Turn},
     parked::Said,

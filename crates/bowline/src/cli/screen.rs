@@ -168,17 +168,19 @@ impl Screen {
             ChunkBody::MessageCompleted { .. } => self.flush(),
             ChunkBody::ApprovalRequested { approval } => {
                 self.flush()?;
-                self.line(&format!(
-                    "{} waits for approval",
-                    one_line(&approval.tool_name)
-                ));
+                self.line(&match &approval.question {
+                    Some(question) => format!("a question: {}", one_line(&question.text)),
+                    None => format!("{} waits for approval", one_line(&approval.tool_name)),
+                });
                 Ok(())
             }
             ChunkBody::ApprovalAnswered { answered } => {
                 self.line(match answered.answer.decision {
                     Decision::Approve => "approved",
                     Decision::Reject => "rejected",
+                    Decision::Answer => "answered",
                     Decision::Expire => "expired",
+                    Decision::Withdraw => "withdrawn",
                 });
                 Ok(())
             }

@@ -18,23 +18,29 @@ use super::{
     Global,
     markdown::Markdown,
     place::Place,
+    run::asked,
     screen::{self, Outcome},
     terminal::{Paint, Terminal, clean, one_line, shorten},
 };
-use crate::error::Error;
+use crate::{
+    error::Error,
+    standing::{self, Cause, Waiting},
+};
 
 /// Characters of an open message that are shown.
 const EXCERPT: usize = 60;
 
 /// Print a conversation.
 ///
-/// What was said and done, how each message ended, and what is still open. It reads what is durable,
-/// also while another process is at it.
+/// What was said and done, how each message ended, what is still open, and why it is not moving: what
+/// it waits for, since when, and what would move it. It reads what is durable, also while another
+/// process is at it.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline show triage t1\n  \
     bowline show triage t1 | less -R\n  \
-    bowline show triage t1 --json | jq '.messages[-1].parts'")]
+    bowline show triage t1 --json | jq '.messages[-1].parts'\n  \
+    bowline show triage t1 --json | jq -r '.waits[].moves'")]
 pub(super) struct Show {
     /// The agent
     agent: String,
@@ -52,13 +58,15 @@ pub(super) async fn show(
         .await?;
     let open = submission::open(&*reading.store, &reading.actor).await?;
     let conversation = &reading.conversation;
+    let owned = reading.store.is_owned()?;
+    let waits = standing::of(&*reading.store, &reading.actor, conversation, owned).await?;
     let approvals = approval::of(&*reading.store, &reading.actor).await?;
     let approvals: Vec<_> = approvals
         .into_iter()
         .filter(|one| one.answer.is_none())
         .collect();
     if terminal.json {
-        terminal.json(&history(conversation, &open, &approvals))?;
+        terminal.json(&history(conversation, &open, &approvals, &waits))?;
         return Ok(ExitCode::SUCCESS);
     }
     let markdown = Markdown::new(terminal.out.color);
@@ -82,23 +90,39 @@ pub(super) async fn show(
         );
         terminal.answer(format_args!("{}\n", terminal.out.paint(Paint::Odd, line)))?;
     }
-    for approval in &approvals {
-        let line = format!(
-            "waits since {since} for a person: bowline approve {id}, or bowline reject {id}, until {until}; {tool} with",
-            since = approval.requested_at,
-            id = approval.approval_id,
-            until = approval.expires_at,
-            tool = one_line(&approval.tool_name),
-        );
-        terminal.answer(format_args!("{}\n", terminal.out.paint(Paint::Odd, line)))?;
-        let arguments = serde_json::to_string_pretty(&approval.arguments).unwrap_or_default();
-        terminal.answer(format_args!("{}\n", clean(&arguments)))?;
+    for waiting in &waits {
+        let finished = waiting.cause == Cause::Finished;
+        let paint = if finished { Paint::Dim } else { Paint::Odd };
+        let line = one_line(&waiting.to_string());
+        terminal.answer(format_args!("{}\n", terminal.out.paint(paint, line)))?;
+        // In full, so that whoever decides knows what about.
+        let (Cause::Approval { approval_id, .. } | Cause::Question { approval_id }) =
+            &waiting.cause
+        else {
+            continue;
+        };
+        if let Some(approval) = approvals.iter().find(|one| one.approval_id == *approval_id) {
+            terminal.answer(format_args!("{}\n", subject(approval)))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
+/// What a person has to decide about.
+fn subject(approval: &Approval) -> String {
+    match &approval.question {
+        Some(question) => asked(question),
+        None => clean(&serde_json::to_string_pretty(&approval.arguments).unwrap_or_default()),
+    }
+}
+
 /// The conversation as a program sees it.
-fn history(conversation: &Conversation, open: &[Submission], approvals: &[Approval]) -> Value {
+fn history(
+    conversation: &Conversation,
+    open: &[Submission],
+    approvals: &[Approval],
+    waits: &[Waiting],
+) -> Value {
     let settlements: Vec<_> = conversation
         .settlements
         .iter()
@@ -137,6 +161,7 @@ fn history(conversation: &Conversation, open: &[Submission], approvals: &[Approv
         "settlements": settlements,
         "submissions": open,
         "approvals": approvals,
+        "waits": waits,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "init",
     "run",
     "show",
@@ -10,6 +10,7 @@ const COMMANDS: [&str; 12] = [
     "abort",
     "approve",
     "reject",
+    "answer",
     "agents",
     "serve",
     "bench",

@@ -104,27 +104,7 @@ impl Ran {
             "status: {}\n--- stdout\n{}--- stderr\n{}",
             self.status, self.stdout, self.stderr
         );
-        let mut text = text.replace(&self.dir.display().to_string(), "[DIR]");
-        for (pattern, name) in [
-            (
-                r"(inst|conv|sub|attempt|turn|msg|call|eff|file)_[0-9A-HJKMNP-TV-Z]{26}",
-                "${1}_[ID]",
-            ),
-            (r"sub_ik_[0-9a-f]{32}", "sub_ik_[ID]"),
-            (r"--id [0-9a-z]{10}\b", "--id [NEW]"),
-            (r#""id":"[0-9a-z]{10}""#, r#""id":"[NEW]""#),
-            (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "[WHEN]"),
-            (r"<?\d+(\.\d+)? m?s\b", "[TIME]"),
-            // How the disk of this machine is doing.
-            (r"(?m)^\w+ +(flush|space) .*\n( +→.*\n)?", ""),
-            (r#""durationMs":\d+"#, r#""durationMs":0"#),
-        ] {
-            text = Regex::new(pattern)
-                .unwrap()
-                .replace_all(&text, name)
-                .into_owned();
-        }
-        text
+        masked(&text.replace(&self.dir.display().to_string(), "[DIR]"))
     }
 
     /// The lines of `--json`.
@@ -134,4 +114,29 @@ impl Ran {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect()
     }
+}
+
+/// The text with what differs from run to run replaced.
+pub(crate) fn masked(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (pattern, name) in [
+        (
+            r"(inst|conv|sub|attempt|turn|msg|call|eff|file|appr)_[0-9A-HJKMNP-TV-Z]{26}",
+            "${1}_[ID]",
+        ),
+        (r"sub_ik_[0-9a-f]{32}", "sub_ik_[ID]"),
+        (r"--id [0-9a-z]{10}\b", "--id [NEW]"),
+        (r#""id":"[0-9a-z]{10}""#, r#""id":"[NEW]""#),
+        (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "[WHEN]"),
+        (r"<?\d+(\.\d+)? m?s\b", "[TIME]"),
+        // How the disk of this machine is doing.
+        (r"(?m)^\w+ +(flush|space) .*\n( +→.*\n)?", ""),
+        (r#""durationMs":\d+"#, r#""durationMs":0"#),
+    ] {
+        text = Regex::new(pattern)
+            .unwrap()
+            .replace_all(&text, name)
+            .into_owned();
+    }
+    text
 }

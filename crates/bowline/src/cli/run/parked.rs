@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, Write as _};
 
-use bowline_agent::approval::{Answer, Answered, Approval, Decision};
+use bowline_agent::approval::{Answer, Answered, Approval, Question};
 use serde_json::json;
 
 use super::Ready;
@@ -13,8 +13,8 @@ use crate::{
 
 /// What a person said at the question.
 pub(super) enum Said {
-    /// Yes or no.
-    Decided(Decision),
+    /// Yes, no, or an answer.
+    Decided(Answer),
     /// Nothing: the run stays parked.
     Later,
 }
@@ -23,35 +23,29 @@ impl Ready {
     /// Shows the call with its full arguments, and asks. Only on a terminal.
     pub(super) async fn ask(&self, approval: &Approval) -> Result<Said, Error> {
         let terminal = self.terminal;
-        terminal.always(question(approval));
-        let typed = tokio::task::spawn_blocking(|| {
-            // A question that cannot be written is not answered either.
-            let _ = write!(
-                std::io::stderr(),
-                "Approve this call? [y]es, [n]o, [l]ater: "
-            );
-            let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line).map(|_| line)
-        });
-        let typed = typed.await.ok().and_then(Result::ok).unwrap_or_default();
-        Ok(match typed.trim().to_lowercase().as_str() {
-            "y" | "yes" => Said::Decided(Decision::Approve),
-            "n" | "no" => Said::Decided(Decision::Reject),
-            _ => Said::Later,
-        })
+        terminal.always(wanted(approval));
+        let Some(question) = &approval.question else {
+            let typed = typed("Approve this call? [y]es, [n]o, [l]ater: ").await;
+            return Ok(match typed.to_lowercase().as_str() {
+                "y" | "yes" => Said::Decided(Answer::approve(None)),
+                "n" | "no" => Said::Decided(Answer::reject(None)),
+                _ => Said::Later,
+            });
+        };
+        loop {
+            let typed = typed("Your answer (nothing for later): ").await;
+            if typed.is_empty() {
+                return Ok(Said::Later);
+            }
+            match question.resolve(&typed) {
+                Ok(text) => return Ok(Said::Decided(Answer::text(text))),
+                Err(why) => terminal.always(one_line(&why)),
+            }
+        }
     }
 
     /// Hands the answer over; the run goes on.
-    pub(super) async fn decide(
-        &self,
-        approval: &Approval,
-        decision: Decision,
-    ) -> Result<(), Error> {
-        let answer = Answer {
-            decision,
-            reason: None,
-            arguments: None,
-        };
+    pub(super) async fn decide(&self, approval: &Approval, answer: Answer) -> Result<(), Error> {
         let approval_id = approval.approval_id.clone();
         self.service
             .answer(Answered {
@@ -74,7 +68,14 @@ impl Ready {
         for approval in waiting {
             let id = &approval.approval_id;
             let terminal = self.terminal;
-            terminal.say(question(approval));
+            terminal.say(wanted(approval));
+            if approval.question.is_some() {
+                terminal.say(format_args!(
+                    "to answer: bowline answer {id} ANSWER{}",
+                    self.places
+                ));
+                continue;
+            }
             terminal.say(format_args!(
                 "to approve: bowline approve {id}{}",
                 self.places
@@ -87,12 +88,40 @@ impl Ready {
     }
 }
 
+/// Asks for a line, on a thread of its own.
+async fn typed(prompt: &'static str) -> String {
+    let typed = tokio::task::spawn_blocking(move || {
+        // A question that cannot be written is not answered either.
+        let _ = write!(std::io::stderr(), "{prompt}");
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line).map(|_| line)
+    });
+    let typed = typed.await.ok().and_then(Result::ok).unwrap_or_default();
+    typed.trim().to_owned()
+}
+
 /// What is asked.
-fn question(approval: &Approval) -> String {
+fn wanted(approval: &Approval) -> String {
+    let until = approval.expires_at;
+    if let Some(question) = &approval.question {
+        return format!("a question, until {until}:\n{}", asked(question));
+    }
     let arguments = serde_json::to_string_pretty(&approval.arguments).unwrap_or_default();
-    let (name, until) = (one_line(&approval.tool_name), approval.expires_at);
+    let name = one_line(&approval.tool_name);
     format!(
         "{name} waits for approval, until {until}, with:\n{}",
         clean(&arguments)
     )
+}
+
+/// A question with its choices, one a line.
+pub(crate) fn asked(question: &Question) -> String {
+    let mut text = clean(question.text.trim());
+    for (number, choice) in (1..).zip(&question.choices) {
+        text.push_str(&format!("\n  {number}. {}", one_line(&choice.label)));
+        if let Some(description) = &choice.description {
+            text.push_str(&format!(": {}", one_line(description)));
+        }
+    }
+    text
 }
