@@ -1,6 +1,10 @@
 //! Agents that run on a data directory.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
@@ -9,12 +13,12 @@ use bowline_agent::{
     live::Observers,
     load, load_after, view,
 };
-use bowline_model::{ModelSettings, Models, Secret};
+use bowline_model::{Clock, ModelSettings, Models, Secret};
 use bowline_runtime::{
     Failure, Outcome, Program, Receipt, Runtime, RuntimeOptions, Settled, Sources, Submission,
     submission,
 };
-use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
+use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError, Timestamp};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -84,7 +88,13 @@ impl Bowline {
     }
 
     /// Starts. Nothing that was interrupted goes on before [`Service::resume`] or a message.
-    pub fn start(self) -> Service {
+    pub fn start(mut self) -> Service {
+        if self.models.clock.now().is_none() {
+            let sources = self.sources.clone();
+            self.models.clock = Clock::new(move || {
+                SystemTime::UNIX_EPOCH + sources.now().since(Timestamp::default())
+            });
+        }
         let agents = Agents::new(self.agents, Models::new(self.models), self.sources.clone());
         let program: Arc<dyn Program> = Arc::new(agents.clone());
         let runtime = Runtime::new(

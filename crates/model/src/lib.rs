@@ -15,7 +15,9 @@
 //! - [`catalog`]: context windows, output limits and prices, as data.
 //! - [`handoff`]: makes any transcript valid for the model it is sent to next.
 //! - [`provider`]: the wire formats: Anthropic Messages, OpenAI Responses, OpenAI Chat
-//!   Completions, Google Gemini, and the scripted model, which needs no network.
+//!   Completions, Google Gemini, Amazon Bedrock Converse, and the scripted model, which needs no
+//!   network.
+//! - [`cassette`]: recorded exchanges with providers, and their replay.
 //! - [`sse`]: the incremental parser of server-sent events.
 //! - [`secret`]: keys that cannot be printed.
 //!
@@ -30,6 +32,7 @@
 //! assert_eq!(unknown.unwrap_err().code(), "model_unknown");
 //! ```
 
+pub mod cassette;
 pub mod catalog;
 pub mod error;
 pub mod event;
@@ -51,8 +54,8 @@ pub use message::{
     ToolResult, Usage, UserMessage, UserPart,
 };
 pub use provider::Provider;
-pub use request::{CallPosition, Purpose, Request, Thinking, ToolSpec};
-pub use resolve::{Api, ModelSettings, Models, NamedModel, ResolvedModel};
+pub use request::{CacheRetention, CallPosition, Purpose, Request, Thinking, ToolSpec};
+pub use resolve::{Api, Clock, ModelSettings, Models, NamedModel, ProviderInfo, ResolvedModel};
 pub use retry::RetryPolicy;
 pub use secret::Secret;
 pub use transcript::Transcript;

@@ -8,7 +8,7 @@ use crate::transcript::Transcript;
 
 /// What a model is asked. Equal requests are sent as equal bytes, so that a provider's prompt
 /// cache holds from one call to the next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// The provider's id of the model.
     pub model: String,
@@ -25,6 +25,30 @@ pub struct Request {
     pub max_output: Option<u64>,
     /// Where in its submission this call stands.
     pub position: CallPosition,
+    /// How long the provider is asked to keep the prompt in its cache.
+    pub cache: CacheRetention,
+    /// What the calls of one conversation have in common: it leads them to the same cache at providers
+    /// that spread requests over machines. Opaque, at most 64 characters.
+    pub conversation: Option<String>,
+    /// The JSON Schema that the answer's text must have, where the provider can hold the model to one.
+    pub result: Option<serde_json::Value>,
+    /// A response of this provider that was cut off and goes on there by itself: it is read again from
+    /// its beginning, and nothing is asked or paid anew. From [`crate::Event::Started`].
+    pub resume: Option<String>,
+}
+
+/// How long a provider is asked to keep a prompt in its cache.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CacheRetention {
+    /// It is not asked to keep anything.
+    None,
+    /// As long as the provider usually does: about five minutes.
+    #[default]
+    Short,
+    /// As long as the provider offers for more money: an hour at Anthropic, a day at OpenAI. Where it
+    /// offers nothing, as [`CacheRetention::Short`].
+    Long,
 }
 
 /// Where a call stands in the submission that it works for. The scripted model answers by it, and

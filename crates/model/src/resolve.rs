@@ -1,23 +1,27 @@
 //! From the name of a model to something that can be asked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
+use crate::cassette::Tape;
 use crate::catalog::{self, Price, ThinkingStyle};
 use crate::error::{ErrorKind, ModelError};
 use crate::message::ModelRef;
 use crate::provider::Provider;
 use crate::provider::anthropic::Anthropic;
+use crate::provider::auth::{self, Auth};
+use crate::provider::bedrock::Bedrock;
 use crate::provider::gemini::Gemini;
 use crate::provider::http::{self, Server};
-use crate::provider::openai_chat::{Chat, Quirks};
+use crate::provider::openai_chat::Chat;
 use crate::provider::openai_responses::Responses;
+use crate::provider::quirks::Quirks;
 use crate::provider::scripted::Scripted;
 use crate::request::Thinking;
 use crate::secret::Secret;
@@ -36,7 +40,7 @@ pub enum Api {
     Scripted,
     /// Google Gemini.
     Gemini,
-    /// Amazon Bedrock Converse. Not supported yet.
+    /// Amazon Bedrock Converse.
     Bedrock,
 }
 
@@ -81,6 +85,53 @@ pub struct NamedModel {
     /// What tokens cost, where the catalogue does not know it or is wrong.
     #[serde(default)]
     pub price: Option<Price>,
+    /// A provider known by name whose peculiarities this server has: what it does not understand is
+    /// not sent, and keys go into the same header. Default: none.
+    #[serde(default)]
+    pub like: Option<String>,
+    /// Only for `openai-responses`: answers are made in the background, where the provider keeps
+    /// them, so that one that was cut off is read again instead of paid for again. Default `false`.
+    #[serde(default)]
+    pub background: bool,
+}
+
+impl NamedModel {
+    /// An entry that says only the wire format.
+    pub fn new(api: Api) -> Self {
+        Self {
+            api,
+            base_url: None,
+            key_env: None,
+            model: None,
+            context: None,
+            max_output: None,
+            price: None,
+            like: None,
+            background: false,
+        }
+    }
+}
+
+/// The time, for the providers whose requests are signed by it. This crate has no clock of its own.
+#[derive(Clone, Default)]
+pub struct Clock(Option<Arc<dyn Fn() -> SystemTime + Send + Sync>>);
+
+impl Clock {
+    /// A clock.
+    pub fn new(now: impl Fn() -> SystemTime + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(now)))
+    }
+
+    /// The time now, if there is a clock.
+    pub fn now(&self) -> Option<SystemTime> {
+        self.0.as_ref().map(|now| now())
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Clock").field(&self.0.is_some()).finish()
+    }
 }
 
 /// Looks up a key by the name of its environment variable.
@@ -99,6 +150,16 @@ pub struct ModelSettings {
     pub idle_deadline: Duration,
     /// How long making a connection may take. Default 10 s.
     pub connect_timeout: Duration,
+    /// Other addresses for providers that are known by name, for example of a proxy before them.
+    pub base_urls: BTreeMap<String, String>,
+    /// Providers known by name whose answers are made in the background, as
+    /// [`NamedModel::background`].
+    pub background: BTreeSet<String>,
+    /// The time, for the providers that sign by it: Bedrock with an access key, Vertex with a service
+    /// account. Default: none, and they say so.
+    pub clock: Clock,
+    /// Records or replays what is said to providers. Default: neither.
+    pub tape: Option<Tape>,
 }
 
 impl ModelSettings {
@@ -113,6 +174,10 @@ impl ModelSettings {
             project_dir: project_dir.into(),
             idle_deadline: Duration::from_secs(300),
             connect_timeout: Duration::from_secs(10),
+            base_urls: BTreeMap::new(),
+            background: BTreeSet::new(),
+            clock: Clock::default(),
+            tape: None,
         }
     }
 }
@@ -156,9 +221,58 @@ struct KnownProvider {
     #[serde(default)]
     key_env: Option<String>,
     #[serde(default)]
+    key_header: Option<String>,
+    #[serde(default)]
+    auth: Cloud,
+    #[serde(default)]
     families: Vec<String>,
     #[serde(default)]
     quirks: Quirks,
+}
+
+/// Whose way of proving who asks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Cloud {
+    /// A key in a header, or none.
+    #[default]
+    Key,
+    /// Amazon's.
+    Aws,
+    /// Google Cloud's.
+    Google,
+}
+
+/// A provider that is known by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProviderInfo {
+    /// Its name, before the `/` of a model.
+    pub name: &'static str,
+    /// The wire format that it speaks.
+    pub api: Api,
+    /// Its address, with variables in it as `${VAR}`.
+    pub base_url: &'static str,
+    /// The environment variables that a key may stand in; empty when it needs none.
+    pub key_vars: Vec<&'static str>,
+}
+
+/// Every provider that is known by name, in order.
+pub fn providers() -> Vec<ProviderInfo> {
+    let info = |(name, known): (&'static String, &'static KnownProvider)| ProviderInfo {
+        name,
+        api: known.api,
+        base_url: &known.base_url,
+        key_vars: match known.auth {
+            Cloud::Key => known.key_env.as_deref().into_iter().collect(),
+            Cloud::Aws => vec!["AWS_BEARER_TOKEN_BEDROCK", "AWS_ACCESS_KEY_ID"],
+            Cloud::Google => vec![
+                "GOOGLE_ACCESS_TOKEN",
+                "GOOGLE_CLOUD_API_KEY",
+                "GOOGLE_APPLICATION_CREDENTIALS",
+            ],
+        },
+    };
+    PROVIDERS.iter().map(info).collect()
 }
 
 static PROVIDERS: LazyLock<BTreeMap<String, KnownProvider>> = LazyLock::new(|| {
@@ -180,6 +294,8 @@ struct Target<'a> {
     api: Api,
     base_url: &'a str,
     key_env: Option<&'a str>,
+    key_header: Option<&'a str>,
+    auth: Cloud,
     quirks: Quirks,
     model: &'a str,
     named: Option<&'a NamedModel>,
@@ -234,12 +350,18 @@ impl Models {
         if !own {
             return Err(self.unknown(name));
         }
+        let other = self.settings.base_urls.get(provider);
         self.remote(&Target {
             provider,
             api: known.api,
-            base_url: &known.base_url,
+            base_url: other.unwrap_or(&known.base_url),
             key_env: known.key_env.as_deref(),
-            quirks: known.quirks.clone(),
+            key_header: known.key_header.as_deref(),
+            auth: known.auth,
+            quirks: Quirks {
+                background: self.settings.background.contains(provider),
+                ..known.quirks.clone()
+            },
             model,
             named: None,
         })
@@ -259,9 +381,24 @@ impl Models {
             Api::Anthropic => "anthropic",
             Api::OpenaiResponses | Api::OpenaiChat => "openai",
             Api::Gemini => "google",
-            Api::Bedrock => return Err(unsupported(name, entry.api)),
+            Api::Bedrock => "bedrock",
         };
         let known = PROVIDERS.get(home);
+        let like = match &entry.like {
+            None => None,
+            Some(like) => Some(
+                PROVIDERS
+                    .get(like)
+                    .filter(|p| p.api == entry.api)
+                    .ok_or_else(|| {
+                        let message = format!(
+                            "[models.{name}] is like `{like}`, which is no provider that speaks {}",
+                            entry.api.as_str()
+                        );
+                        ModelError::new(ErrorKind::Config, name, message)
+                    })?,
+            ),
+        };
         let key_env = match (&entry.key_env, &entry.base_url) {
             (Some(var), _) => Some(var.as_str()),
             (None, None) => known.and_then(|known| known.key_env.as_deref()),
@@ -271,19 +408,26 @@ impl Models {
             .base_url
             .as_deref()
             .or(known.map(|known| known.base_url.as_str()));
-        let quirks = match entry.base_url {
-            Some(_) => Quirks::default(),
-            None => Quirks {
-                max_tokens_field: "max_completion_tokens".to_owned(),
-                ..Quirks::default()
-            },
+        let quirks = match (like, &entry.base_url) {
+            (Some(like), _) => like.quirks.clone(),
+            (None, Some(_)) => Quirks::default(),
+            (None, None) => known.map(|known| known.quirks.clone()).unwrap_or_default(),
         };
         self.remote(&Target {
             provider: name,
             api: entry.api,
             base_url: base_url.unwrap_or_default(),
             key_env,
-            quirks,
+            key_header: like.and_then(|like| like.key_header.as_deref()),
+            auth: match (like, entry.api, &entry.key_env) {
+                (Some(like), _, _) => like.auth,
+                (None, Api::Bedrock, None) => Cloud::Aws,
+                (None, _, _) => Cloud::Key,
+            },
+            quirks: Quirks {
+                background: entry.background,
+                ..quirks
+            },
             model,
             named: Some(entry),
         })
@@ -313,7 +457,8 @@ impl Models {
             (None, _) => target.provider,
             (Some(_), Api::Anthropic) => "anthropic",
             (Some(_), Api::Gemini) => "google",
-            (Some(_), _) => "openai",
+            (Some(_), Api::Bedrock) => "bedrock",
+            (Some(_), Api::OpenaiResponses | Api::OpenaiChat | Api::Scripted) => "openai",
         };
         let known = catalog::find(family, target.model);
         let named = target.named;
@@ -322,15 +467,24 @@ impl Models {
             .or(known.and_then(|known| known.max_output));
         let server = self.server(target)?;
         let provider: Arc<dyn Provider> = match target.api {
-            Api::Anthropic => Arc::new(Anthropic { server, max_output }),
-            Api::OpenaiResponses => Arc::new(Responses { server }),
+            Api::Anthropic => Arc::new(Anthropic {
+                server,
+                max_output,
+                quirks: target.quirks.clone(),
+            }),
+            Api::OpenaiResponses => Arc::new(Responses {
+                server,
+                quirks: target.quirks.clone(),
+            }),
             Api::OpenaiChat => Arc::new(Chat {
                 server,
                 quirks: target.quirks.clone(),
             }),
             Api::Gemini => Arc::new(Gemini { server }),
-            Api::Scripted | Api::Bedrock => {
-                return Err(unsupported(target.provider, target.api));
+            Api::Bedrock => Arc::new(Bedrock { server, max_output }),
+            Api::Scripted => {
+                let message = "a script is not asked over the network";
+                return Err(ModelError::new(ErrorKind::Config, target.provider, message));
             }
         };
         let thinks = known.is_some_and(|known| known.thinking != ThinkingStyle::None);
@@ -355,49 +509,70 @@ impl Models {
 
     fn server(&self, target: &Target<'_>) -> Result<Server, ModelError> {
         let provider = target.provider;
-        let url = endpoint(target).map_err(|why| {
-            let message = format!("the base_url {why}");
-            ModelError::new(ErrorKind::Config, provider, message)
+        let config = |message: String| ModelError::new(ErrorKind::Config, provider, message);
+        let env = &self.settings.env;
+        let base_url = auth::expand(target.base_url, env).map_err(|var| {
+            let why = match env(&var) {
+                Some(_) => "has characters that an address cannot have",
+                None => "is not set",
+            };
+            let message = format!("{var}, which is part of the address, {why}");
+            let kind = ErrorKind::MissingKey { var };
+            ModelError::new(kind, provider, message)
         })?;
-        let key = match target.key_env {
-            None => None,
-            Some(var) => match (self.settings.env)(var).filter(|key| !key.is_empty()) {
-                Some(key) => Some(key),
-                None => {
-                    let kind = ErrorKind::MissingKey {
-                        var: var.to_owned(),
-                    };
-                    let message = format!("the key is missing: {var} is not set");
-                    return Err(ModelError::new(kind, provider, message));
-                }
-            },
-        };
+        let url =
+            endpoint(target.api, &base_url).map_err(|why| config(format!("the base_url {why}")))?;
+        let (auth, secrets) = self.auth(target, &base_url)?;
         let mut headers = HeaderMap::new();
         if target.api == Api::Anthropic {
             headers.insert("anthropic-version", HeaderValue::from_static("2023-06-01"));
-        }
-        if let Some(key) = &key {
-            let (name, value) = match target.api {
-                Api::Anthropic => (
-                    HeaderName::from_static("x-api-key"),
-                    key.expose().to_owned(),
-                ),
-                Api::Gemini => (
-                    HeaderName::from_static("x-goog-api-key"),
-                    key.expose().to_owned(),
-                ),
-                _ => (AUTHORIZATION, format!("Bearer {}", key.expose())),
-            };
-            headers.insert(name, http::secret_header(provider, &value)?);
         }
         Ok(Server {
             provider: provider.to_owned(),
             client: self.client(&url)?,
             url,
-            key,
+            auth,
+            secrets,
             headers,
             idle: self.settings.idle_deadline,
+            tape: self.settings.tape.clone(),
         })
+    }
+
+    /// What proves who asks, and what of it must not be repeated.
+    fn auth(&self, target: &Target<'_>, base_url: &str) -> Result<(Auth, Vec<Secret>), ModelError> {
+        let (provider, settings) = (target.provider, &self.settings);
+        match target.auth {
+            Cloud::Key => {}
+            Cloud::Aws => {
+                let region = auth::region(base_url, &settings.env);
+                return auth::aws(provider, &settings.env, &settings.clock, &region);
+            }
+            Cloud::Google => return auth::google(provider, &settings.env, &settings.clock),
+        }
+        let Some(var) = target.key_env else {
+            return Ok((Auth::None, Vec::new()));
+        };
+        let Some(key) = (settings.env)(var).filter(|key| !key.is_empty()) else {
+            let kind = ErrorKind::MissingKey {
+                var: var.to_owned(),
+            };
+            let message = format!("the key is missing: {var} is not set");
+            return Err(ModelError::new(kind, provider, message));
+        };
+        let (name, prefix) = match (target.key_header, target.api) {
+            (Some("api-key"), _) => (HeaderName::from_static("api-key"), ""),
+            (Some("cf-aig-authorization"), _) => {
+                (HeaderName::from_static("cf-aig-authorization"), "Bearer ")
+            }
+            (None, Api::Anthropic) => (HeaderName::from_static("x-api-key"), ""),
+            (None, Api::Gemini) => (HeaderName::from_static("x-goog-api-key"), ""),
+            (Some(_), _)
+            | (None, Api::OpenaiResponses | Api::OpenaiChat | Api::Bedrock | Api::Scripted) => {
+                (AUTHORIZATION, "Bearer ")
+            }
+        };
+        Ok((Auth::header(provider, name, prefix, &key)?, vec![key]))
     }
 
     /// Built once, when the first model that needs it is resolved.
@@ -428,34 +603,24 @@ impl Models {
     }
 }
 
-fn unsupported(provider: &str, api: Api) -> ModelError {
-    let message = format!("api = \"{}\" is not supported yet", api.as_str());
-    ModelError::new(ErrorKind::Config, provider, message)
-}
-
 /// The address of the call.
-fn endpoint(target: &Target<'_>) -> Result<String, String> {
-    let url = reqwest::Url::parse(target.base_url)
-        .map_err(|error| format!("`{}` is not an address: {error}", target.base_url))?;
+fn endpoint(api: Api, base_url: &str) -> Result<String, String> {
+    let url = reqwest::Url::parse(base_url)
+        .map_err(|error| format!("`{base_url}` is not an address: {error}"))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not hold a password: use key_env".to_owned());
     }
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-        return Err(format!(
-            "`{}` is not an http or https address",
-            target.base_url
-        ));
+        return Err(format!("`{base_url}` is not an http or https address"));
     }
-    let base = target.base_url.trim_end_matches('/');
-    Ok(match target.api {
+    let base = base_url.trim_end_matches('/');
+    Ok(match api {
         Api::Anthropic if base.ends_with("/v1") => format!("{base}/messages"),
         Api::Anthropic => format!("{base}/v1/messages"),
         Api::OpenaiResponses => format!("{base}/responses"),
         // The rest of the path depends on the model.
-        Api::Gemini => base.to_owned(),
-        Api::OpenaiChat | Api::Scripted | Api::Bedrock => {
-            format!("{base}/chat/completions")
-        }
+        Api::Gemini | Api::Bedrock => base.to_owned(),
+        Api::OpenaiChat | Api::Scripted => format!("{base}/chat/completions"),
     })
 }
 

@@ -22,6 +22,17 @@ pub struct SseEvent {
     pub id: Option<String>,
 }
 
+/// The same, lent out while it is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SseView<'a> {
+    /// As [`SseEvent::name`].
+    pub name: &'a str,
+    /// As [`SseEvent::data`].
+    pub data: &'a str,
+    /// As [`SseEvent::id`].
+    pub id: Option<&'a str>,
+}
+
 /// A line or an event is larger than the limit. The parser must not be fed further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a server-sent event is larger than {limit} bytes")]
@@ -30,12 +41,15 @@ pub struct TooLarge {
     pub limit: usize,
 }
 
-/// The state between two pieces of a stream. Memory is bounded by the limit on one event.
+/// The state between two pieces of a stream. Memory is bounded by the limit on one event, and kept
+/// from event to event.
 #[derive(Debug)]
 pub struct SseParser {
     limit: usize,
     line: Vec<u8>,
-    event: SseEvent,
+    name: String,
+    data: String,
+    id: Option<String>,
     has_data: bool,
     skip_line_feed: bool,
     first_line: bool,
@@ -53,7 +67,9 @@ impl SseParser {
         Self {
             limit,
             line: Vec::new(),
-            event: SseEvent::default(),
+            name: String::new(),
+            data: String::new(),
+            id: None,
             has_data: false,
             skip_line_feed: false,
             first_line: true,
@@ -66,23 +82,46 @@ impl SseParser {
     ///
     /// [`TooLarge`] when one event, or one line, exceeds the limit.
     pub fn feed(&mut self, bytes: &[u8], out: &mut VecDeque<SseEvent>) -> Result<(), TooLarge> {
+        self.each(bytes, |event| {
+            out.push_back(SseEvent {
+                name: event.name.to_owned(),
+                data: event.data.to_owned(),
+                id: event.id.map(str::to_owned),
+            });
+            true
+        })
+    }
+
+    /// Takes the next bytes and shows each event that they complete, without copying it. Once `take`
+    /// returns `false` the rest is dropped, and the parser must not be fed further.
+    ///
+    /// # Errors
+    ///
+    /// As [`SseParser::feed`].
+    pub fn each(
+        &mut self,
+        bytes: &[u8],
+        mut take: impl FnMut(SseView<'_>) -> bool,
+    ) -> Result<(), TooLarge> {
         let mut rest = bytes;
         if self.skip_line_feed && !rest.is_empty() {
             self.skip_line_feed = false;
-            if rest[0] == b'\n' {
-                rest = &rest[1..];
-            }
+            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
         }
         while let Some(end) = memchr::memchr2(b'\n', b'\r', rest) {
-            if self.line.is_empty() {
-                self.take_line(&rest[..end], out)?;
+            let ended = if self.line.is_empty() {
+                self.take_line(&rest[..end])?
             } else {
                 self.check(self.line.len() + end)?;
                 let mut line = std::mem::take(&mut self.line);
                 line.extend_from_slice(&rest[..end]);
-                self.take_line(&line, out)?;
+                let ended = self.take_line(&line)?;
                 line.clear();
                 self.line = line;
+                ended
+            };
+            if ended && !self.show(&mut take) {
+                return Ok(());
             }
             let carriage_return = rest[end] == b'\r';
             rest = &rest[end + 1..];
@@ -100,47 +139,72 @@ impl SseParser {
     }
 
     fn check(&self, more: usize) -> Result<(), TooLarge> {
-        if self.event.data.len() + more > self.limit {
+        if self.data.len() + more > self.limit {
             return Err(TooLarge { limit: self.limit });
         }
         Ok(())
     }
 
-    fn take_line(&mut self, line: &[u8], out: &mut VecDeque<SseEvent>) -> Result<(), TooLarge> {
+    /// Shows the event that has ended, if it has data, and begins the next one.
+    fn show(&mut self, take: &mut impl FnMut(SseView<'_>) -> bool) -> bool {
+        let more = if self.has_data {
+            take(SseView {
+                name: &self.name,
+                // Without the line feed behind the last line.
+                data: &self.data[..self.data.len() - 1],
+                id: self.id.as_deref(),
+            })
+        } else {
+            true
+        };
+        self.name.clear();
+        self.data.clear();
+        self.id = None;
+        self.has_data = false;
+        more
+    }
+
+    /// Takes one line in. Whether it ends the event.
+    fn take_line(&mut self, line: &[u8]) -> Result<bool, TooLarge> {
         let mut line = line;
         if std::mem::take(&mut self.first_line) {
             line = line.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(line);
         }
         if line.is_empty() {
-            let mut event = std::mem::take(&mut self.event);
-            if std::mem::take(&mut self.has_data) {
-                event.data.pop();
-                out.push_back(event);
-            }
-            return Ok(());
+            return Ok(true);
         }
-        let (field, value) = match memchr::memchr(b':', line) {
+        let (field, value) = match line.iter().take(8).position(|byte| *byte == b':') {
             Some(colon) => (&line[..colon], &line[colon + 1..]),
-            None => (line, &[][..]),
+            None if line.len() <= 8 => (line, &[][..]),
+            // No field that counts has a longer name.
+            None => return Ok(false),
         };
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match field {
             b"data" => {
                 self.check(value.len())?;
-                self.event.data.push_str(&String::from_utf8_lossy(value));
-                self.event.data.push('\n');
+                push(&mut self.data, value);
+                self.data.push('\n');
                 self.has_data = true;
             }
             b"event" => {
                 self.check(value.len())?;
-                self.event.name = String::from_utf8_lossy(value).into_owned();
+                self.name.clear();
+                push(&mut self.name, value);
             }
             b"id" if !value.contains(&0) => {
                 self.check(value.len())?;
-                self.event.id = Some(String::from_utf8_lossy(value).into_owned());
+                self.id = Some(String::from_utf8_lossy(value).into_owned());
             }
             _ => {}
         }
-        Ok(())
+        Ok(false)
+    }
+}
+
+fn push(text: &mut String, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(valid) => text.push_str(valid),
+        Err(_) => text.push_str(&String::from_utf8_lossy(bytes)),
     }
 }

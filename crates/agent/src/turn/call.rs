@@ -191,6 +191,8 @@ async fn request(
                 .map(|input| input.text().to_owned())
                 .unwrap_or_default(),
         },
+        conversation: Some(instance.conversation.id.clone()),
+        ..Request::default()
     })
 }
 

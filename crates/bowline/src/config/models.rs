@@ -6,13 +6,13 @@ use bowline_agent::definition::document::Node;
 use bowline_agent::definition::{Fault, FaultKind};
 use bowline_model::{Api, NamedModel, Price};
 
-const APIS: [(&str, Option<Api>); 6] = [
-    ("anthropic", Some(Api::Anthropic)),
-    ("openai-responses", Some(Api::OpenaiResponses)),
-    ("openai-chat", Some(Api::OpenaiChat)),
-    ("scripted", Some(Api::Scripted)),
-    ("gemini", Some(Api::Gemini)),
-    ("bedrock", None),
+const APIS: [(&str, Api); 6] = [
+    ("anthropic", Api::Anthropic),
+    ("openai-responses", Api::OpenaiResponses),
+    ("openai-chat", Api::OpenaiChat),
+    ("scripted", Api::Scripted),
+    ("gemini", Api::Gemini),
+    ("bedrock", Api::Bedrock),
 ];
 
 pub(super) fn read(node: &Node) -> Result<BTreeMap<String, NamedModel>, Fault> {
@@ -32,7 +32,7 @@ pub(super) fn read(node: &Node) -> Result<BTreeMap<String, NamedModel>, Fault> {
 }
 
 fn model(name: &str, node: &Node) -> Result<NamedModel, Fault> {
-    const KEYS: [&str; 7] = [
+    const KEYS: [&str; 9] = [
         "api",
         "base_url",
         "key_env",
@@ -40,6 +40,8 @@ fn model(name: &str, node: &Node) -> Result<NamedModel, Fault> {
         "context",
         "max_output",
         "price",
+        "like",
+        "background",
     ];
     let keys = node.table(&format!("models.{name}"), &KEYS)?;
     let line = |key: &str| -> Result<Option<String>, Fault> {
@@ -57,16 +59,8 @@ fn model(name: &str, node: &Node) -> Result<NamedModel, Fault> {
         "add `api = \"openai-chat\"`, or another of the known formats",
     )?;
     let word = node.word("api", &APIS.map(|(word, _)| word))?;
-    let Some(api) = APIS
-        .iter()
-        .find(|(known, _)| *known == word)
-        .and_then(|(_, api)| *api)
-    else {
-        return Err(super::not_supported(
-            node.line(),
-            &format!("`api = \"{word}\"`"),
-        ));
-    };
+    let api = APIS.iter().find(|(known, _)| *known == word);
+    let api = api.map_or(Api::OpenaiChat, |(_, api)| *api);
     let base_url = line("base_url")?;
     if let (Some(url), Some(node)) = (&base_url, keys.get("base_url"))
         && !(url.starts_with("https://") || url.starts_with("http://"))
@@ -81,6 +75,12 @@ fn model(name: &str, node: &Node) -> Result<NamedModel, Fault> {
         context: tokens("context")?,
         max_output: tokens("max_output")?,
         price: keys.get("price").map(price).transpose()?,
+        like: line("like")?,
+        background: keys
+            .get("background")
+            .map(|node| node.bool("background"))
+            .transpose()?
+            .unwrap_or(false),
     })
 }
 

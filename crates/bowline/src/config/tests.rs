@@ -144,12 +144,6 @@ fn mistakes_are_named_with_line_and_next_step() {
             "did you mean `openai-chat`?",
         ),
         (
-            "[models.a]\napi = 'bedrock'",
-            "not_supported",
-            ":2: `api = \"bedrock\"`: not supported yet",
-            "remove it",
-        ),
-        (
             "[models.a]\napi = 'scripted'\nbase_url = 'x'",
             "invalid_value",
             ":3: `base_url` wants a URL that starts with `https://` or `http://`, not `x`",

@@ -20,26 +20,28 @@ use crate::message::{
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Server};
-use crate::request::{Request, Thinking, ToolSpec};
-use crate::sse::SseEvent;
+use crate::provider::quirks::Quirks;
+use crate::request::{CacheRetention, Request, Thinking, ToolSpec};
+use crate::sse::SseView;
 
 /// The output limit when neither the request nor the catalogue knows one.
 const DEFAULT_OUTPUT: u64 = 32_000;
 /// The smallest thinking budget that the API takes.
-const MIN_BUDGET: u64 = 1024;
+pub(super) const MIN_BUDGET: u64 = 1024;
 
 /// A server that speaks Anthropic Messages.
 #[derive(Debug)]
 pub(crate) struct Anthropic {
     pub(crate) server: Server,
     pub(crate) max_output: Option<u64>,
+    pub(crate) quirks: Quirks,
 }
 
 #[async_trait]
 impl Provider for Anthropic {
     async fn stream(&self, request: Request) -> Result<EventStream, ModelError> {
         let reference = self.model_ref(&request.model);
-        let (body, budgeted) = body(&request, &reference, self.max_output);
+        let (body, budgeted) = body(&request, &reference, self.max_output, &self.quirks);
         let mut headers = HeaderMap::new();
         if budgeted {
             let beta = HeaderValue::from_static("interleaved-thinking-2025-05-14");
@@ -62,22 +64,31 @@ impl Provider for Anthropic {
 }
 
 /// The request's body, and whether it has a thinking budget.
-fn body(request: &Request, reference: &ModelRef, max_output: Option<u64>) -> (Value, bool) {
+fn body(
+    request: &Request,
+    reference: &ModelRef,
+    max_output: Option<u64>,
+    quirks: &Quirks,
+) -> (Value, bool) {
+    let marker = marker(request.cache, quirks.long_cache);
     let messages = handoff::prepare(&request.messages, reference, IdRule::COMMON);
     let known = catalog::find("anthropic", &request.model);
     let limit = max_output.or(known.and_then(|model| model.max_output));
     let mut body = json!({
         "model": request.model,
         "stream": true,
-        "messages": wire_messages(&messages),
+        "messages": wire_messages(&messages, marker.as_ref()),
     });
     if !request.system.is_empty() {
-        body["system"] = json!([{
-            "type": "text", "text": request.system, "cache_control": {"type": "ephemeral"},
-        }]);
+        let mut block = json!({"type": "text", "text": request.system});
+        mark(Some(&mut block), marker.as_ref());
+        body["system"] = json!([block]);
     }
     if !request.tools.is_empty() {
-        body["tools"] = wire_tools(&request.tools);
+        body["tools"] = wire_tools(&request.tools, marker.as_ref());
+    }
+    if let Some(schema) = request.result.as_ref().filter(|_| quirks.structured) {
+        body["output_config"] = json!({"format": {"type": "json_schema", "schema": schema}});
     }
     let style = known.map_or(ThinkingStyle::Effort, |model| model.thinking);
     let mut max_tokens = request
@@ -93,7 +104,7 @@ fn body(request: &Request, reference: &ModelRef, max_output: Option<u64>) -> (Va
                 None => catalog::nearest(&["low", "medium", "high"], level),
             };
             if let Some(effort) = effort {
-                body["output_config"] = json!({"effort": effort});
+                body["output_config"]["effort"] = json!(effort);
             }
         }
         (ThinkingStyle::Budget, level) => {
@@ -114,7 +125,7 @@ fn body(request: &Request, reference: &ModelRef, max_output: Option<u64>) -> (Va
 
 /// The output limit and the part of it that may be thinking. A limit that the caller set holds
 /// for both; otherwise the budget comes on top of the default, up to the model's limit.
-fn budget(asked: Option<u64>, limit: Option<u64>, level: Thinking) -> (u64, u64) {
+pub(super) fn budget(asked: Option<u64>, limit: Option<u64>, level: Thinking) -> (u64, u64) {
     let wanted = match level {
         Thinking::Off => 0,
         Thinking::Minimal => 1024,
@@ -150,7 +161,16 @@ fn continues_without_thought(messages: &[Message]) -> bool {
         })
 }
 
-fn wire_tools(tools: &[ToolSpec]) -> Value {
+/// What marks the end of a prefix that is worth keeping.
+fn marker(retention: CacheRetention, long: bool) -> Option<Value> {
+    match retention {
+        CacheRetention::None => None,
+        CacheRetention::Long if long => Some(json!({"type": "ephemeral", "ttl": "1h"})),
+        CacheRetention::Short | CacheRetention::Long => Some(json!({"type": "ephemeral"})),
+    }
+}
+
+fn wire_tools(tools: &[ToolSpec], marker: Option<&Value>) -> Value {
     let mut wire: Vec<Value> = tools
         .iter()
         .map(|tool| {
@@ -161,18 +181,18 @@ fn wire_tools(tools: &[ToolSpec]) -> Value {
             })
         })
         .collect();
-    mark(wire.last_mut());
+    mark(wire.last_mut(), marker);
     Value::Array(wire)
 }
 
-fn mark(block: Option<&mut Value>) {
-    if let Some(Value::Object(block)) = block {
-        block.insert("cache_control".to_owned(), json!({"type": "ephemeral"}));
+fn mark(block: Option<&mut Value>, marker: Option<&Value>) {
+    if let (Some(Value::Object(block)), Some(marker)) = (block, marker) {
+        block.insert("cache_control".to_owned(), marker.clone());
     }
 }
 
 /// The messages, those of one role in a row as one.
-fn wire_messages(messages: &[Message]) -> Value {
+fn wire_messages(messages: &[Message], marker: Option<&Value>) -> Value {
     let mut wire: Vec<(&str, Vec<Value>)> = Vec::new();
     for message in messages {
         let (role, blocks) = match message {
@@ -193,7 +213,7 @@ fn wire_messages(messages: &[Message]) -> Value {
     }
     wire.retain(|(_, blocks)| !blocks.is_empty());
     if let Some((_, blocks)) = wire.last_mut() {
-        mark(blocks.last_mut());
+        mark(blocks.last_mut(), marker);
     }
     wire.into_iter()
         .map(|(role, content)| json!({"role": role, "content": content}))
@@ -305,9 +325,9 @@ enum Block {
 }
 
 impl Decoder for Messages {
-    fn event(&mut self, event: &SseEvent, out: &mut Assembly) -> Result<(), DecodeError> {
+    fn event(&mut self, event: SseView<'_>, out: &mut Assembly) -> Result<(), DecodeError> {
         let data = DecodeError::json(event)?;
-        match data["type"].as_str().unwrap_or(&event.name) {
+        match data["type"].as_str().unwrap_or(event.name) {
             "message_start" => {
                 out.start(data["message"]["id"].as_str());
                 usage(&data["message"]["usage"], out);
@@ -322,7 +342,7 @@ impl Decoder for Messages {
                 }
             }
             "message_stop" => out.finish(self.stop.unwrap_or(StopReason::Stop)),
-            "error" => return Err(DecodeError::Reported(event.data.clone())),
+            "error" => return Err(DecodeError::Reported(event.data.to_owned())),
             // `ping`, and what is added to the format later.
             _ => {}
         }

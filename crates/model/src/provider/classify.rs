@@ -20,13 +20,18 @@ pub(crate) struct Failure<'a> {
     /// The HTTP status, or `None` for an error inside a stream.
     pub(crate) status: Option<u16>,
     pub(crate) retry_after: Option<Duration>,
+    /// The error's name where it does not stand in the body.
+    pub(crate) code: Option<&'a str>,
     /// The body, or the data of the stream's error event.
     pub(crate) body: &'a str,
 }
 
 /// Classifies a failure. The error's message is the provider's, cut to one line.
 pub(crate) fn classify(failure: &Failure<'_>) -> ModelError {
-    let told = Told::read(failure.body);
+    let mut told = Told::read(failure.body);
+    if let Some(code) = failure.code {
+        told.codes.insert(0, code.to_owned());
+    }
     // Inside a stream, and from routers, the code may be the HTTP status.
     let coded = || told.codes.iter().find_map(|code| code.parse::<u16>().ok());
     let status = failure.status.or_else(coded);
@@ -129,6 +134,9 @@ fn page_text(body: &str) -> String {
 }
 
 fn by_code(code: &str, message: &str, retry_after: Option<Duration>) -> Option<ErrorKind> {
+    if let Some(kind) = by_exception(code, message, retry_after) {
+        return Some(kind);
+    }
     let kind = match code {
         "context_length_exceeded"
         | "model_context_window_exceeded"
@@ -143,11 +151,9 @@ fn by_code(code: &str, message: &str, retry_after: Option<Duration>) -> Option<E
         | "1308" => ErrorKind::Quota,
         // Its text speaks of quota and billing whatever the limit was.
         "RESOURCE_EXHAUSTED" => ErrorKind::RateLimit { retry_after },
-        "rate_limit_error"
-        | "rate_limit_exceeded"
-        | "ThrottlingException"
-        | "requests"
-        | "tokens" => limit_or_quota(message, retry_after),
+        "rate_limit_error" | "rate_limit_exceeded" | "requests" | "tokens" => {
+            limit_or_quota(message, retry_after)
+        }
         "overloaded_error"
         | "server_error"
         | "api_error"
@@ -175,6 +181,35 @@ fn by_code(code: &str, message: &str, retry_after: Option<Duration>) -> Option<E
         "model_not_found" => ErrorKind::UnknownModel { closest: None },
         "not_found_error" if message.contains("model") => ErrorKind::UnknownModel { closest: None },
         "content_policy_violation" | "content_filter" | "invalid_prompt" => ErrorKind::Refused,
+        _ => return None,
+    };
+    Some(kind)
+}
+
+/// The names of Amazon's exceptions: `com.amazon…#ThrottlingException:http://…`, or in lower camel
+/// case inside a stream.
+fn by_exception(code: &str, message: &str, retry_after: Option<Duration>) -> Option<ErrorKind> {
+    let name = code.rsplit('#').next().unwrap_or(code);
+    let name = name.split(':').next().unwrap_or(name);
+    let name = name.strip_suffix("Exception")?;
+    let kind = match name.to_ascii_lowercase().as_str() {
+        "throttling" | "toomanyrequests" => ErrorKind::RateLimit { retry_after },
+        "serviceunavailable" | "internalserver" | "modelnotready" | "modelstreamerror"
+        | "modeltimeout" | "modelerror" | "internalfailure" => ErrorKind::Overloaded,
+        "accessdenied"
+        | "unrecognizedclient"
+        | "invalidsignature"
+        | "expiredtoken"
+        | "missingauthenticationtoken"
+        | "incompletesignature"
+        | "notauthorized" => ErrorKind::Auth,
+        "servicequotaexceeded" => ErrorKind::Quota,
+        "resourcenotfound" => ErrorKind::UnknownModel { closest: None },
+        "validation" if is_overflow(message) => ErrorKind::ContextOverflow,
+        "validation" if message.contains("model identifier") => {
+            ErrorKind::UnknownModel { closest: None }
+        }
+        "validation" => ErrorKind::InvalidRequest,
         _ => return None,
     };
     Some(kind)
@@ -396,8 +431,8 @@ mod tests {
         classify(&Failure {
             provider: "p",
             status,
-            retry_after: None,
             body,
+            ..Failure::default()
         })
         .code()
     }

@@ -19,7 +19,7 @@ use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Server};
 use crate::request::{Request, Thinking};
-use crate::sse::SseEvent;
+use crate::sse::SseView;
 
 /// What Gemini 3 takes in place of the signature of a call that another model made.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
@@ -83,6 +83,12 @@ fn body(request: &Request, reference: &ModelRef) -> Value {
     let mut config = json!({});
     if let Some(limit) = request.max_output {
         config["maxOutputTokens"] = json!(limit);
+    }
+    // Older models take a schema only where there are no tools.
+    let holds = request.tools.is_empty() || request.model.contains("gemini-3");
+    if let Some(schema) = request.result.as_ref().filter(|_| holds) {
+        config["responseMimeType"] = json!("application/json");
+        config["responseJsonSchema"] = schema.clone();
     }
     let known = catalog::find("google", &request.model);
     let thinking = match known.map(|model| model.thinking) {
@@ -209,10 +215,10 @@ struct Chunks {
 }
 
 impl Decoder for Chunks {
-    fn event(&mut self, event: &SseEvent, out: &mut Assembly) -> Result<(), DecodeError> {
+    fn event(&mut self, event: SseView<'_>, out: &mut Assembly) -> Result<(), DecodeError> {
         let data = DecodeError::json(event)?;
         if data.get("error").is_some() {
-            return Err(DecodeError::Reported(event.data.clone()));
+            return Err(DecodeError::Reported(event.data.to_owned()));
         }
         out.start(data["responseId"].as_str());
         usage(&data["usageMetadata"], out);

@@ -1,6 +1,5 @@
-//! One request over HTTP and its stream of server-sent events, the same for every wire format.
+//! One request over HTTP and its stream of events, the same for every wire format.
 
-use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,27 +7,56 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures_core::Stream;
-use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use rustls_platform_verifier::Verifier;
 use serde_json::Value;
 
+use crate::cassette::{Answered, Asked, Tape};
 use crate::catalog;
 use crate::error::{ErrorKind, ModelError};
 use crate::event::EventStream;
 use crate::provider::assembly::Assembly;
+use crate::provider::auth::Auth;
 use crate::provider::classify::{self, Failure};
+use crate::provider::frames::FrameParser;
 use crate::secret::Secret;
-use crate::sse::{SseEvent, SseParser};
+use crate::sse::{SseParser, SseView};
 
 /// The most that is read of the body of an error.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// The most that is read of one answer.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
+/// How events follow each other in a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Framing {
+    /// Server-sent events.
+    Sse,
+    /// Amazon's event stream.
+    Frames,
+}
+
+impl Framing {
+    fn media(self) -> &'static str {
+        match self {
+            Self::Sse => "text/event-stream",
+            Self::Frames => "application/vnd.amazon.eventstream",
+        }
+    }
+}
+
 /// Reads the events of one wire format.
 pub(crate) trait Decoder: Send {
-    /// Takes one server-sent event. The answer is whole once `out.finish` was called.
-    fn event(&mut self, event: &SseEvent, out: &mut Assembly) -> Result<(), DecodeError>;
+    /// How the events are framed.
+    fn framing(&self) -> Framing {
+        Framing::Sse
+    }
+
+    /// The answer has begun.
+    fn opened(&mut self, _headers: &HeaderMap, _out: &mut Assembly) {}
+
+    /// Takes one event. The answer is whole once `out.finish` was called.
+    fn event(&mut self, event: SseView<'_>, out: &mut Assembly) -> Result<(), DecodeError>;
 
     /// The stream has ended. Returns whether the answer was whole anyhow, and then finishes it.
     fn end(&mut self, out: &mut Assembly) -> bool;
@@ -44,9 +72,12 @@ pub(crate) enum DecodeError {
 }
 
 impl DecodeError {
-    pub(crate) fn json(event: &SseEvent) -> Result<Value, Self> {
-        serde_json::from_str(&event.data)
-            .map_err(|error| Self::Malformed(format!("an event is not JSON: {error}")))
+    pub(crate) fn json(event: SseView<'_>) -> Result<Value, Self> {
+        serde_json::from_str(event.data).map_err(|error| Self::not_json(&error))
+    }
+
+    pub(crate) fn not_json(error: &serde_json::Error) -> Self {
+        Self::Malformed(format!("an event is not JSON: {error}"))
     }
 }
 
@@ -56,10 +87,22 @@ pub(crate) struct Server {
     pub(crate) provider: String,
     pub(crate) client: reqwest::Client,
     pub(crate) url: String,
-    pub(crate) key: Option<Secret>,
+    pub(crate) auth: Auth,
+    /// What must not stand in a message.
+    pub(crate) secrets: Vec<Secret>,
     pub(crate) headers: HeaderMap,
     pub(crate) idle: Duration,
+    pub(crate) tape: Option<Tape>,
 }
+
+/// A response whose body has not been read.
+struct Response {
+    status: u16,
+    headers: HeaderMap,
+    body: Body,
+}
+
+type Body = Pin<Box<dyn Stream<Item = Result<Bytes, String>> + Send>>;
 
 impl Server {
     /// Sends `body` and decodes the answer.
@@ -70,37 +113,43 @@ impl Server {
         decoder: Box<dyn Decoder>,
         assembly: Assembly,
     ) -> Result<EventStream, ModelError> {
-        let request = self
-            .client
-            .post(&self.url)
-            .headers(self.headers.clone())
-            .headers(extra)
-            .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-            .header(
-                reqwest::header::ACCEPT,
-                HeaderValue::from_static("text/event-stream"),
-            )
-            .body(body);
-        let response = match tokio::time::timeout(self.idle, request.send()).await {
-            Ok(response) => response.map_err(|error| self.unreachable(&error))?,
-            Err(_elapsed) => return Err(self.stalled("the server did not answer")),
-        };
-        let status = response.status();
+        let response = self.send(extra, Some(body), decoder.framing()).await?;
+        self.read(response, decoder, assembly).await
+    }
+
+    /// Asks for an answer that is there already, and decodes it.
+    pub(crate) async fn fetch(
+        &self,
+        decoder: Box<dyn Decoder>,
+        assembly: Assembly,
+    ) -> Result<EventStream, ModelError> {
+        let response = self.send(HeaderMap::new(), None, decoder.framing()).await?;
+        self.read(response, decoder, assembly).await
+    }
+
+    async fn read(
+        &self,
+        response: Response,
+        mut decoder: Box<dyn Decoder>,
+        mut assembly: Assembly,
+    ) -> Result<EventStream, ModelError> {
+        let framing = decoder.framing();
+        let is_success = (200..300).contains(&response.status);
         let media = response
-            .headers()
+            .headers
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
-        let media = media
-            .unwrap_or("text/event-stream")
-            .trim()
-            .to_ascii_lowercase();
-        if status.is_success() && media.starts_with("text/event-stream") {
+        let media = media.unwrap_or(framing.media()).trim().to_ascii_lowercase();
+        if is_success && media.starts_with(framing.media()) {
+            decoder.opened(&response.headers, &mut assembly);
             let state = Answer {
                 server: self.clone(),
-                body: Box::pin(response.bytes_stream()),
+                body: response.body,
                 taken: 0,
-                parser: SseParser::default(),
-                pending: VecDeque::new(),
+                parser: match framing {
+                    Framing::Sse => Parser::Sse(SseParser::default()),
+                    Framing::Frames => Parser::Frames(FrameParser::default()),
+                },
                 decoder,
                 assembly,
                 failed: None,
@@ -108,28 +157,114 @@ impl Server {
             };
             return Ok(Box::pin(futures::stream::unfold(state, Answer::next)));
         }
-        let retry_after = classify::retry_after(response.headers());
-        let body = self.error_body(response).await;
-        if status.is_success() && !media.starts_with("application/json") {
+        Err(self.failure(response, &media, assembly).await)
+    }
+
+    /// What a response that is no answer says.
+    async fn failure(&self, response: Response, media: &str, assembly: Assembly) -> ModelError {
+        let status = response.status;
+        let is_success = (200..300).contains(&status);
+        let retry_after = classify::retry_after(&response.headers);
+        let code = response
+            .headers
+            .get("x-amzn-errortype")
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
+        let body = self.error_body(response.body).await;
+        if is_success && !media.starts_with("application/json") {
             let message = format!("the server answered with `{media}` instead of an event stream");
-            return Err(self.protocol(message).with_status(status.as_u16()));
+            return self.protocol(message).with_status(status);
         }
         let failure = Failure {
             provider: &self.provider,
-            status: (!status.is_success()).then_some(status.as_u16()),
+            status: (!is_success).then_some(status),
             retry_after,
+            code: code.as_deref(),
             body: &body,
         };
         let mut error = self.redacted(classify::classify(&failure));
         if let ErrorKind::UnknownModel { closest } = &mut error.kind {
             *closest = catalog::closest(&assembly.model().model, std::iter::empty());
         }
-        Err(error)
+        error
     }
 
-    async fn error_body(&self, response: reqwest::Response) -> String {
+    /// One request, on the network or on the tape.
+    async fn send(
+        &self,
+        extra: HeaderMap,
+        body: Option<Vec<u8>>,
+        framing: Framing,
+    ) -> Result<Response, ModelError> {
+        let asked = self.tape.as_ref().map(|_| self.asked(body.as_deref()));
+        if let (Some(tape), Some(asked)) = (&self.tape, &asked)
+            && tape.replays()
+        {
+            let answered = tape.play(asked).map_err(|why| self.protocol(why))?;
+            return replayed(&answered).map_err(|why| self.protocol(why));
+        }
+        let mut headers = self.headers.clone();
+        headers.insert(ACCEPT, HeaderValue::from_static(framing.media()));
+        headers.extend(extra);
+        if body.is_some() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let bytes = body.as_deref().unwrap_or_default();
+        let (auth, client, url) = (&self.auth, &self.client, &self.url);
+        auth.apply(&self.provider, client, url, &mut headers, bytes)
+            .await
+            .map_err(|error| self.redacted(error))?;
+        let request = match body {
+            None => client.get(url),
+            Some(body) => client.post(url).body(body),
+        };
+        let request = request.headers(headers);
+        let response = match tokio::time::timeout(self.idle, request.send()).await {
+            Ok(response) => response.map_err(|error| self.unreachable(&error))?,
+            Err(_elapsed) => return Err(self.stalled("the server did not answer")),
+        };
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let body = response
+            .bytes_stream()
+            .map(|piece| piece.map_err(|error| root_cause(&error)));
+        let body: Body = match (&self.tape, asked) {
+            (Some(tape), Some(asked)) => {
+                let at = tape.begin(asked, status, &headers, &self.secrets);
+                let (tape, secrets) = (tape.clone(), self.secrets.clone());
+                let mut taken = Vec::new();
+                Box::pin(body.inspect(move |piece| {
+                    if let Ok(piece) = piece {
+                        taken.extend_from_slice(piece);
+                    }
+                    tape.body(at, &taken, piece.is_err(), &secrets);
+                }))
+            }
+            _ => Box::pin(body),
+        };
+        Ok(Response {
+            status,
+            headers,
+            body,
+        })
+    }
+
+    fn asked(&self, body: Option<&[u8]>) -> Asked {
+        let url = reqwest::Url::parse(&self.url).ok();
+        let path = url.as_ref().map_or(String::new(), |url| {
+            let query = url.query().map(|query| format!("?{query}"));
+            format!("{}{}", url.path(), query.unwrap_or_default())
+        });
+        Asked {
+            method: if body.is_some() { "POST" } else { "GET" }.to_owned(),
+            path,
+            body: body
+                .and_then(|body| serde_json::from_slice(body).ok())
+                .unwrap_or_default(),
+        }
+    }
+
+    async fn error_body(&self, mut stream: Body) -> String {
         let mut body = Vec::new();
-        let mut stream = response.bytes_stream();
         while let Ok(Some(Ok(piece))) = tokio::time::timeout(self.idle, stream.next()).await {
             let room = MAX_ERROR_BODY - body.len();
             body.extend_from_slice(&piece[..piece.len().min(room)]);
@@ -177,14 +312,33 @@ impl Server {
 
     /// A provider may echo the key that it was sent.
     fn redacted(&self, mut error: ModelError) -> ModelError {
-        if let Some(key) = &self.key {
-            error.message = key.redact(&error.message);
+        for secret in &self.secrets {
+            error.message = secret.redact(&error.message);
         }
         error
     }
 }
 
-fn root_cause(error: &dyn std::error::Error) -> String {
+/// A response from a tape.
+fn replayed(answered: &Answered) -> Result<Response, String> {
+    let mut headers = HeaderMap::new();
+    for (name, value) in &answered.headers {
+        let name = HeaderName::try_from(name).map_err(|error| error.to_string())?;
+        let value = HeaderValue::try_from(value).map_err(|error| error.to_string())?;
+        headers.insert(name, value);
+    }
+    let mut pieces = vec![Ok(answered.bytes().map_err(|error| error.to_string())?)];
+    if answered.cut {
+        pieces.push(Err("the connection was reset".to_owned()));
+    }
+    Ok(Response {
+        status: answered.status,
+        headers,
+        body: Box::pin(futures::stream::iter(pieces)),
+    })
+}
+
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {
         cause = source;
@@ -192,13 +346,18 @@ fn root_cause(error: &dyn std::error::Error) -> String {
     cause.to_string()
 }
 
+/// Whichever framing the answer has.
+enum Parser {
+    Sse(SseParser),
+    Frames(FrameParser),
+}
+
 /// An answer that is being received.
 struct Answer {
     server: Server,
-    body: Pin<Box<dyn Stream<Item = reqwest::Result<Bytes>> + Send>>,
+    body: Body,
     taken: usize,
-    parser: SseParser,
-    pending: VecDeque<SseEvent>,
+    parser: Parser,
     decoder: Box<dyn Decoder>,
     assembly: Assembly,
     failed: Option<ModelError>,
@@ -231,10 +390,9 @@ impl Answer {
         let cut = |why: String| ModelError::new(ErrorKind::Cut, &server.provider, why);
         let piece = match tokio::time::timeout(server.idle, self.body.next()).await {
             Err(_elapsed) => return Err(server.stalled("the stream was silent")),
-            Ok(Some(Err(error))) => {
+            Ok(Some(Err(why))) => {
                 return Err(server.redacted(cut(format!(
-                    "the connection broke in the middle of the answer: {}",
-                    root_cause(&error)
+                    "the connection broke in the middle of the answer: {why}"
                 ))));
             }
             Ok(None) => {
@@ -249,26 +407,35 @@ impl Answer {
         if self.taken > MAX_ANSWER {
             return Err(server.protocol(format!("the answer is larger than {MAX_ANSWER} bytes")));
         }
-        let fed = self.parser.feed(&piece, &mut self.pending);
-        while let Some(event) = self.pending.pop_front() {
-            if self.assembly.is_done() {
-                return Ok(());
+        let (decoder, assembly) = (&mut self.decoder, &mut self.assembly);
+        let mut failed = None;
+        let mut take = |event: SseView<'_>| {
+            if assembly.is_done() {
+                return false;
             }
-            match self.decoder.event(&event, &mut self.assembly) {
-                Ok(()) => {}
-                Err(DecodeError::Malformed(message)) => return Err(server.protocol(message)),
-                Err(DecodeError::Reported(body)) => {
-                    let failure = Failure {
-                        provider: &server.provider,
-                        status: None,
-                        retry_after: None,
-                        body: &body,
-                    };
-                    return Err(server.redacted(classify::classify(&failure)));
-                }
+            failed = decoder.event(event, assembly).err();
+            failed.is_none()
+        };
+        let fed = match &mut self.parser {
+            Parser::Sse(parser) => parser
+                .each(&piece, &mut take)
+                .map_err(|error| error.to_string()),
+            Parser::Frames(parser) => parser
+                .each(&piece, &mut take)
+                .map_err(|error| error.to_string()),
+        };
+        match failed {
+            None => fed.map_err(|why| server.protocol(why)),
+            Some(DecodeError::Malformed(message)) => Err(server.protocol(message)),
+            Some(DecodeError::Reported(body)) => {
+                let failure = Failure {
+                    provider: &server.provider,
+                    body: &body,
+                    ..Failure::default()
+                };
+                Err(server.redacted(classify::classify(&failure)))
             }
         }
-        fed.map_err(|error| server.protocol(error.to_string()))
     }
 }
 
@@ -330,18 +497,4 @@ pub(crate) fn is_loopback(url: &str) -> bool {
     let host = host.trim_matches(['[', ']']);
     let address: Option<std::net::IpAddr> = host.parse().ok();
     host == "localhost" || address.is_some_and(|address| address.is_loopback())
-}
-
-/// A header value that is kept out of logs.
-///
-/// # Errors
-///
-/// `Auth` when the key has characters that no header can carry.
-pub(crate) fn secret_header(provider: &str, text: &str) -> Result<HeaderValue, ModelError> {
-    let mut value = HeaderValue::from_str(text).map_err(|_| {
-        let message = "the key has characters that a key cannot have";
-        ModelError::new(ErrorKind::Auth, provider, message)
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
 }

@@ -15,11 +15,15 @@ use crate::request::Request;
 
 pub(crate) mod anthropic;
 mod assembly;
+pub(crate) mod auth;
+pub(crate) mod bedrock;
 pub(crate) mod classify;
+mod frames;
 pub(crate) mod gemini;
 pub(crate) mod http;
 pub(crate) mod openai_chat;
 pub(crate) mod openai_responses;
+pub(crate) mod quirks;
 mod script;
 pub mod scripted;
 
@@ -33,6 +37,12 @@ pub trait Provider: Send + Sync + Debug {
     /// Dropping the future or the stream ends the call. Errors before the first byte of the answer
     /// are returned here, later ones as the stream's last item.
     async fn stream(&self, request: Request) -> Result<EventStream, ModelError>;
+
+    /// Whether an answer that was cut off goes on at the provider, so that [`Request::resume`] reads it
+    /// again without paying for a token twice.
+    fn resumes(&self) -> bool {
+        false
+    }
 
     /// What to call a model of this provider in a transcript.
     fn model_ref(&self, model: &str) -> ModelRef;

@@ -1,12 +1,11 @@
 //! OpenAI Chat Completions, and the many servers that are compatible with it, each in its own way.
 //!
-//! [`Quirks`] holds what has to be sent differently. What comes back differently is accepted from
+//! `Quirks` holds what has to be sent differently. What comes back differently is accepted from
 //! everyone: thoughts in any of three fields, tool calls without index or id, usage in the last
 //! chunk or in a choice, a missing `[DONE]`.
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::catalog::{self, ThinkingStyle};
@@ -20,45 +19,12 @@ use crate::message::{
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Server};
-use crate::request::{Request, Thinking};
-use crate::sse::SseEvent;
+use crate::provider::quirks::{Quirks, ThinkingFormat};
+use crate::request::{CacheRetention, Request, Thinking};
+use crate::sse::SseView;
 
 /// Fields that servers put thoughts in. The first that is not empty counts; some send two alike.
 const THOUGHT_FIELDS: [&str; 3] = ["reasoning_content", "reasoning", "reasoning_text"];
-
-/// How a server wants to be spoken to.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(crate) struct Quirks {
-    /// The field of the output limit.
-    pub(crate) max_tokens_field: String,
-    /// The role of the system prompt.
-    pub(crate) system_role: String,
-    /// Whether `reasoning_effort` is understood.
-    pub(crate) reasoning_effort: bool,
-    /// Whether usage has to be asked for with `stream_options`.
-    pub(crate) stream_usage: bool,
-    /// Whether thoughts are given back in the field that they came in.
-    pub(crate) replay_thoughts: bool,
-    /// The longest tool-call id.
-    pub(crate) max_id: usize,
-    /// Tool-call ids are letters and digits only, of exactly `max_id` characters.
-    pub(crate) plain_ids: bool,
-}
-
-impl Default for Quirks {
-    fn default() -> Self {
-        Self {
-            max_tokens_field: "max_tokens".to_owned(),
-            system_role: "system".to_owned(),
-            reasoning_effort: true,
-            stream_usage: true,
-            replay_thoughts: true,
-            max_id: 40,
-            plain_ids: false,
-        }
-    }
-}
 
 /// A server that speaks Chat Completions.
 #[derive(Debug)]
@@ -122,18 +88,79 @@ fn body(request: &Request, reference: &ModelRef, quirks: &Quirks) -> Value {
     if let Some(limit) = request.max_output {
         body[&quirks.max_tokens_field] = json!(limit);
     }
-    if quirks.reasoning_effort {
-        let effort = match catalog::find(&reference.provider, &request.model) {
-            Some(model) if model.thinking == ThinkingStyle::None => None,
-            Some(model) => model.effort(request.thinking),
-            None if request.thinking == Thinking::Off => None,
-            None => catalog::nearest(&["low", "medium", "high"], request.thinking),
-        };
-        if let Some(effort) = effort {
-            body["reasoning_effort"] = json!(effort);
+    if let Some(schema) = request.result.as_ref().filter(|_| quirks.structured) {
+        body["response_format"] = json!({"type": "json_schema", "json_schema": {
+            "name": "result", "schema": schema,
+        }});
+    }
+    if let Some(key) = request.conversation.as_ref().filter(|_| quirks.cache_key) {
+        body["prompt_cache_key"] = json!(key);
+    }
+    if quirks.cache_markers && request.cache != CacheRetention::None {
+        mark(&request.model, &mut body["messages"]);
+    }
+    thinking(request, reference, quirks, &mut body);
+    body
+}
+
+/// Says how much to think, in the server's words.
+fn thinking(request: &Request, reference: &ModelRef, quirks: &Quirks, body: &mut Value) {
+    let level = request.thinking;
+    let known = catalog::find(&reference.provider, &request.model);
+    if known.is_some_and(|model| model.thinking == ThinkingStyle::None) {
+        return;
+    }
+    let effort = match known {
+        Some(model) => model.effort(level),
+        None if level == Thinking::Off => None,
+        None => catalog::nearest(&["low", "medium", "high"], level),
+    };
+    let on = level != Thinking::Off;
+    match (quirks.thinking, effort) {
+        (ThinkingFormat::Effort, Some(effort)) => body["reasoning_effort"] = json!(effort),
+        (ThinkingFormat::Reasoning, Some(effort)) => {
+            body["reasoning"] = json!({"effort": effort});
+        }
+        (ThinkingFormat::Switch, _) => {
+            let kind = if on { "enabled" } else { "disabled" };
+            body["thinking"] = json!({"type": kind});
+        }
+        (ThinkingFormat::Enable, _) => body["enable_thinking"] = json!(on),
+        (ThinkingFormat::Template, _) => {
+            body["chat_template_kwargs"] = json!({"enable_thinking": on});
+        }
+        (ThinkingFormat::None, _) | (ThinkingFormat::Effort | ThinkingFormat::Reasoning, None) => {}
+    }
+}
+
+/// Anthropic's cache markers, which some routers pass on: at the system prompt and at the last text of
+/// the last message of a person.
+fn mark(model: &str, messages: &mut Value) {
+    if !model.starts_with("anthropic/") {
+        return;
+    }
+    let Some(messages) = messages.as_array_mut() else {
+        return;
+    };
+    // All in the same form, marked or not: what was sent before is sent again as it was.
+    for message in messages.iter_mut() {
+        let said = message["role"] != "assistant" && message["role"] != "tool";
+        if let Some(text) = message["content"].as_str().filter(|_| said) {
+            message["content"] = json!([{"type": "text", "text": text}]);
         }
     }
-    body
+    let last = messages
+        .iter()
+        .rposition(|message| message["role"] == "user");
+    for at in [Some(0), last].into_iter().flatten() {
+        let parts = messages
+            .get_mut(at)
+            .and_then(|message| message["content"].as_array_mut());
+        let text = parts.and_then(|parts| parts.iter_mut().rfind(|part| part["type"] == "text"));
+        if let Some(part) = text {
+            part["cache_control"] = json!({"type": "ephemeral"});
+        }
+    }
 }
 
 fn wire_messages(messages: &[Message], quirks: &Quirks, wire: &mut Vec<Value>) {
@@ -145,6 +172,10 @@ fn wire_messages(messages: &[Message], quirks: &Quirks, wire: &mut Vec<Value>) {
         }
         match message {
             Message::User(user) => {
+                if quirks.bridge_results && wire.last().is_some_and(|last| last["role"] == "tool") {
+                    let text = "I have read the results.";
+                    wire.push(json!({"role": "assistant", "content": text}));
+                }
                 let parts = user.parts.iter().map(|part| match part {
                     UserPart::Text { text } => json!({"type": "text", "text": text}),
                     UserPart::File(file) => file_part(file),
@@ -152,7 +183,13 @@ fn wire_messages(messages: &[Message], quirks: &Quirks, wire: &mut Vec<Value>) {
                 wire.push(json!({"role": "user", "content": simple(parts.collect())}));
             }
             Message::Assistant(answer) => wire.push(assistant(answer, quirks)),
-            Message::ToolResult(result) => wire.push(tool_message(result, &mut images)),
+            Message::ToolResult(result) => {
+                let mut message = tool_message(result, &mut images);
+                if quirks.result_names {
+                    message["name"] = json!(result.name);
+                }
+                wire.push(message);
+            }
         }
     }
     flush_images(&mut images, wire);
@@ -215,7 +252,7 @@ fn tool_message(result: &ToolResult, images: &mut Vec<Value>) -> Value {
 fn assistant(answer: &AssistantMessage, quirks: &Quirks) -> Value {
     let mut message = json!({"role": "assistant"});
     let text = answer.text();
-    message["content"] = if text.is_empty() {
+    message["content"] = if text.is_empty() && !quirks.empty_text {
         Value::Null
     } else {
         Value::String(text)
@@ -276,13 +313,13 @@ struct Call {
 }
 
 impl Decoder for Chunks {
-    fn event(&mut self, event: &SseEvent, out: &mut Assembly) -> Result<(), DecodeError> {
+    fn event(&mut self, event: SseView<'_>, out: &mut Assembly) -> Result<(), DecodeError> {
         if event.data.trim() == "[DONE]" {
             return self.done(out);
         }
         let data = DecodeError::json(event)?;
         if data.get("error").is_some_and(|error| !error.is_null()) || event.name == "error" {
-            return Err(DecodeError::Reported(event.data.clone()));
+            return Err(DecodeError::Reported(event.data.to_owned()));
         }
         out.start(data["id"].as_str().filter(|id| !id.is_empty()));
         usage(&data["usage"], out);

@@ -1,7 +1,9 @@
 //! OpenAI Responses.
 //!
 //! Nothing is stored at the provider (`store: false`): reasoning comes back encrypted and is given
-//! back with the transcript, so that the conversation lives here alone.
+//! back with the transcript, so that the conversation lives here alone. The exception is what is asked
+//! in the background: the provider then keeps the answer for a while, makes it to its end whether we
+//! listen or not, and shows it again from the beginning, as often as it is asked.
 
 use std::collections::HashMap;
 
@@ -10,7 +12,7 @@ use reqwest::header::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::catalog::{self, ThinkingStyle};
-use crate::error::ModelError;
+use crate::error::{ErrorKind, ModelError};
 use crate::event::EventStream;
 use crate::handoff::{self, IdRule};
 use crate::message::{
@@ -20,24 +22,43 @@ use crate::message::{
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Server};
-use crate::request::{Request, Thinking};
-use crate::sse::SseEvent;
+use crate::provider::quirks::Quirks;
+use crate::request::{CacheRetention, Request, Thinking};
+use crate::sse::SseView;
 
 /// A server that speaks OpenAI Responses.
 #[derive(Debug)]
 pub(crate) struct Responses {
     pub(crate) server: Server,
+    pub(crate) quirks: Quirks,
 }
 
 #[async_trait]
 impl Provider for Responses {
     async fn stream(&self, request: Request) -> Result<EventStream, ModelError> {
         let reference = self.model_ref(&request.model);
-        let body = body(&request, &reference).to_string().into_bytes();
-        let assembly = Assembly::new(reference, &request);
+        let assembly = Assembly::new(reference.clone(), &request);
+        if let Some(id) = request.resume.as_ref().filter(|_| self.quirks.background) {
+            let plain = |ch: char| ch.is_ascii_alphanumeric() || ch == '_' || ch == '-';
+            if !id.chars().all(plain) {
+                let message = "the id of the response to go on with is malformed";
+                let kind = ErrorKind::InvalidRequest;
+                return Err(ModelError::new(kind, &self.server.provider, message));
+            }
+            let mut server = self.server.clone();
+            server.url = format!("{}/{id}?stream=true", server.url);
+            return server.fetch(Box::new(Items::default()), assembly).await;
+        }
+        let body = body(&request, &reference, &self.quirks)
+            .to_string()
+            .into_bytes();
         self.server
             .stream(HeaderMap::new(), body, Box::new(Items::default()), assembly)
             .await
+    }
+
+    fn resumes(&self) -> bool {
+        self.quirks.background
     }
 
     fn model_ref(&self, model: &str) -> ModelRef {
@@ -49,14 +70,30 @@ impl Provider for Responses {
     }
 }
 
-fn body(request: &Request, reference: &ModelRef) -> Value {
+fn body(request: &Request, reference: &ModelRef, quirks: &Quirks) -> Value {
     let messages = handoff::prepare(&request.messages, reference, IdRule::COMMON);
     let mut body = json!({
         "model": request.model,
         "stream": true,
-        "store": false,
+        "store": quirks.background,
         "input": input(&messages),
     });
+    if quirks.background {
+        body["background"] = json!(true);
+    }
+    if request.cache != CacheRetention::None {
+        if let Some(key) = request.conversation.as_ref().filter(|_| quirks.cache_key) {
+            body["prompt_cache_key"] = json!(key);
+        }
+        if request.cache == CacheRetention::Long && quirks.long_cache {
+            body["prompt_cache_retention"] = json!("24h");
+        }
+    }
+    if let Some(schema) = request.result.as_ref().filter(|_| quirks.structured) {
+        body["text"] = json!({"format": {
+            "type": "json_schema", "name": "result", "schema": schema, "strict": false,
+        }});
+    }
     if !request.system.is_empty() {
         body["instructions"] = json!(request.system);
     }
@@ -231,13 +268,13 @@ enum Item {
 }
 
 impl Decoder for Items {
-    fn event(&mut self, event: &SseEvent, out: &mut Assembly) -> Result<(), DecodeError> {
+    fn event(&mut self, event: SseView<'_>, out: &mut Assembly) -> Result<(), DecodeError> {
         if event.data == "[DONE]" {
             return Ok(());
         }
         let data = DecodeError::json(event)?;
         let delta = data["delta"].as_str().unwrap_or_default();
-        match data["type"].as_str().unwrap_or(&event.name) {
+        match data["type"].as_str().unwrap_or(event.name) {
             "response.created" => out.start(data["response"]["id"].as_str()),
             "response.output_item.added" => self.open(&data, out)?,
             "response.output_item.done" => self.close(&data, out)?,

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod bench;
+mod cassettes;
+mod clouds;
 mod handoff;
 mod messages;
 mod providers;

@@ -92,6 +92,7 @@ pub(crate) fn request(model: &str, messages: Vec<Message>) -> Request {
             attempt: 0,
             ..CallPosition::default()
         },
+        ..Request::default()
     }
 }
 

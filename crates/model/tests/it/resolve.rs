@@ -22,15 +22,7 @@ fn named(entry: NamedModel) -> Models {
 }
 
 fn entry(api: Api) -> NamedModel {
-    NamedModel {
-        api,
-        base_url: None,
-        key_env: None,
-        model: None,
-        context: None,
-        max_output: None,
-        price: None,
-    }
+    NamedModel::new(api)
 }
 
 #[test]
@@ -169,12 +161,21 @@ fn scripts_are_found_beside_the_agent_and_named_ones_in_the_project() {
 }
 
 #[test]
-fn a_wire_format_that_is_not_built_yet_says_so() {
-    let entry = NamedModel {
+fn a_server_may_be_like_a_known_provider_of_its_format() {
+    let like = |provider: &str| NamedModel {
+        base_url: Some("http://127.0.0.1:9/v1".to_owned()),
         model: Some("m".to_owned()),
-        ..entry(Api::Bedrock)
+        like: Some(provider.to_owned()),
+        ..entry(Api::OpenaiChat)
     };
-    let error = named(entry).resolve("mine", Path::new(".")).unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Config);
-    assert!(error.message.contains("not supported yet"), "{error}");
+    named(like("mistral"))
+        .resolve("mine", Path::new("."))
+        .unwrap();
+    for other in ["anthropic", "nobody"] {
+        let error = named(like(other))
+            .resolve("mine", Path::new("."))
+            .unwrap_err();
+        assert_eq!(error.kind, ErrorKind::Config);
+        assert!(error.message.contains("no provider that speaks"), "{error}");
+    }
 }

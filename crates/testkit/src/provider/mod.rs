@@ -1,5 +1,5 @@
 //! A provider's server that says what a test wants: Anthropic Messages, OpenAI Responses, OpenAI
-//! Chat Completions and Google Gemini in their real wire formats, over a real socket on loopback.
+//! Chat Completions, Google Gemini and Amazon Bedrock in their real wire formats, over a real socket on loopback.
 //!
 //! Replies are queued and taken one by one, in whatever format the caller asks; requests are
 //! recorded. A reply can be cut, can end early, can stall until it is released, or can be any bytes
@@ -18,6 +18,7 @@
 //! # Ok(()) }
 //! ```
 
+mod bedrock;
 mod reply;
 mod wire;
 
@@ -28,9 +29,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
-use axum::routing::post;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -48,11 +49,19 @@ pub enum Wire {
     Chat,
     /// Google Gemini: `POST /v1beta/models/MODEL:streamGenerateContent`.
     Gemini,
+    /// Amazon Bedrock Converse: `POST /model/MODEL/converse-stream`, in binary frames.
+    Bedrock,
 }
 
 impl Wire {
     /// All of them.
-    pub const ALL: [Wire; 4] = [Wire::Anthropic, Wire::Responses, Wire::Chat, Wire::Gemini];
+    pub const ALL: [Wire; 5] = [
+        Wire::Anthropic,
+        Wire::Responses,
+        Wire::Chat,
+        Wire::Gemini,
+        Wire::Bedrock,
+    ];
 }
 
 /// A request as it arrived.
@@ -60,6 +69,10 @@ impl Wire {
 pub struct RecordedRequest {
     /// The format that it was sent in.
     pub wire: Wire,
+    /// `POST`, or `GET` for a response that is read again.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
     /// Its headers, names in lower case.
     pub headers: BTreeMap<String, String>,
     /// Its body, byte by byte.
@@ -73,6 +86,7 @@ struct Shared {
     replies: Mutex<VecDeque<Reply>>,
     otherwise: Mutex<Otherwise>,
     requests: Mutex<Vec<RecordedRequest>>,
+    exchanges: Mutex<Vec<String>>,
     received: watch::Sender<usize>,
     abandoned: watch::Sender<usize>,
 }
@@ -118,21 +132,40 @@ impl FakeProvider {
             replies: Mutex::default(),
             otherwise: Mutex::default(),
             requests: Mutex::default(),
+            exchanges: Mutex::default(),
             received: watch::Sender::new(0),
             abandoned: watch::Sender::new(0),
         });
         let route = |wire: Wire| {
             post(
-                move |State(shared): State<Arc<Shared>>, headers: HeaderMap, body: Bytes| async move {
-                    answer(wire, &shared, &headers, body)
+                move |State(shared): State<Arc<Shared>>,
+                      uri: Uri,
+                      headers: HeaderMap,
+                      body: Bytes| async move {
+                    answer(wire, &shared, "POST", &uri, &headers, body)
                 },
             )
         };
+        let again = get(
+            |State(shared): State<Arc<Shared>>, uri: Uri, headers: HeaderMap| async move {
+                answer(
+                    Wire::Responses,
+                    &shared,
+                    "GET",
+                    &uri,
+                    &headers,
+                    Bytes::new(),
+                )
+            },
+        );
         let app = Router::new()
             .route("/v1/messages", route(Wire::Anthropic))
             .route("/v1/responses", route(Wire::Responses))
             .route("/v1/chat/completions", route(Wire::Chat))
+            .route("/v1/responses/{id}", again)
             .route("/v1beta/models/{call}", route(Wire::Gemini))
+            .route("/model/{id}/converse-stream", route(Wire::Bedrock))
+            .route("/token", post(token))
             .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(Arc::clone(&shared));
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -151,7 +184,7 @@ impl FakeProvider {
     /// What a client of the format takes as its base URL.
     pub fn base_url(&self, wire: Wire) -> String {
         match wire {
-            Wire::Anthropic => format!("http://{}", self.address),
+            Wire::Anthropic | Wire::Bedrock => format!("http://{}", self.address),
             Wire::Responses | Wire::Chat => format!("http://{}/v1", self.address),
             Wire::Gemini => format!("http://{}/v1beta", self.address),
         }
@@ -170,6 +203,16 @@ impl FakeProvider {
     /// The requests so far.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         lock(&self.shared.requests).clone()
+    }
+
+    /// Where a Google service account's key is exchanged.
+    pub fn token_url(&self) -> String {
+        format!("http://{}/token", self.address)
+    }
+
+    /// The forms that were sent to [`FakeProvider::token_url`].
+    pub fn exchanges(&self) -> Vec<String> {
+        lock(&self.shared.exchanges).clone()
     }
 
     /// How many queued replies are left.
@@ -199,7 +242,21 @@ impl FakeProvider {
     }
 }
 
-fn answer(wire: Wire, shared: &Arc<Shared>, headers: &HeaderMap, raw: Bytes) -> Response {
+/// Exchanges any assertion for the token `ya29.fake`, as Google does.
+async fn token(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    lock(&shared.exchanges).push(String::from_utf8_lossy(&body).into_owned());
+    let token = serde_json::json!({"access_token": "ya29.fake", "expires_in": 3600});
+    axum::Json(token).into_response()
+}
+
+fn answer(
+    wire: Wire,
+    shared: &Arc<Shared>,
+    method: &str,
+    uri: &Uri,
+    headers: &HeaderMap,
+    raw: Bytes,
+) -> Response {
     let headers = headers
         .iter()
         .map(|(name, value)| {
@@ -212,6 +269,8 @@ fn answer(wire: Wire, shared: &Arc<Shared>, headers: &HeaderMap, raw: Bytes) -> 
     let body = serde_json::from_slice(&raw).unwrap_or_default();
     let request = RecordedRequest {
         wire,
+        method: method.to_owned(),
+        path: uri.to_string(),
         headers,
         raw,
         body,

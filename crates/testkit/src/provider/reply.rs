@@ -69,9 +69,14 @@ impl Reply {
             Reply::Answer(answer) => answer.render(wire),
             Reply::Error(class) => {
                 let (status, body) = wire::error(wire, *class);
+                let mut headers = vec![("content-type".to_owned(), "application/json".to_owned())];
+                if wire == Wire::Bedrock {
+                    let name = body["__type"].as_str().unwrap_or_default().to_owned();
+                    headers.push(("x-amzn-errortype".to_owned(), name));
+                }
                 Rendered {
                     status,
-                    headers: vec![("content-type".to_owned(), "application/json".to_owned())],
+                    headers,
                     steps: VecDeque::from([Step::Send(body.to_string().into())]),
                 }
             }
@@ -302,16 +307,13 @@ impl Answer {
         }
         let mut bytes = events.concat();
         if let Fate::Cut(length) = self.fate {
-            let at = (0..=length.min(bytes.len()))
-                .rev()
-                .find(|at| bytes.is_char_boundary(*at));
-            bytes.truncate(at.unwrap_or(0));
+            bytes.truncate(length);
         }
-        for text in [bytes, rest.concat()] {
+        for bytes in [bytes, rest.concat()] {
             if let (Fate::Stall(_, gate), false) = (&self.fate, steps.is_empty()) {
                 steps.push_back(Step::Wait(gate.clone()));
             }
-            let bytes = Bytes::from(text);
+            let bytes = Bytes::from(bytes);
             let size = self.piece.min(bytes.len()).max(1);
             let mut from = 0;
             while from < bytes.len() {
@@ -323,9 +325,16 @@ impl Answer {
         if let Fate::Cut(_) = self.fate {
             steps.push_back(Step::Break);
         }
+        let media = match wire {
+            Wire::Bedrock => "application/vnd.amazon.eventstream",
+            Wire::Anthropic | Wire::Responses | Wire::Chat | Wire::Gemini => "text/event-stream",
+        };
         Rendered {
             status: 200,
-            headers: vec![("content-type".to_owned(), "text/event-stream".to_owned())],
+            headers: vec![
+                ("content-type".to_owned(), media.to_owned()),
+                ("x-amzn-requestid".to_owned(), self.id.clone()),
+            ],
             steps,
         }
     }

@@ -2,17 +2,31 @@
 
 use serde_json::{Value, json};
 
-use super::Wire;
 use super::reply::{Answer, ErrorClass, Part, Stop};
+use super::{Wire, bedrock};
 
 /// The events of a whole answer, each with its blank line.
-pub(super) fn events(wire: Wire, answer: &Answer) -> Vec<String> {
-    match wire {
+pub(super) fn events(wire: Wire, answer: &Answer) -> Vec<Vec<u8>> {
+    let events = match wire {
         Wire::Anthropic => anthropic(answer),
-        Wire::Responses => responses(answer),
+        Wire::Responses => numbered(responses(answer)),
         Wire::Chat => chat(answer),
         Wire::Gemini => gemini(answer),
-    }
+        Wire::Bedrock => return bedrock::events(answer),
+    };
+    events.into_iter().map(String::into_bytes).collect()
+}
+
+/// The events of a response with their numbers.
+fn numbered(events: Vec<String>) -> Vec<String> {
+    let number = |(at, event): (usize, String)| {
+        event.replacen(
+            "\ndata: {",
+            &format!("\ndata: {{\"sequence_number\":{at},"),
+            1,
+        )
+    };
+    events.into_iter().enumerate().map(number).collect()
 }
 
 fn named(data: &Value) -> String {
@@ -27,7 +41,7 @@ fn unnamed(data: &Value) -> String {
 }
 
 /// Pieces of four characters.
-fn pieces(text: &str) -> Vec<String> {
+pub(super) fn pieces(text: &str) -> Vec<String> {
     let chars: Vec<char> = text.chars().collect();
     chars
         .chunks(4)
@@ -35,7 +49,7 @@ fn pieces(text: &str) -> Vec<String> {
         .collect()
 }
 
-fn has_tools(answer: &Answer) -> bool {
+pub(super) fn has_tools(answer: &Answer) -> bool {
     answer
         .parts
         .iter()
@@ -363,6 +377,7 @@ pub(super) fn error(wire: Wire, class: ErrorClass) -> (u16, Value) {
         Wire::Anthropic => anthropic_error(class),
         Wire::Gemini => gemini_error(class),
         Wire::Responses | Wire::Chat => openai_error(class),
+        Wire::Bedrock => bedrock::error(class),
     }
 }
 
@@ -469,9 +484,10 @@ fn openai_error(class: ErrorClass) -> (u16, Value) {
 }
 
 /// A failure reported inside a stream.
-pub(super) fn error_event(wire: Wire, class: ErrorClass) -> String {
+pub(super) fn error_event(wire: Wire, class: ErrorClass) -> Vec<u8> {
     let (_, body) = error(wire, class);
-    match wire {
+    let event = match wire {
+        Wire::Bedrock => return bedrock::error_event(&body),
         Wire::Anthropic => named(&body),
         Wire::Responses => {
             let error = &body["error"];
@@ -479,5 +495,6 @@ pub(super) fn error_event(wire: Wire, class: ErrorClass) -> String {
             named(&json!({"type": "error", "code": code, "message": error["message"]}))
         }
         Wire::Chat | Wire::Gemini => unnamed(&body),
-    }
+    };
+    event.into_bytes()
 }
