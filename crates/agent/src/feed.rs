@@ -43,6 +43,11 @@ impl Offset {
         Self { seq, told: 0 }
     }
 
+    /// The last record before this point.
+    pub const fn record(self) -> Seq {
+        self.seq
+    }
+
     /// Reads an offset: `-1`, or two numbers of 1 to 19 digits with `_` between them.
     pub fn parse(text: &str) -> Option<Self> {
         if text == "-1" {

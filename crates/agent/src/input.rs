@@ -6,6 +6,7 @@ use bowline_runtime::submission::NewSubmission;
 use bowline_store::{Blob, BlobId};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::record::{Attachment, Content};
 
@@ -65,12 +66,16 @@ impl Input {
     }
 }
 
+/// The key of a submission's payload with the data that a new instance is given.
+pub(crate) const INITIAL_DATA: &str = "initialData";
+
 /// A message that is about to be sent: its input, its files, its key.
 #[derive(Debug, Clone)]
 pub struct Outgoing {
     input: Input,
     key: Option<String>,
     blobs: Vec<Blob>,
+    initial_data: Option<Value>,
 }
 
 impl Outgoing {
@@ -84,6 +89,7 @@ impl Outgoing {
             input,
             key: None,
             blobs: Vec::new(),
+            initial_data: None,
         }
     }
 
@@ -98,6 +104,7 @@ impl Outgoing {
             input,
             key: None,
             blobs: Vec::new(),
+            initial_data: None,
         }
     }
 
@@ -107,6 +114,7 @@ impl Outgoing {
             input: Input::Compact { instructions },
             key: None,
             blobs: Vec::new(),
+            initial_data: None,
         }
     }
 
@@ -114,6 +122,23 @@ impl Outgoing {
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = Some(key.into());
+        self
+    }
+
+    /// Data for a new instance: the model is told of it before the message. An instance that exists
+    /// takes no notice of it.
+    #[must_use]
+    pub fn initial_data(mut self, data: Value) -> Self {
+        self.initial_data = Some(data);
+        self
+    }
+
+    /// Says more about something that happened elsewhere; a person's message has no attributes.
+    #[must_use]
+    pub fn attribute(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        if let Input::Signal { attributes, .. } = &mut self.input {
+            attributes.insert(key.into(), value.into());
+        }
         self
     }
 
@@ -147,7 +172,10 @@ impl Outgoing {
     /// As a submission.
     pub fn into_submission(self) -> NewSubmission {
         // An input holds strings and numbers only, which always have a JSON form.
-        let payload = serde_json::to_value(&self.input).unwrap_or_default();
+        let mut payload = serde_json::to_value(&self.input).unwrap_or_default();
+        if let (Some(data), Value::Object(fields)) = (self.initial_data, &mut payload) {
+            fields.insert(INITIAL_DATA.to_owned(), data);
+        }
         NewSubmission {
             payload,
             key: self.key,

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 
 use crate::{
     approval::{APPROVALS, Answered, Approval, Decision},
-    context,
+    attachment, context,
     conversation::{Conversation, Entry, EntryBody, MessageFacts, Next},
     definition::SandboxKind,
-    input::Input,
+    input::{INITIAL_DATA, Input},
     live::{Chunk, ChunkBody, Position},
     program::{DRAFT, SHELL, Seed, Shared},
     record::{
@@ -127,8 +127,29 @@ impl AgentInstance {
         scope: &Scope,
     ) {
         let now = self.shared.sources.now();
-        step.records
-            .extend(facts.into_iter().map(|fact| fact.record(now, scope)));
+        for fact in facts {
+            for file in fact.attachments() {
+                attachment::index(step, file);
+            }
+            step.records.push(fact.record(now, scope));
+        }
+    }
+
+    /// What a new instance was given together with its first message.
+    fn given(&self, submission: &Submission, parent: &mut Option<String>) -> Option<Fact> {
+        let data = submission.payload.get(INITIAL_DATA)?;
+        if !self.conversation.id.is_empty() {
+            return None;
+        }
+        let message_id = self.shared.sources.id("msg_");
+        let parent_id = parent.replace(message_id.clone());
+        Some(Fact::Signal(Signal {
+            message_id,
+            parent_id,
+            signal_type: "initial_data".to_owned(),
+            content: data.to_string(),
+            attributes: BTreeMap::new(),
+        }))
     }
 
     /// The step that makes the input of a submission part of the history.
@@ -374,6 +395,7 @@ impl Instance for AgentInstance {
         } else if let Ok(rendered) = &rendered {
             facts.extend(self.narrate(rendered, &mut parent));
         }
+        facts.extend(self.given(submission, &mut parent));
         facts.extend(self.input(submission, &mut parent));
         self.add(&mut step, facts, &scope);
         step

@@ -10,9 +10,11 @@
 //! - [`record`]: the facts of a conversation; [`conversation`]: their fold.
 //! - [`context`]: what the model sees; [`view`]: what a person sees; [`live`]: as it happens;
 //!   [`feed`]: from any point on, as it becomes durable.
-//! - [`tool`]: what a model may do; [`approval`]: what waits for a person first.
+//! - [`tool`]: what a model may do; [`approval`]: what waits for a person first;
+//!   [`attachment`]: the files of a conversation.
 
 pub mod approval;
+pub mod attachment;
 pub mod context;
 pub mod conversation;
 pub mod definition;

@@ -470,6 +470,12 @@ impl Fact {
 
     /// The blobs that the record must keep alive.
     fn blobs(&self) -> Vec<BlobId> {
+        let files = self.attachments();
+        files.into_iter().filter_map(Attachment::blob).collect()
+    }
+
+    /// The files that the fact brings.
+    pub(crate) fn attachments(&self) -> Vec<&Attachment> {
         let content = match self {
             Self::UserMessage(body) => &body.content,
             Self::ToolOutcome(body) => &body.content,
@@ -490,11 +496,14 @@ impl Fact {
             | Self::SubmissionSettled(_)
             | Self::Runtime => return Vec::new(),
         };
-        let blob = |piece: &Content| match piece {
-            Content::Attachment { attachment } => attachment.blob(),
-            Content::Text { .. } => None,
-        };
-        content.iter().filter_map(blob).collect()
+        let mut files = Vec::new();
+        for piece in content {
+            match piece {
+                Content::Attachment { attachment } => files.push(attachment),
+                Content::Text { .. } => {}
+            }
+        }
+        files
     }
 }
 

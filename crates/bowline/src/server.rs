@@ -25,6 +25,7 @@
 
 mod access;
 mod app;
+mod conversation;
 mod listen;
 mod operations;
 mod refusal;

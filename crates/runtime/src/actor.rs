@@ -203,8 +203,13 @@ impl Actor {
 
     async fn handle(&mut self, command: Command) -> Result<(), RuntimeError> {
         match command {
-            Command::Submit { new, steer, reply } => {
-                let outcome = self.submit(new, steer).await;
+            Command::Submit {
+                new,
+                steer,
+                at,
+                reply,
+            } => {
+                let outcome = self.submit(new, steer, at).await;
                 return answer(reply, outcome);
             }
             Command::Abort { submission, reply } => {

@@ -18,6 +18,9 @@ pub enum RuntimeError {
     /// Too many submissions wait.
     #[error("1000 submissions wait already: wait for some to settle, or abort them")]
     QueueFull,
+    /// Something was recorded since the caller looked.
+    #[error("the conversation went on meanwhile: look again, then send again")]
+    Moved,
     /// There is no such submission.
     #[error("there is no submission {0} in this conversation")]
     UnknownSubmission(String),
@@ -76,6 +79,7 @@ impl RuntimeError {
             Self::SubmissionConflict => "submission_conflict",
             Self::InvalidKey => "invalid_key",
             Self::QueueFull => "queue_full",
+            Self::Moved => "store_conflict",
             Self::UnknownSubmission(_) => "submission_not_found",
             Self::UnknownKind(_) => "unknown_actor_kind",
             Self::Deleting => "actor_deleting",
@@ -98,6 +102,7 @@ impl RuntimeError {
             Self::SubmissionConflict
             | Self::InvalidKey
             | Self::QueueFull
+            | Self::Moved
             | Self::UnknownSubmission(_)
             | Self::UnknownKind(_)
             | Self::RequestTimeout { .. }

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use bowline_store::{ActorId, Store, Timestamp};
+use bowline_store::{ActorId, Seq, Store, Timestamp};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
@@ -137,6 +137,29 @@ impl Runtime {
         self.ask(actor, |reply| Command::Submit {
             new: new.clone(),
             steer: false,
+            at: None,
+            reply,
+        })
+        .await
+    }
+
+    /// Admits a submission as [`Runtime::submit`] does, but only while the actor's last record is still
+    /// the one with this sequence; 0 for an actor that has none. One that was admitted before under its
+    /// key is found whatever the sequence is.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError::Moved`] when something was recorded meanwhile; nothing is admitted then.
+    pub async fn submit_at(
+        &self,
+        actor: &ActorId,
+        new: NewSubmission,
+        seq: Seq,
+    ) -> Result<Receipt, RuntimeError> {
+        self.ask(actor, |reply| Command::Submit {
+            new: new.clone(),
+            steer: false,
+            at: Some(seq),
             reply,
         })
         .await
@@ -157,6 +180,7 @@ impl Runtime {
         self.ask(actor, |reply| Command::Submit {
             new: new.clone(),
             steer: true,
+            at: None,
             reply,
         })
         .await

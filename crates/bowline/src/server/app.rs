@@ -6,7 +6,7 @@ use bowline_runtime::Sources;
 use bowline_store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::Settings;
+use super::{Settings, conversation::feed::Feeds};
 use crate::service::Service;
 
 /// What every route has. Cheap to clone.
@@ -17,6 +17,7 @@ struct Inner {
     service: Service,
     settings: Settings,
     draining: CancellationToken,
+    feeds: Feeds,
 }
 
 impl fmt::Debug for App {
@@ -31,6 +32,7 @@ impl App {
     /// What the routes of a service have.
     pub fn new(service: Service, settings: Settings) -> Self {
         Self(Arc::new(Inner {
+            feeds: Feeds::new(service.clone()),
             service,
             settings,
             draining: CancellationToken::new(),
@@ -55,6 +57,11 @@ impl App {
     /// How the server listens.
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// What the readers of conversations share.
+    pub(super) fn feeds(&self) -> &Feeds {
+        &self.0.feeds
     }
 
     /// Cancelled when the server stops: streams and waits end then, in good order.

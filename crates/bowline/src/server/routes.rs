@@ -10,7 +10,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
-use super::{App, Refusal, operations, refusal};
+use super::{App, Refusal, conversation, operations, refusal};
 
 /// Where the id of a request stands.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,7 +21,9 @@ pub(super) struct RequestId(#[allow(dead_code, reason = "for whoever logs")] pub
 
 /// The routes of each module. One line each.
 fn all() -> Router<App> {
-    Router::new().merge(operations::routes())
+    Router::new()
+        .merge(operations::routes())
+        .merge(conversation::routes())
 }
 
 /// All routes of a server, ready to be served or merged into another application.

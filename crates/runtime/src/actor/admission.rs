@@ -1,6 +1,6 @@
 //! What comes in: submissions, requests to abort, and those who wait for an end.
 
-use bowline_store::{Timestamp, Wake};
+use bowline_store::{Seq, Timestamp, Wake};
 
 use super::{Actor, Reply, aborted, end, put};
 use crate::{
@@ -19,6 +19,7 @@ impl Actor {
         &mut self,
         new: NewSubmission,
         steer: bool,
+        at: Option<Seq>,
     ) -> Result<Receipt, RuntimeError> {
         if self.stopping {
             return Err(RuntimeError::Stopped);
@@ -29,6 +30,9 @@ impl Actor {
             Ok(submission) => submission,
             Err(known) => return Ok(known),
         };
+        if at.is_some_and(|seq| seq != self.position.seq) {
+            return Err(RuntimeError::Moved);
+        }
         let receipt = Receipt {
             submission_id: submission.id.clone(),
             accepted_at: submission.accepted_at,

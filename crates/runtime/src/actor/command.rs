@@ -1,6 +1,6 @@
 //! What the mailbox of an actor takes.
 
-use bowline_store::{CommitError, StoredRecord};
+use bowline_store::{CommitError, Seq, StoredRecord};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Submit {
         new: NewSubmission,
         steer: bool,
+        /// Only while this is the last sequence.
+        at: Option<Seq>,
         reply: Reply<Receipt>,
     },
     /// Abort one submission, or each open one.

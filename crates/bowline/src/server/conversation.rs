@@ -1,0 +1,127 @@
+//! The conversation protocol: `/agents/{agent}/{id}` and what is below it.
+//!
+//! - `send` takes messages; `view` gives the history, and the updates from an offset on, at once, as
+//!   they come, or as a stream of events; `attachment` gives files.
+//! - `submission` tells how one message stands, waits for its answer, and cancels it.
+//! - `manage` lists and deletes.
+//! - `feed` lets the readers of one conversation share what it costs to follow it; `wire` is what they
+//!   are sent.
+
+use axum::{
+    Router,
+    extract::{FromRequestParts, Path},
+    http::{HeaderValue, header, request::Parts},
+    response::Response,
+    routing::{get, post},
+};
+use bowline_agent::actor;
+use bowline_store::ActorId;
+
+use super::{Access, App, Refusal, Scope};
+use crate::service::check_instance;
+
+mod attachment;
+pub(super) mod feed;
+mod manage;
+mod send;
+mod submission;
+mod updates;
+mod view;
+mod wire;
+
+/// The routes of this module.
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+        .route("/agents/{agent}", get(manage::list))
+        .route(
+            "/agents/{agent}/{id}",
+            get(view::read)
+                .head(view::head)
+                .post(send::send)
+                .delete(manage::delete),
+        )
+        .route("/agents/{agent}/{id}/abort", post(submission::abort_all))
+        .route(
+            "/agents/{agent}/{id}/attachments/{attachment}",
+            get(attachment::read),
+        )
+        .route(
+            "/agents/{agent}/{id}/submissions/{submission}",
+            get(submission::read),
+        )
+        .route(
+            "/agents/{agent}/{id}/submissions/{submission}/abort",
+            post(submission::abort_one),
+        )
+        .layer(axum::middleware::map_response(readable_elsewhere))
+}
+
+/// Pages of other origins may show what they were given leave to read.
+async fn readable_elsewhere(mut response: Response) -> Response {
+    response
+        .headers_mut()
+        .entry("cross-origin-resource-policy")
+        .or_insert(HeaderValue::from_static("cross-origin"));
+    response
+}
+
+/// The conversation that a path names, with who asks for it.
+#[derive(Debug, Clone)]
+pub(super) struct Target {
+    pub(super) agent: String,
+    pub(super) id: String,
+    pub(super) actor: ActorId,
+    pub(super) access: Access,
+    /// Further segments of the path, in order.
+    rest: Vec<String>,
+}
+
+impl Target {
+    /// Checks that the caller may do this here.
+    pub(super) fn require(&self, scope: Scope) -> Result<(), Refusal> {
+        self.access.require(scope, &self.agent)
+    }
+
+    /// The last segment of the path.
+    fn last(&self) -> &str {
+        self.rest.last().map_or("", String::as_str)
+    }
+}
+
+impl FromRequestParts<App> for Target {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Refusal> {
+        let access = Access::from_request_parts(parts, app).await?;
+        let Path(segments) = Path::<Vec<(String, String)>>::from_request_parts(parts, app).await?;
+        let mut segments = segments.into_iter().map(|(_, segment)| segment);
+        let (Some(agent), Some(id)) = (segments.next(), segments.next()) else {
+            return Err(Refusal::RouteNotFound);
+        };
+        known(app, &agent)?;
+        check_instance(&id)?;
+        Ok(Self {
+            actor: actor(&agent, &id),
+            agent,
+            id,
+            access,
+            rest: segments.collect(),
+        })
+    }
+}
+
+/// Checks that there is such an agent.
+fn known(app: &App, agent: &str) -> Result<(), Refusal> {
+    if app.service().agents().any(|name| name == agent) {
+        Ok(())
+    } else {
+        Err(Refusal::RouteNotFound)
+    }
+}
+
+/// Takes `no-store` for what changes.
+fn no_store(response: &mut Response) {
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+}
