@@ -62,7 +62,7 @@ pub(crate) struct Actor {
     instance: Option<Box<dyn Instance>>,
     running: Option<Running>,
     /// In order, so that a simulation can replay it.
-    waiters: BTreeMap<String, Vec<Reply<Settled>>>,
+    waiters: BTreeMap<String, Vec<Reply<Option<Settled>>>>,
     desk: Desk,
     stopping: bool,
 }
@@ -159,12 +159,12 @@ impl Actor {
         }
     }
 
-    /// Tells everybody who waits that the actor cannot go on.
-    pub(crate) fn fail_waiters(&mut self, error: &RuntimeError) {
+    /// Tells everybody who waits that the actor goes away: why, or that it only sleeps.
+    pub(crate) fn leave(&mut self, why: Option<&RuntimeError>) {
         self.running = None;
         self.desk = Desk::default();
         for reply in std::mem::take(&mut self.waiters).into_values().flatten() {
-            let _ = reply.send(Err(error.clone()));
+            let _ = reply.send(why.cloned().map_or(Ok(None), Err));
         }
     }
 

@@ -18,7 +18,7 @@ use crate::{
     clock::Sources,
     error::RuntimeError,
     state::{self, NewState},
-    submission::{NewSubmission, Program, Receipt, Settled},
+    submission::{self, NewSubmission, Program, Receipt, Settled},
 };
 
 /// Messages that may wait in one mailbox; a sender waits for room.
@@ -237,17 +237,36 @@ impl Runtime {
         .await
     }
 
-    /// Waits until a submission settles.
+    /// Waits until a submission settles, however long it is parked; that keeps no actor awake.
+    ///
+    /// # Errors
+    ///
+    /// `submission_not_found`, and why the actor could not go on.
     pub async fn settled(
         &self,
         actor: &ActorId,
         submission: &str,
     ) -> Result<Settled, RuntimeError> {
-        self.ask(actor, |reply| Command::Wait {
-            submission: submission.to_owned(),
-            reply,
-        })
-        .await
+        let store = &self.0.store;
+        let mut tail = store.tail(actor);
+        loop {
+            let waiting = self.ask(actor, |reply| Command::Wait {
+                submission: submission.to_owned(),
+                reply,
+            });
+            if let Some(settled) = waiting.await? {
+                return Ok(settled);
+            }
+            // The actor sleeps. The place first: whatever happens after it moves it.
+            let head = store.head(actor).await?;
+            if let Some(settled) = submission::settled(&**store, actor, submission).await? {
+                return Ok(settled);
+            }
+            let place = head.map_or(0, |head| head.seq);
+            if tail.beyond(place).await.is_none() {
+                return Err(RuntimeError::Stopped);
+            }
+        }
     }
 
     /// Wakes an actor, so that it goes on with what is open.
@@ -399,7 +418,7 @@ async fn live(runtime: Runtime, parts: Parts, mut commands: mpsc::Receiver<Comma
                 } else {
                     runtime.awake().deferred.remove(&id);
                 }
-                actor.fail_waiters(&error);
+                actor.leave((failed || actor.is_stopping()).then_some(&error));
                 if failed || actor.wants_wake() {
                     runtime.0.changed.notify_one();
                 }

@@ -121,14 +121,14 @@ impl Actor {
         Ok(settled.map(|settled| (settled.accepted_at, settled.digest)))
     }
 
-    pub(super) async fn wait(&mut self, submission: String, reply: Reply<Settled>) {
+    pub(super) async fn wait(&mut self, submission: String, reply: Reply<Option<Settled>>) {
         if self.queue.iter().any(|open| open.id == submission) {
             self.waiters.entry(submission).or_default().push(reply);
             return;
         }
         let settled = submission::settled(&*self.parts.store, &self.parts.id, &submission).await;
         let _ = reply.send(match settled {
-            Ok(Some(settled)) => Ok(settled),
+            Ok(Some(settled)) => Ok(Some(settled)),
             Ok(None) => Err(RuntimeError::UnknownSubmission(submission)),
             Err(error) => Err(error.into()),
         });

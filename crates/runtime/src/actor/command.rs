@@ -33,10 +33,10 @@ pub(crate) enum Command {
     },
     /// Take in what a parked submission waits for.
     Answer { answer: Value, reply: Reply<String> },
-    /// Tell when a submission settles.
+    /// Tell when a submission settles; `None` when the actor falls asleep before.
     Wait {
         submission: String,
-        reply: Reply<Settled>,
+        reply: Reply<Option<Settled>>,
     },
     /// Go on with what is open, due or in the inbox; tells when that has begun.
     Wake { begun: Option<oneshot::Sender<()>> },

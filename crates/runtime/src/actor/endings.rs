@@ -90,7 +90,7 @@ impl Actor {
             .retain(|open| settled.iter().all(|end| end.submission_id != open.id));
         for end in settled {
             for reply in self.waiters.remove(&end.submission_id).unwrap_or_default() {
-                let _ = reply.send(Ok(end.clone()));
+                let _ = reply.send(Ok(Some(end.clone())));
             }
         }
         Ok(())

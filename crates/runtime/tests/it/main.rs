@@ -8,11 +8,15 @@
 
 mod alarms;
 mod bad_input;
+mod effects;
 mod endings;
 mod fibers;
 mod life;
+mod messages;
 mod owners;
+mod parked;
 mod simulation;
+mod state;
 
 use std::{sync::Arc, time::Duration};
 

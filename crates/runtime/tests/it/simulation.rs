@@ -24,19 +24,28 @@ fn nothing_acknowledged_is_lost_or_doubled_whatever_is_killed() {
                 total.commits += summary.commits;
                 total.processes += summary.processes;
                 total.acknowledged += summary.acknowledged;
+                total.messages += summary.messages;
+                total.fibers += summary.fibers;
+                total.unparked += summary.unparked;
+                total.deleted += summary.deleted;
             }
             Err(broken) => panic!(
                 "seed {seed}: {broken}\nreplay: BOWLINE_SIM_SEED={seed} cargo test -p bowline-runtime --test it simulation"
             ),
         }
     }
-    println!(
-        "{worlds} worlds in {:?}: {} processes, {} submissions, {} commits",
-        started.elapsed(),
-        total.processes,
-        total.acknowledged,
-        total.commits
-    );
+    println!("{worlds} worlds in {:?}: {total:?}", started.elapsed());
+    if worlds >= 100 {
+        // A property of something that never happens says nothing.
+        let seen = [
+            total.acknowledged,
+            total.messages,
+            total.fibers,
+            total.unparked,
+            total.deleted,
+        ];
+        assert!(seen.iter().all(|count| *count > 20), "{total:?}");
+    }
 }
 
 #[test]

@@ -6,15 +6,16 @@ use std::{
 };
 
 use bowline_runtime::{
-    Outcome, alarm, kind,
+    Outcome, alarm, child, fiber, kind,
+    message::Taken,
     submission::{self, Settled},
 };
 use bowline_store::{ActorId, Seq, Store, StoredRecord};
 
 use super::{
     journal::Event,
-    program::{ANSWER, CLOSED, INPUT, STEP, number},
-    world::{KIND, Summary},
+    program::{ANSWER, CHILD, CLOSED, INPUT, STEP, UNPARKED, number},
+    world::{KIND, PARENT, Summary},
 };
 
 /// Every submission that a client was told of, once, in order.
@@ -29,15 +30,42 @@ pub fn acknowledged(events: &[Event]) -> Vec<(ActorId, String)> {
     told.filter(|one| seen.insert(one.clone())).collect()
 }
 
+/// Every fiber that a client was told of.
+pub fn fibers(events: &[Event]) -> Vec<String> {
+    let told = events.iter().filter_map(|event| match event {
+        Event::Fiber { id } => Some(id.clone()),
+        _ => None,
+    });
+    told.collect()
+}
+
 /// The figures of a world.
-pub fn summary(events: &[Event]) -> Summary {
+pub async fn summary(events: &[Event], truth: &dyn Store) -> Summary {
     let count = |is: fn(&Event) -> bool| events.iter().filter(|event| is(event)).count();
     let mut hasher = DefaultHasher::new();
     format!("{events:?}").hash(&mut hasher);
+    let messages = events.iter().map(|event| match event {
+        Event::Committed { sent, .. } => sent.len(),
+        _ => 0,
+    });
+    let mut unparked = 0;
+    for actor in truth
+        .actors(KIND, None, None, usize::MAX)
+        .await
+        .unwrap_or_default()
+    {
+        let records = truth.read(&actor, 0, usize::MAX).await.unwrap_or_default();
+        let goes_on = |one: &&StoredRecord| one.record.kind == UNPARKED;
+        unparked += records.iter().filter(goes_on).count();
+    }
     Summary {
         commits: count(|event| matches!(event, Event::Committed { .. })),
         processes: count(|event| matches!(event, Event::Started { .. })),
         acknowledged: acknowledged(events).len(),
+        messages: messages.sum(),
+        fibers: fibers(events).len(),
+        unparked,
+        deleted: count(|event| matches!(event, Event::Purged { .. })),
         fingerprint: hasher.finish(),
     }
 }
@@ -66,6 +94,8 @@ pub async fn all(events: &[Event], truth: &dyn Store, rivals: bool) -> Result<()
         }
         let history = History::read(&records)?;
         history.check(&actor)?;
+        messages_once(events, &actor, &history)?;
+        not_half_deleted(truth, &actor).await?;
         let left = alarm::list(truth, &actor).await.map_err(failed)?;
         history.check_schedules(events, &actor, left.len())?;
         in_order(events, &actor, &history)?;
@@ -85,7 +115,80 @@ pub async fn all(events: &[Event], truth: &dyn Store, rivals: bool) -> Result<()
             }
         }
     }
+    for fiber in truth
+        .actors(fiber::KIND, None, None, usize::MAX)
+        .await
+        .map_err(failed)?
+    {
+        if !submission::open(truth, &fiber)
+            .await
+            .map_err(failed)?
+            .is_empty()
+        {
+            return Err(format!("the fiber {fiber} is still open"));
+        }
+        let records = truth.read(&fiber, 0, usize::MAX).await.map_err(failed)?;
+        let ends = records
+            .iter()
+            .filter(|one| one.record.kind == kind::SUBMISSION_SETTLED);
+        if ends.count() != 1 {
+            return Err(format!(
+                "the fiber {fiber} has no outcome, or more than one"
+            ));
+        }
+    }
+    if let Some(actor) = truth.inbox_actors(1).await.map_err(failed)?.first() {
+        return Err(format!("{actor} has messages that it never took"));
+    }
     truth.verify().await.map_err(failed)
+}
+
+/// Each message that was sent to an actor, and no other, was taken once. Those to an actor that was
+/// deleted may have gone with it.
+fn messages_once(events: &[Event], actor: &ActorId, history: &History) -> Result<(), String> {
+    if events
+        .iter()
+        .any(|event| matches!(event, Event::Purged { actor: of } if of == actor))
+    {
+        return Ok(());
+    }
+    let sent = events.iter().filter_map(|event| match event {
+        Event::Committed { sent, .. } => Some(sent),
+        _ => None,
+    });
+    let sent: BTreeMap<_, u32> = sent
+        .flatten()
+        .filter(|(to, _)| to == actor)
+        .map(|(_, id)| (id.clone(), 1))
+        .collect();
+    if sent == history.taken {
+        return Ok(());
+    }
+    let taken = &history.taken;
+    Err(format!("{actor} was sent {sent:?} and took {taken:?}"))
+}
+
+/// A child has its parent, and nobody is on the way to be deleted.
+async fn not_half_deleted(truth: &dyn Store, actor: &ActorId) -> Result<(), String> {
+    let failed = |error: bowline_store::StoreError| format!("the store cannot be read: {error}");
+    let mark = truth
+        .row(actor, "deleting", b"mark")
+        .await
+        .map_err(failed)?;
+    if mark.is_some() {
+        return Err(format!("the deletion of {actor} was never finished"));
+    }
+    if actor.name() != CHILD {
+        return Ok(());
+    }
+    let key = actor.key().split('/').next().unwrap_or_default();
+    let parent = ActorId::new(KIND, PARENT, key);
+    let children = child::list(truth, &parent, None, usize::MAX).await;
+    if children.map_err(failed)?.contains(actor) {
+        Ok(())
+    } else {
+        Err(format!("{actor} was left behind by its parent"))
+    }
 }
 
 /// Says what is still open, or due, in a world that should be at rest.
@@ -117,15 +220,20 @@ pub async fn unsettled(truth: &dyn Store) -> String {
 fn one_writer(events: &[Event]) -> Result<(), String> {
     let mut heads: HashMap<&ActorId, (Seq, u64)> = HashMap::new();
     for event in events {
-        let Event::Committed {
-            actor,
-            epoch,
-            before,
-            after,
-            ..
-        } = event
-        else {
-            continue;
+        let (actor, epoch, before, after) = match event {
+            Event::Committed {
+                actor,
+                epoch,
+                before,
+                after,
+                ..
+            } => (actor, epoch, before, after),
+            Event::Purged { actor } => {
+                // The next incarnation begins anew, with a greater epoch.
+                heads.entry(actor).or_insert((0, 0)).0 = 0;
+                continue;
+            }
+            _ => continue,
         };
         let (seq, newest) = heads.entry(actor).or_insert((0, 0));
         if before != seq || epoch < newest {
@@ -209,6 +317,7 @@ struct History {
     closed: BTreeSet<String>,
     settled: BTreeMap<String, Settled>,
     marks: BTreeMap<u32, u32>,
+    taken: BTreeMap<String, u32>,
     registered: usize,
     fired: usize,
 }
@@ -221,6 +330,11 @@ impl History {
                 let body = String::from_utf8_lossy(&stored.record.body).into_owned();
                 history.registered += usize::from(body.contains("schedule registered"));
                 history.fired += usize::from(body.contains("schedule due"));
+            }
+            if stored.record.kind == kind::MESSAGE_TAKEN {
+                let taken: Taken = serde_json::from_slice(&stored.record.body)
+                    .map_err(|error| error.to_string())?;
+                *history.taken.entry(taken.message_id).or_default() += 1;
             }
             if stored.record.kind == INPUT {
                 let mark = number(stored).map_err(|error| error.to_string())?;

@@ -61,6 +61,18 @@ pub enum Event {
         after: Seq,
         /// The steps that it holds: submission and number.
         steps: Vec<(String, u32)>,
+        /// The messages that it sends: receiver and id.
+        sent: Vec<(ActorId, String)>,
+    },
+    /// An actor was deleted from the store.
+    Purged {
+        /// The actor.
+        actor: ActorId,
+    },
+    /// A client was told that its fiber is durable.
+    Fiber {
+        /// Its id.
+        id: String,
     },
 }
 

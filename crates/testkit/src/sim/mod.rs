@@ -5,6 +5,7 @@
 //!
 //! - [`clock`]: a clock that follows tokio's paused one.
 //! - [`journal`]: what happened, in order.
+//! - [`fiber`]: a fiber with every way to end.
 //! - [`program`]: a small program with every way to end.
 //! - [`store`]: the store of one process, with its faults.
 //! - [`world`]: clients, kills, drains and restarts.
@@ -12,6 +13,7 @@
 
 pub mod check;
 pub mod clock;
+pub mod fiber;
 pub mod journal;
 pub mod program;
 pub mod store;

@@ -7,13 +7,18 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bowline_runtime::state::Proposed;
 use bowline_runtime::{
-    Attempt, Bounds, Closing, Failure, Finish, Halt, Instance, Program, Progress, Step, Submission,
+    Attempt, Bounds, Call, Closing, Failure, Finish, Halt, Handled, Incoming, Instance,
+    NewSubmission, Program, Progress, Step, Submission,
 };
 use bowline_store::{ActorId, Store, StoreError, StoredRecord};
 use serde::{Deserialize, Serialize};
 
 use super::journal::{Event, Journal};
+
+/// Name of the simulated actors that belong to another one; their keys begin with its key.
+pub const CHILD: &str = "child";
 
 /// The input of a submission is part of the history. Body: its mark.
 pub const INPUT: u16 = 60_001;
@@ -23,6 +28,9 @@ pub const STEP: u16 = 60_002;
 pub const ANSWER: u16 = 60_003;
 /// The submission was closed without an answer.
 pub const CLOSED: u16 = 60_004;
+
+/// What a parked submission waited for has come, or will not come any more.
+pub const UNPARKED: u16 = 60_005;
 
 /// What one submission does: the payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,6 +48,15 @@ pub struct Plan {
     /// Marks the submission in its input record; 0 is no mark.
     #[serde(default)]
     pub mark: u32,
+    /// The key of an actor of the same kind and name that is told of the answer, with its commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tell: Option<String>,
+    /// The key of an actor of the same kind and name that is asked before the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ask: Option<String>,
+    /// Takes a child of its own, and tells it of the answer.
+    #[serde(default)]
+    pub child: bool,
 }
 
 impl Plan {
@@ -56,6 +73,9 @@ impl Plan {
             end,
             join: false,
             mark: 0,
+            tell: None,
+            ask: None,
+            child: false,
         }
     }
 
@@ -93,6 +113,8 @@ pub enum End {
     Panic,
     /// It panics in its first attempt, and completes in the next.
     PanicOnce,
+    /// It waits for somebody, for two hours at most, and completes then.
+    Park,
     /// It goes on until it is cancelled.
     Hold,
     /// It goes on for ever, and does not listen.
@@ -140,7 +162,51 @@ impl Program for Planned {
     fn bounds(&self, _actor: &ActorId) -> Bounds {
         self.bounds
     }
+
+    /// A state with the key `refused` is refused.
+    fn validate_state(&self, _actor: &ActorId, change: &Proposed<'_>) -> Result<(), Failure> {
+        match change.next.get("refused") {
+            Some(_) => Err(Failure::new("planned", "it was planned to be refused", "")),
+            None => Ok(()),
+        }
+    }
+
+    /// A message admits a submission of one step; a request adds one to a row, and asks on when it
+    /// is told to.
+    async fn handle(&self, call: &Call, incoming: Incoming) -> Result<Handled, Failure> {
+        match incoming {
+            Incoming::Message { .. } => Ok(Handled::submit(NewSubmission {
+                payload: Plan::steps(1).payload(),
+                key: None,
+                blobs: Vec::new(),
+            })),
+            Incoming::Request { body, .. } => {
+                let id = call.actor();
+                let row = call.store().row(id, ASKED, ASKED.as_bytes()).await;
+                let row = row.map_err(|error| Failure::new(error.code(), error.to_string(), ""))?;
+                let before: u64 = row.map_or(0, |row| serde_json::from_slice(&row).unwrap_or(0));
+                if let Some(next) = body.as_str().filter(|next| !next.is_empty()) {
+                    let next = ActorId::new(id.kind(), id.name(), next);
+                    let _ = call.request(&next, "".into(), ASK_WITHIN).await;
+                }
+                let mut step = Step::new();
+                step.put(ASKED, ASKED.as_bytes(), &(before + 1));
+                Ok(Handled {
+                    step,
+                    submit: None,
+                    reply: (before + 1).into(),
+                })
+            }
+        }
+    }
 }
+
+/// The space, and the key, of the row that counts requests.
+pub const ASKED: &str = "asked";
+/// How long one simulated actor waits for another.
+pub const ASK_WITHIN: Duration = Duration::from_secs(10);
+/// How long a parked submission waits.
+const PARK: Duration = Duration::from_secs(7_200);
 
 #[derive(Debug)]
 struct History {
@@ -152,6 +218,7 @@ struct History {
 struct Known {
     steps: BTreeSet<u32>,
     answered: bool,
+    unparked: bool,
 }
 
 fn record(step: &mut Step, kind: u16, submission: &str, at: bowline_store::Timestamp, body: u32) {
@@ -186,6 +253,7 @@ impl Instance for History {
                     known.or_default().steps.insert(number);
                 }
                 ANSWER => known.or_default().answered = true,
+                UNPARKED => known.or_default().unparked = true,
                 _ => {}
             }
         }
@@ -209,6 +277,22 @@ impl Instance for History {
             Ok(finish) => finish,
             Err(halt) => Finish::Halted(halt),
         }
+    }
+
+    fn answer(&mut self, submission: &Submission, _: &serde_json::Value) -> Result<Step, Failure> {
+        Ok(self.expire(submission))
+    }
+
+    fn expire(&mut self, submission: &Submission) -> Step {
+        let mut step = Step::new();
+        record(
+            &mut step,
+            UNPARKED,
+            &submission.id,
+            submission.accepted_at,
+            0,
+        );
+        step
     }
 
     fn close(&mut self, submission: &Submission, _closing: &Closing) -> Step {
@@ -268,14 +352,47 @@ impl History {
                 )));
             }
         }
-        self.end(attempt, plan.end).await
+        self.end(attempt, &plan).await
     }
 
-    async fn end(&mut self, attempt: &Attempt, end: End) -> Result<Finish, Halt> {
+    async fn end(&mut self, attempt: &Attempt, plan: &Plan) -> Result<Finish, Halt> {
         let submission = attempt.submission();
+        let id = attempt.actor();
+        let peer = |key: &str| ActorId::new(id.kind(), id.name(), key);
+        if let Some(other) = &plan.ask {
+            // It may well be this very actor, or one that asks back.
+            let other = peer(other);
+            let asked = attempt.request(&other, id.key().into(), ASK_WITHIN);
+            tokio::select! {
+                biased;
+                () = attempt.cancel().cancelled() => return Ok(Finish::Cancelled),
+                _ = asked => {}
+            }
+        }
         let mut answer = Step::new();
         record(&mut answer, ANSWER, &submission.id, attempt.now(), 0);
-        match end {
+        if let Some(other) = &plan.tell {
+            answer.send(&peer(other), &submission.id, &0, attempt.now());
+        }
+        if plan.child {
+            let key = format!("{}/{}", id.key(), submission.id);
+            let child = ActorId::new(id.kind(), CHILD, &key);
+            answer.own(&child);
+            answer.send(&child, &submission.id, &0, attempt.now());
+        }
+        match plan.end {
+            End::Park
+                if !self
+                    .known
+                    .get(&submission.id)
+                    .is_some_and(|known| known.unparked) =>
+            {
+                Ok(Finish::Parked {
+                    step: Step::new(),
+                    until: attempt.now().after(PARK),
+                })
+            }
+            End::Park => Ok(Finish::Completed(answer)),
             End::Complete => Ok(Finish::Completed(answer)),
             End::CompleteInTwo => {
                 attempt.commit(answer).await?;

@@ -10,17 +10,17 @@ use std::{
 
 use async_trait::async_trait;
 use bowline_runtime::Random;
-use bowline_store::{
-    ActorHead, ActorId, Batch, BlobId, CommitError, Dump, DumpError, InboxMessage, Metrics,
-    OutboxMessage, Row, Seq, Store, StoreError, StoredRecord, Tail, Timestamp,
-};
-use bytes::Bytes;
+use bowline_store::{ActorId, Batch, CommitError, OutboxMessage, RowChange, Seq, Store};
 
 use super::{
+    fiber::FIBER,
     journal::{Event, Journal},
     program::STEP,
 };
-use crate::seeded::SeededRandom;
+use crate::{
+    faults::{Fault, Faulty, dead},
+    seeded::SeededRandom,
+};
 
 /// How often each fault happens: of so many commits, one.
 #[derive(Debug, Clone, Copy)]
@@ -48,17 +48,19 @@ impl Rates {
     };
 }
 
-/// The store as one process sees it. The store behind lives on and is what the next process finds.
+/// The store as one process sees it.
+pub type ProcessStore = Faulty<Seeded>;
+
+/// Faults that a seed decides.
 #[derive(Debug)]
-pub struct ProcessStore {
-    inner: Arc<dyn Store>,
+pub struct Seeded {
     journal: Arc<Journal>,
     random: Arc<SeededRandom>,
     rates: Rates,
     dead: AtomicBool,
 }
 
-impl ProcessStore {
+impl Faulty<Seeded> {
     /// A process's view of `inner`.
     pub fn new(
         inner: Arc<dyn Store>,
@@ -66,44 +68,29 @@ impl ProcessStore {
         random: Arc<SeededRandom>,
         rates: Rates,
     ) -> Arc<Self> {
-        Arc::new(Self {
-            inner,
+        let fault = Seeded {
             journal,
             random,
             rates,
             dead: AtomicBool::new(false),
-        })
+        };
+        Self::with(inner, fault)
     }
+}
 
+impl Seeded {
     /// Kills the process: nothing that it still does reaches the store.
     pub fn kill(&self) {
         self.dead.store(true, Ordering::SeqCst);
     }
 
-    /// True once the process died.
-    pub fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::SeqCst)
-    }
-
-    fn alive(&self) -> Result<(), StoreError> {
-        if self.is_dead() {
-            Err(StoreError::Closed("the process died".to_owned()))
-        } else {
-            Ok(())
-        }
-    }
-
     fn writing(&self) -> Result<(), CommitError> {
-        if self.is_dead() {
-            Err(CommitError::Closed("the process died".to_owned()))
-        } else {
-            Ok(())
-        }
+        if self.is_dead() { Err(dead()) } else { Ok(()) }
     }
 
     fn die(&self) -> CommitError {
         self.kill();
-        CommitError::Closed("the process died".to_owned())
+        dead()
     }
 
     fn hits(&self, rate: Option<u64>) -> bool {
@@ -121,9 +108,29 @@ impl ProcessStore {
     }
 }
 
+/// The step that a fiber of the simulation has done: its stash is the number of the next one.
+fn stashed(row: &RowChange) -> Option<(String, u32)> {
+    match row {
+        RowChange::Put {
+            space: "fiber",
+            key,
+            value,
+            ..
+        } if key == b"stash" => {
+            let next: u32 = serde_json::from_slice(value).ok()?;
+            Some((FIBER.to_owned(), next.checked_sub(1)?))
+        }
+        RowChange::Put { .. } | RowChange::Delete { .. } | RowChange::DeletePrefix { .. } => None,
+    }
+}
+
 #[async_trait]
-impl Store for ProcessStore {
-    async fn commit(&self, batch: Batch) -> Result<Seq, CommitError> {
+impl Fault for Seeded {
+    fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::SeqCst)
+    }
+
+    async fn commit(&self, inner: &dyn Store, batch: Batch) -> Result<Seq, CommitError> {
         self.hesitate().await;
         self.writing()?;
         if self.hits(self.rates.full) {
@@ -138,8 +145,13 @@ impl Store for ProcessStore {
             let number = serde_json::from_slice(&record.body).unwrap_or(u32::MAX);
             (record.submission.clone().unwrap_or_default(), number)
         });
-        let steps: Vec<_> = steps.collect();
-        let outcome = self.inner.commit(batch).await;
+        let mut steps: Vec<_> = steps.collect();
+        steps.extend(batch.rows.iter().filter_map(stashed));
+        let sent = batch.outbox.iter();
+        let sent = sent
+            .map(|message| (message.to.clone(), message.id.clone()))
+            .collect();
+        let outcome = inner.commit(batch).await;
         if let Ok(after) = outcome {
             self.journal.push(Event::Committed {
                 actor,
@@ -147,6 +159,7 @@ impl Store for ProcessStore {
                 before,
                 after,
                 steps,
+                sent,
             });
         }
         if self.hits(self.rates.die_after) {
@@ -162,128 +175,42 @@ impl Store for ProcessStore {
         outcome
     }
 
-    async fn head(&self, actor: &ActorId) -> Result<Option<ActorHead>, StoreError> {
-        self.alive()?;
-        self.inner.head(actor).await
-    }
-
-    async fn read(
+    async fn deliver(
         &self,
-        actor: &ActorId,
-        after: Seq,
+        inner: &dyn Store,
         limit: usize,
-    ) -> Result<Vec<StoredRecord>, StoreError> {
-        self.alive()?;
-        self.inner.read(actor, after, limit).await
-    }
-
-    fn tail(&self, actor: &ActorId) -> Tail {
-        self.inner.tail(actor)
-    }
-
-    async fn row(
-        &self,
-        actor: &ActorId,
-        space: &str,
-        key: &[u8],
-    ) -> Result<Option<Bytes>, StoreError> {
-        self.alive()?;
-        self.inner.row(actor, space, key).await
-    }
-
-    async fn scan(
-        &self,
-        actor: &ActorId,
-        space: &str,
-        prefix: &[u8],
-        after: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Row>, StoreError> {
-        self.alive()?;
-        self.inner.scan(actor, space, prefix, after, limit).await
-    }
-
-    async fn blob(&self, id: BlobId) -> Result<Option<Bytes>, StoreError> {
-        self.alive()?;
-        self.inner.blob(id).await
-    }
-
-    async fn due(
-        &self,
-        now: Timestamp,
-        limit: usize,
-    ) -> Result<Vec<(ActorId, Timestamp)>, StoreError> {
-        self.alive()?;
-        self.inner.due(now, limit).await
-    }
-
-    async fn next_wake(&self) -> Result<Option<Timestamp>, StoreError> {
-        self.alive()?;
-        self.inner.next_wake().await
-    }
-
-    async fn actors(
-        &self,
-        kind: &str,
-        name: Option<&str>,
-        after: Option<&ActorId>,
-        limit: usize,
-    ) -> Result<Vec<ActorId>, StoreError> {
-        self.alive()?;
-        self.inner.actors(kind, name, after, limit).await
-    }
-
-    async fn send(&self, to: &ActorId, message: InboxMessage) -> Result<bool, CommitError> {
+    ) -> Result<Vec<OutboxMessage>, CommitError> {
+        self.hesitate().await;
         self.writing()?;
-        self.inner.send(to, message).await
+        if self.hits(self.rates.die_before) {
+            return Err(self.die());
+        }
+        let outcome = inner.deliver(limit).await;
+        if self.hits(self.rates.die_after) {
+            return Err(self.die());
+        }
+        outcome
     }
 
-    async fn inbox(&self, actor: &ActorId, limit: usize) -> Result<Vec<InboxMessage>, StoreError> {
-        self.alive()?;
-        self.inner.inbox(actor, limit).await
-    }
-
-    async fn inbox_actors(&self, limit: usize) -> Result<Vec<ActorId>, StoreError> {
-        self.alive()?;
-        self.inner.inbox_actors(limit).await
-    }
-
-    async fn deliver(&self, limit: usize) -> Result<Vec<OutboxMessage>, CommitError> {
+    async fn purge(&self, inner: &dyn Store, actor: &ActorId) -> Result<(), CommitError> {
+        self.hesitate().await;
         self.writing()?;
-        self.inner.deliver(limit).await
+        if self.hits(self.rates.die_before) {
+            return Err(self.die());
+        }
+        let outcome = inner.purge(actor).await;
+        if outcome.is_ok() {
+            self.journal.push(Event::Purged {
+                actor: actor.clone(),
+            });
+        }
+        if self.hits(self.rates.die_after) {
+            return Err(self.die());
+        }
+        outcome
     }
 
-    async fn purge(&self, actor: &ActorId) -> Result<(), CommitError> {
-        self.writing()?;
-        self.inner.purge(actor).await
-    }
-
-    async fn purge_idle(&self, actor: &ActorId, seq: Seq) -> Result<(), CommitError> {
-        self.writing()?;
-        self.inner.purge_idle(actor, seq).await
-    }
-
-    async fn dump(&self, actor: &ActorId) -> Result<Option<Dump>, DumpError> {
-        self.alive()?;
-        self.inner.dump(actor).await
-    }
-
-    async fn backup(&self, into: &std::path::Path) -> Result<(), StoreError> {
-        self.alive()?;
-        self.inner.backup(into).await
-    }
-
-    async fn verify(&self) -> Result<(), StoreError> {
-        self.alive()?;
-        self.inner.verify().await
-    }
-
-    fn metrics(&self) -> Metrics {
-        self.inner.metrics()
-    }
-
-    /// The store behind stays open for the next process.
-    async fn close(&self) {
+    fn close(&self) {
         self.kill();
     }
 }

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use bowline_runtime::{
     NewSubmission, Program, Random, Runtime, RuntimeOptions, Sources,
     alarm::{NewSchedule, When},
+    fiber::{Fibers, NewFiber, Resolution},
 };
 use bowline_store::{ActorId, MemoryStore, Store};
 use tokio::task::JoinSet;
@@ -12,14 +13,17 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     check, clock,
+    fiber::{FIBER, Task, TaskEnd, Worker},
     journal::{Event, Journal},
-    program::{End, Plan, Planned},
+    program::{ASK_WITHIN, End, Plan, Planned},
     store::{ProcessStore, Rates},
 };
 use crate::seeded::SeededRandom;
 
 /// Kind of the simulated actors.
 pub const KIND: &str = "planned";
+/// Name of the simulated actors that have children.
+pub const PARENT: &str = "parent";
 /// Longest simulated time until everything that was admitted has settled after the last fault.
 /// Each deaf submission takes an hour and a minute, one after the other.
 const SETTLE_WITHIN: Duration = Duration::from_secs(1_000 * 3_600);
@@ -36,6 +40,14 @@ pub struct Summary {
     pub processes: usize,
     /// Submissions that were acknowledged.
     pub acknowledged: usize,
+    /// Messages that were sent from actor to actor.
+    pub messages: usize,
+    /// Fibers that were accepted.
+    pub fibers: usize,
+    /// Parked runs that went on.
+    pub unparked: usize,
+    /// Actors that were deleted.
+    pub deleted: usize,
     /// A fingerprint of everything that happened: the same seed gives the same.
     pub fingerprint: u64,
 }
@@ -84,6 +96,7 @@ struct Process {
     number: usize,
     store: Arc<ProcessStore>,
     runtime: Runtime,
+    fibers: Fibers,
     /// Stops its supervisor.
     stop: CancellationToken,
 }
@@ -137,6 +150,12 @@ impl World {
                     format!("{submission} of {actor} was acknowledged, then lost: {error}")
                 })?;
         }
+        for id in check::fibers(&self.journal.events()) {
+            let ended = tokio::time::timeout(SETTLE_WITHIN, last.fibers.wait(FIBER, &id)).await;
+            ended
+                .map_err(|_| format!("the fiber {id} never ended"))?
+                .map_err(|error| format!("the fiber {id} was accepted, then lost: {error}"))?;
+        }
         if !self.quiet().await {
             return Err(check::unsettled(&*self.truth).await);
         }
@@ -146,16 +165,21 @@ impl World {
         }
         let events = self.journal.events();
         check::all(&events, &*self.truth, self.rivals).await?;
-        Ok(check::summary(&events))
+        Ok(check::summary(&events, &*self.truth).await)
     }
 
     /// Waits until no actor has anything to go on with: also what nobody was told of settles.
     async fn quiet(&self) -> bool {
         let deadline = tokio::time::Instant::now() + SETTLE_WITHIN;
+        let mut before = false;
         while tokio::time::Instant::now() < deadline {
-            if matches!(self.truth.next_wake().await, Ok(None)) {
+            let nobody = matches!(self.truth.next_wake().await, Ok(None))
+                && matches!(self.truth.inbox_actors(1).await.as_deref(), Ok([]));
+            // Twice, so that a message on its way has arrived.
+            if nobody && before {
                 return true;
             }
+            before = nobody;
             tokio::time::sleep(Duration::from_secs(600)).await;
         }
         false
@@ -188,11 +212,12 @@ impl World {
             self.rates,
         );
         let program: Arc<dyn Program> = Planned::new(self.journal.clone());
+        let handlers = Worker::handlers(self.journal.clone());
         let options = RuntimeOptions {
             idle: self.idle,
             ..RuntimeOptions::default()
         };
-        let programs = [(KIND.to_owned(), program)];
+        let programs = [(KIND.to_owned(), program), handlers.program()];
         let runtime = Runtime::new(store.clone(), self.sources.clone(), options, programs);
         self.started += 1;
         self.journal.push(Event::Started {
@@ -206,6 +231,7 @@ impl World {
         Process {
             number: self.started,
             store,
+            fibers: handlers.on(&runtime),
             runtime,
             stop,
         }
@@ -221,7 +247,7 @@ impl World {
 
     async fn act(&mut self) {
         let process = self.processes[self.below(self.processes.len())].clone();
-        match self.random.next() % 13 {
+        match self.random.next() % 19 {
             0..=5 => self.submit(&process),
             6 => {
                 let actor = self.actor();
@@ -242,6 +268,28 @@ impl World {
             9 => tokio::time::sleep(Duration::from_millis(self.random.next() % 10_000)).await,
             10 => tokio::time::sleep(Duration::from_secs(self.random.next() % 7_200)).await,
             11 => self.schedule(&process),
+            12 | 13 => self.start_fiber(&process),
+            14 => self.decide(&process),
+            15 => {
+                // Somebody answers, or goes past what is waited for.
+                let (actor, steers) = (self.actor(), self.random.next().is_multiple_of(2));
+                let new = self.new_submission();
+                self.clients.spawn(async move {
+                    if steers {
+                        let _ = process.runtime.steer(&actor, new).await;
+                    } else {
+                        let _ = process.runtime.answer(&actor, 1.into()).await;
+                    }
+                });
+            }
+            16 => {
+                let (actor, other) = (self.actor(), self.actor());
+                self.clients.spawn(async move {
+                    let (runtime, body) = (process.runtime, other.key().into());
+                    let _ = runtime.request(&actor, body, ASK_WITHIN).await;
+                });
+            }
+            17 => self.parent(&process),
             _ => {
                 for _ in 0..self.random.next() % 20 {
                     tokio::task::yield_now().await;
@@ -259,9 +307,8 @@ impl World {
             .is_multiple_of(3)
             .then(|| format!("key-{}", self.random.next() % 4));
         let new = NewSubmission {
-            payload: self.plan().payload(),
             key,
-            blobs: Vec::new(),
+            ..self.new_submission()
         };
         let runtime = process.runtime.clone();
         self.clients.spawn(async move {
@@ -275,6 +322,89 @@ impl World {
                     deduplicated,
                 });
             }
+        });
+    }
+
+    fn new_submission(&self) -> NewSubmission {
+        NewSubmission {
+            payload: self.plan().payload(),
+            key: None,
+            blobs: Vec::new(),
+        }
+    }
+
+    fn start_fiber(&mut self, process: &Process) {
+        let task = Task {
+            steps: u32::try_from(self.random.next() % 4).unwrap_or(0),
+            pause: [0, 100, 60_000][self.below(3)],
+            end: [
+                TaskEnd::Complete,
+                TaskEnd::Complete,
+                TaskEnd::Interrupt,
+                TaskEnd::Interrupt,
+                TaskEnd::Fail,
+                TaskEnd::Panic,
+            ][self.below(6)],
+        };
+        let new = NewFiber {
+            input: serde_json::to_value(task).unwrap_or_default(),
+            key: None,
+            metadata: serde_json::Value::Null,
+        };
+        let (fibers, journal) = (process.fibers.clone(), self.journal.clone());
+        self.clients.spawn(async move {
+            if let Ok(started) = fibers.start(FIBER, new).await {
+                journal.push(Event::Fiber {
+                    id: started.fiber_id,
+                });
+            }
+        });
+    }
+
+    /// Decides about one fiber: it goes on, it is completed, it is cancelled.
+    fn decide(&mut self, process: &Process) {
+        let known = check::fibers(&self.journal.events());
+        if known.is_empty() {
+            return;
+        }
+        let id = known[self.below(known.len())].clone();
+        let (fibers, how) = (process.fibers.clone(), self.below(4));
+        self.clients.spawn(async move {
+            let result = serde_json::Value::Null;
+            let _ = match how {
+                0 => fibers.cancel(FIBER, &id).await.map(drop),
+                1 => {
+                    let completed = Resolution::Completed { result };
+                    fibers.resolve(FIBER, &id, &completed).await
+                }
+                _ => {
+                    let resume = Resolution::Resume { stash: None };
+                    fibers.resolve(FIBER, &id, &resume).await
+                }
+            };
+        });
+    }
+
+    /// A parent takes a child, or is deleted with those that it has.
+    fn parent(&mut self, process: &Process) {
+        let parent = ActorId::new(KIND, PARENT, &format!("{}", self.random.next() % 2));
+        let runtime = process.runtime.clone();
+        if self.random.next().is_multiple_of(3) && !self.rivals {
+            self.clients.spawn(async move {
+                let _ = runtime.purge(&parent).await;
+            });
+            return;
+        }
+        let plan = Plan {
+            child: true,
+            ..Plan::steps(1)
+        };
+        let new = NewSubmission {
+            payload: plan.payload(),
+            ..self.new_submission()
+        };
+        self.clients.spawn(async move {
+            let _ = runtime.submit(&parent, new).await;
         });
     }
 
@@ -300,13 +430,14 @@ impl World {
     }
 
     fn plan(&self) -> Plan {
-        let end = match self.random.next() % 16 {
+        let end = match self.random.next() % 18 {
             0..=6 => End::Complete,
             7..=9 => End::CompleteInTwo,
             10 => End::Fail,
             11 => End::Panic,
             12 => End::PanicOnce,
             13 | 14 => End::Hold,
+            15 | 16 => End::Park,
             _ => End::Deaf,
         };
         Plan {
@@ -315,7 +446,16 @@ impl World {
             end,
             join: self.random.next().is_multiple_of(3),
             mark: 0,
+            tell: self.sometimes(4),
+            ask: self.sometimes(6),
+            child: false,
         }
+    }
+
+    /// The key of an actor, once in so many times.
+    fn sometimes(&self, one_of: u64) -> Option<String> {
+        let now = self.random.next().is_multiple_of(one_of);
+        now.then(|| self.actor().key().to_owned())
     }
 
     fn actor(&self) -> ActorId {
