@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 18] = [
     "init",
     "run",
     "show",
@@ -11,6 +11,11 @@ const COMMANDS: [&str; 13] = [
     "approve",
     "reject",
     "answer",
+    "delete",
+    "export",
+    "import",
+    "backup",
+    "restore",
     "agents",
     "serve",
     "bench",

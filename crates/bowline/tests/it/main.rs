@@ -6,6 +6,7 @@ mod approval;
 mod bad_input;
 mod bench;
 mod help;
+mod house;
 mod kill;
 mod read;
 mod run;
