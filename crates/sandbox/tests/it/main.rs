@@ -9,6 +9,7 @@
 mod archives;
 mod bash_peer;
 mod fuzz;
+mod isolate;
 mod limits;
 mod operations;
 mod overlays;
