@@ -1,8 +1,7 @@
 //! The command line.
 //!
 //! One file each: `init`, `run`, `show`, `tail`, `abort`, `approve`,
-//! `reject`, `answer`, `delete`, `export`, `import`, `backup`, `restore`, `agents`, `serve`, `bench`,
-//! `doctor`, `completions`.
+//! `reject`, `answer`, `agents`, `serve`, `bench`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
@@ -19,19 +18,14 @@ mod abort;
 mod agents;
 mod answer;
 mod approve;
-mod backup;
 mod bench;
 mod completions;
-mod delete;
 mod doctor;
-mod export;
 mod fault;
-mod import;
 mod init;
 mod markdown;
 mod place;
 mod reject;
-mod restore;
 mod run;
 mod screen;
 mod serve;
@@ -95,11 +89,6 @@ enum Command {
     Approve(approve::Approve),
     Reject(reject::Reject),
     Answer(answer::AnswerArgs),
-    Delete(delete::Delete),
-    Export(export::Export),
-    Import(import::Import),
-    Backup(backup::Backup),
-    Restore(restore::Restore),
     Agents(agents::Agents),
     Serve(serve::Serve),
     Bench(bench::Bench),
@@ -130,8 +119,7 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(fault::Fault::NoThreads(error).into()),
     };
-    outcome.unwrap_or_else(|mut error| {
-        place::name_damaged(&cli.global, &mut error);
+    outcome.unwrap_or_else(|error| {
         terminal.error(&error);
         ExitCode::from(match error.kind {
             Kind::Usage => 2,
@@ -151,11 +139,6 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Approve(args) => approve::approve(args, global, terminal).await,
         Command::Reject(args) => reject::reject(args, global, terminal).await,
         Command::Answer(args) => answer::answer(args, global, terminal).await,
-        Command::Delete(args) => delete::delete(args, global, terminal).await,
-        Command::Export(args) => export::export(args, global, terminal).await,
-        Command::Import(args) => import::import(args, global, terminal).await,
-        Command::Backup(args) => backup::backup(args, global, terminal).await,
-        Command::Restore(args) => restore::restore(args, global, terminal).await,
         Command::Agents(_) => agents::agents(global, terminal),
         Command::Serve(args) => serve::serve(args, global, terminal).await,
         Command::Bench(args) => bench::bench(args, terminal).await,

@@ -9,13 +9,10 @@ use std::fs;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bowline_agent::definition::document::Node;
 use bowline_agent::definition::{Fault, FaultKind, LimitSettings};
 use bowline_model::NamedModel;
-
-use crate::retention::Retention;
 
 mod error;
 mod models;
@@ -44,8 +41,6 @@ pub struct Config {
     pub limits: LimitSettings,
     /// `[server]`.
     pub server: Server,
-    /// `[retention]`.
-    pub retention: Retention,
     /// The secrets file.
     pub secrets: Secrets,
 }
@@ -91,7 +86,6 @@ impl Config {
             models: BTreeMap::new(),
             limits: LimitSettings::default(),
             server: Server::default(),
-            retention: Retention::default(),
             secrets: Secrets::default(),
             project,
         }
@@ -119,17 +113,9 @@ impl Config {
 
     /// Takes the settings of a file, and says where the secrets are.
     fn read(&mut self, text: &str) -> Result<SecretsPlace, Fault> {
-        const SECTIONS: [&str; 10] = [
-            "project",
-            "data",
-            "models",
-            "bindings",
-            "limits",
-            "egress",
-            "server",
-            "auth",
+        const SECTIONS: [&str; 9] = [
+            "project", "data", "models", "bindings", "limits", "egress", "server", "auth",
             "secrets",
-            "retention",
         ];
         let root = Node::from_toml(text)?;
         let sections = root.table("", &SECTIONS)?;
@@ -156,13 +142,6 @@ impl Config {
                 node.text("addr")?.trim().parse().map_err(|_| {
                     node.wants("addr", "an address and port such as `127.0.0.1:8787`")
                 })?;
-        }
-        if let Some(node) =
-            section("retention", &["conversations"])?.and_then(|table| table.get("conversations"))
-        {
-            const HOUR: Duration = Duration::from_secs(3_600);
-            let kept = node.duration("conversations", HOUR, HOUR * 24 * 3_660)?;
-            self.retention.conversations = Some(kept);
         }
         if let Some(node) = sections.get("bindings")
             && let Some((name, line, _)) = node.entries("bindings")?.iter().next()

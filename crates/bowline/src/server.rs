@@ -8,6 +8,7 @@
 //! - `access`: [`Access`], who calls and what they may do.
 //! - `refusal`: [`Refusal`], the one error that goes out.
 //! - `conversation`: the conversation protocol, `/agents/{agent}/{id}`.
+//! - `stream`: durable streams, `/v1/stream/**`.
 //! - `operations`: health.
 //!
 //! # To add routes
@@ -31,8 +32,9 @@ mod operations;
 mod refusal;
 mod routes;
 mod settings;
+mod stream;
 
-pub use access::{Access, Scope};
+pub use access::{Access, Scope, StreamGrant};
 pub use app::App;
 pub use listen::{Peer, Server};
 pub use refusal::Refusal;

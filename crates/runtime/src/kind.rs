@@ -55,3 +55,13 @@ pub fn is_runtime(kind: u16) -> bool {
             | STATE_CHANGED
     )
 }
+
+/// A stream began. Body: [`crate::stream::Meta`].
+pub const STREAM_CREATED: u16 = 60;
+/// Bytes were appended to a stream, by one or more producers. The body is not JSON: see
+/// `stream::entry`.
+pub const STREAM_APPENDED: u16 = 61;
+/// A stream was deleted, and is kept for its forks. Body: `{}`.
+pub const STREAM_DELETED: u16 = 62;
+/// Rows of a stream, or of what looks after streams, changed with nothing else to tell. Body: `{}`.
+pub const STREAM_CHANGED: u16 = 63;

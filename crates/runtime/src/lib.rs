@@ -14,6 +14,7 @@
 //! - [`state`]: one JSON value of an actor, and those who follow it.
 //! - [`budget`]: what a submission may use at most.
 //! - [`alarm`]: schedules, and the one wake of each actor.
+//! - [`stream`]: durable streams, which any number of readers follow.
 //! - [`clock`]: time, randomness and ids, injected.
 //! - [`kind`]: the numbers of the record kinds.
 //! - [`error`]: what callers are told.
@@ -32,6 +33,7 @@ pub mod message;
 pub mod node;
 pub mod state;
 pub mod step;
+pub mod stream;
 pub mod submission;
 
 pub use attempt::{Attempt, Halt};

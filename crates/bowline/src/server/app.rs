@@ -2,11 +2,14 @@
 
 use std::{fmt, sync::Arc};
 
-use bowline_runtime::Sources;
+use bowline_runtime::{
+    Sources,
+    stream::{StreamOptions, Streams},
+};
 use bowline_store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, conversation::feed::Feeds};
+use super::{Settings, conversation::feed::Feeds, stream::Webhooks};
 use crate::service::Service;
 
 /// What every route has. Cheap to clone.
@@ -16,6 +19,8 @@ pub struct App(Arc<Inner>);
 struct Inner {
     service: Service,
     settings: Settings,
+    streams: Streams,
+    webhooks: Arc<Webhooks>,
     draining: CancellationToken,
     feeds: Feeds,
 }
@@ -31,10 +36,16 @@ impl fmt::Debug for App {
 impl App {
     /// What the routes of a service have.
     pub fn new(service: Service, settings: Settings) -> Self {
+        let (store, sources) = (service.store().clone(), service.sources().clone());
+        let streams = Streams::new(store.clone(), sources.clone(), StreamOptions::default());
+        let webhooks = Webhooks::new(store, sources);
+        streams.deliver_with(webhooks.clone());
         Self(Arc::new(Inner {
             feeds: Feeds::new(service.clone()),
             service,
             settings,
+            streams,
+            webhooks,
             draining: CancellationToken::new(),
         }))
     }
@@ -62,6 +73,16 @@ impl App {
     /// What the readers of conversations share.
     pub(super) fn feeds(&self) -> &Feeds {
         &self.0.feeds
+    }
+
+    /// The streams of the store.
+    pub fn streams(&self) -> &Streams {
+        &self.0.streams
+    }
+
+    /// Who calls the webhooks of subscriptions.
+    pub(super) fn webhooks(&self) -> &Webhooks {
+        &self.0.webhooks
     }
 
     /// Cancelled when the server stops: streams and waits end then, in good order.

@@ -84,6 +84,8 @@ impl Server {
     pub async fn serve(self, stop: CancellationToken) -> bool {
         let Self { app, listener, .. } = self;
         let connections = Connections::new(&app);
+        let (streams, ending) = (app.streams().clone(), app.draining().clone());
+        tokio::spawn(async move { streams.supervise(ending).await });
         loop {
             let permit = tokio::select! {
                 biased;

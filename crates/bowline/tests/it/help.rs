@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 18] = [
+const COMMANDS: [&str; 13] = [
     "init",
     "run",
     "show",
@@ -11,11 +11,6 @@ const COMMANDS: [&str; 18] = [
     "approve",
     "reject",
     "answer",
-    "delete",
-    "export",
-    "import",
-    "backup",
-    "restore",
     "agents",
     "serve",
     "bench",

@@ -9,7 +9,6 @@
 mod archives;
 mod bash_peer;
 mod fuzz;
-mod isolate;
 mod limits;
 mod operations;
 mod overlays;
