@@ -10,7 +10,7 @@ use bowline_store::{Seq, StoreError, StoredRecord, Timestamp};
 use crate::approval::Approval;
 use crate::record::{
     AssistantCompleted, AssistantStarted, CallError, Compaction, Content, Fact, ResourceSnapshot,
-    Signal, ToolOutcome, Trigger,
+    Signal, ToolOutcome, ToolResultsCommitted, Trigger,
 };
 
 /// What was said and done, in order, with what is still open.
@@ -118,6 +118,16 @@ impl Entry {
         }
     }
 
+    /// True for what a model said to the end.
+    pub fn is_answer(&self) -> bool {
+        match &self.body {
+            EntryBody::Assistant {
+                error, interrupted, ..
+            } => error.is_none() && !interrupted,
+            EntryBody::User(_) | EntryBody::Signal(_) | EntryBody::ToolResults(_) => false,
+        }
+    }
+
     /// True when something is to follow: an input without an answer, calls without results, results
     /// without an answer.
     pub fn is_open(&self) -> bool {
@@ -220,6 +230,13 @@ impl Conversation {
         self.entries.last().map(|entry| entry.id.clone())
     }
 
+    /// True when this submission asks to compact the conversation.
+    pub fn is_requested(&self, submission: &str) -> bool {
+        self.requested
+            .as_ref()
+            .is_some_and(|asked| asked.submission == submission)
+    }
+
     /// The compaction that counts.
     pub fn compacted(&self) -> Option<&Compacted> {
         self.compactions.last()
@@ -232,20 +249,34 @@ impl Conversation {
         self.entries.len() > since && self.entries.last().is_some_and(Entry::is_overflow)
     }
 
-    /// True when a full window was dealt with since the last message from outside: a second time would
-    /// not help.
+    /// True when a full window was dealt with and the model has not answered since, nor has anybody
+    /// said anything: a second time would not help.
     pub fn recovered(&self) -> bool {
-        let Some(compacted) = self
-            .compactions
-            .iter()
-            .rev()
-            .find(|one| one.record.trigger == Trigger::Overflow)
-        else {
+        let dealt = |one: &&Compacted| one.record.trigger == Trigger::Overflow;
+        let Some(compacted) = self.compactions.iter().rev().find(dealt) else {
             return false;
         };
-        !self.entries[compacted.at.min(self.entries.len())..]
+        let since = &self.entries[compacted.at.min(self.entries.len())..];
+        !since
             .iter()
-            .any(Entry::is_input)
+            .any(|entry| entry.is_input() || entry.is_answer())
+    }
+
+    /// The most tokens that a call of this model is known to have held.
+    pub fn held(&self, model: &ModelRef) -> u64 {
+        let totals = self.entries.iter().filter_map(|entry| match &entry.body {
+            EntryBody::Assistant {
+                message,
+                error: None,
+                interrupted: false,
+                ..
+            } if message.model == *model => Some(message.usage.total()),
+            EntryBody::Assistant { .. }
+            | EntryBody::User(_)
+            | EntryBody::Signal(_)
+            | EntryBody::ToolResults(_) => None,
+        });
+        totals.max().unwrap_or(0)
     }
 
     /// What an open submission has used so far.
@@ -258,8 +289,10 @@ impl Conversation {
         if self.open.is_some() {
             return Next::Repair;
         }
-        if let Some(requested) = &self.requested
-            && requested.submission == submission
+        if let Some(requested) = self
+            .requested
+            .as_ref()
+            .filter(|asked| asked.submission == submission)
         {
             return if requested.done {
                 Next::Nothing
@@ -374,21 +407,7 @@ impl Conversation {
                     approval.answer = Some(answered.answer.clone());
                 }
             }
-            Fact::ToolResultsCommitted(committed) => {
-                self.approvals.clear();
-                let mut outcomes = std::mem::take(&mut self.outcomes);
-                let results = committed
-                    .outcome_ids
-                    .iter()
-                    .filter_map(|id| outcomes.remove(id))
-                    .collect();
-                self.push(
-                    committed.message_id,
-                    submission,
-                    record.time,
-                    EntryBody::ToolResults(results),
-                );
-            }
+            Fact::ToolResultsCommitted(done) => self.results(done, submission, record.time),
             Fact::ResourceSnapshot(snapshot) => {
                 if let Some(system) = &snapshot.system {
                     self.system.clone_from(system);
@@ -402,18 +421,37 @@ impl Conversation {
                     done: false,
                 });
             }
-            Fact::Compaction(compaction) => self.compact(compaction, submission, record.time),
-            Fact::SubmissionSettled(settled) => {
-                self.requested = self
-                    .requested
-                    .take()
-                    .filter(|asked| asked.submission != settled.submission_id);
-                self.used.remove(&settled.submission_id);
-                self.settlements.push(settled);
-            }
+            Fact::Compaction(compaction) => self.compact(*compaction, submission, record.time),
+            Fact::SubmissionSettled(settled) => self.settle(settled),
             Fact::AttemptStarted(_) | Fact::Runtime => {}
         }
         Ok(())
+    }
+
+    fn results(
+        &mut self,
+        committed: ToolResultsCommitted,
+        submission: Option<String>,
+        time: Timestamp,
+    ) {
+        self.approvals.clear();
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        let results = committed
+            .outcome_ids
+            .iter()
+            .filter_map(|id| outcomes.remove(id))
+            .collect();
+        let body = EntryBody::ToolResults(results);
+        self.push(committed.message_id, submission, time, body);
+    }
+
+    fn settle(&mut self, settled: bowline_runtime::Settled) {
+        self.requested = self
+            .requested
+            .take()
+            .filter(|asked| asked.submission != settled.submission_id);
+        self.used.remove(&settled.submission_id);
+        self.settlements.push(settled);
     }
 
     fn compact(&mut self, record: Compaction, submission: Option<String>, time: Timestamp) {

@@ -51,6 +51,11 @@ impl Input {
         }
     }
 
+    /// True for the payload of a submission that asks to compact the conversation.
+    pub(crate) fn is_compact(payload: &serde_json::Value) -> bool {
+        payload["kind"] == "compact"
+    }
+
     /// The message as the history keeps it.
     pub fn content(&self) -> Vec<Content> {
         let mut content = vec![Content::Text {

@@ -15,12 +15,13 @@ use serde_json::{Value, json};
 
 use crate::{
     approval::{APPROVALS, Answered, Approval, Decision},
-    attachment, context,
+    attachment,
+    context::{self, View},
     conversation::{Conversation, Entry, EntryBody, MessageFacts, Next},
     definition::SandboxKind,
     input::{INITIAL_DATA, Input},
     live::{Chunk, ChunkBody, Position},
-    program::{DRAFT, SHELL, Seed, Shared},
+    program::{DRAFT, SHELL, Seed, Shared, agents_md, workspace_failure},
     record::{
         self, CompactionRequested, Content, Created, Fact, ResourceSnapshot, Scope, Signal,
         ToolOutcome, ToolResultsCommitted,
@@ -46,6 +47,10 @@ pub(crate) struct AgentInstance {
     seed: Option<Seed>,
     /// The id of a conversation that is not committed yet.
     new_id: String,
+    /// What the model sees, as far as it is built.
+    pub(crate) view: View,
+    /// How full the window was when a summary failed last.
+    pub(crate) no_summary_at: Option<u64>,
     /// Number of the next chunk after the last record.
     chunk: u64,
 }
@@ -105,6 +110,8 @@ impl AgentInstance {
             effects,
             seed,
             new_id,
+            view: View::default(),
+            no_summary_at: None,
             chunk: 0,
         })
     }
@@ -190,11 +197,11 @@ impl AgentInstance {
     }
 
     /// What the model has to be told because the agent changed since it was last told.
-    fn narrate(&self, rendered: &Rendered, parent: &mut Option<String>) -> Vec<Fact> {
-        let snapshot = snapshot(rendered, None);
+    pub(crate) fn narrate(&self, rendered: &Rendered, parent: &mut Option<String>) -> Vec<Fact> {
         let Some(told) = &self.conversation.resources else {
             return Vec::new();
         };
+        let snapshot = self.snapshot(rendered, None);
         let mut signal = |signal_type: &str, content: String| {
             let message_id = self.shared.sources.id("msg_");
             let parent_id = parent.replace(message_id.clone());
@@ -223,10 +230,43 @@ impl AgentInstance {
                 format!("The skills changed. They are now:\n\n{text}"),
             ));
         }
+        if let (Some(before), Some(now)) = (&told.tools, &snapshot.tools)
+            && before != now
+        {
+            facts.push(signal("resources", changed_tools(before, now)));
+        }
         if !facts.is_empty() {
             facts.push(Fact::ResourceSnapshot(snapshot));
         }
         facts
+    }
+
+    /// What identifies what the model is told of the agent now.
+    fn snapshot(&self, rendered: &Rendered, system: Option<String>) -> ResourceSnapshot {
+        let catalogue = skill::catalogue(&rendered.definition.skills).unwrap_or_default();
+        let digest = |text: &str| BlobId::of(text.as_bytes()).to_string()[..16].to_owned();
+        let toolbox = self.shared.toolbox(rendered).ok();
+        ResourceSnapshot {
+            system,
+            instructions_digest: digest(&rendered.definition.instructions),
+            skills_digest: digest(&catalogue),
+            tools: toolbox.map(|toolbox| toolbox.digests.clone()),
+        }
+    }
+
+    /// The system prompt as it is composed now, for a conversation that begins or is compacted.
+    fn system(&self, rendered: &Rendered, agents_md: Option<&str>) -> String {
+        let date = self.shared.sources.now().to_string();
+        let sandbox = rendered.definition.sandbox == SandboxKind::Workspace;
+        context::system(&rendered.definition, agents_md, &date[..10], sandbox)
+    }
+
+    /// What the model is told of the agent from a compaction on.
+    pub(crate) async fn baseline(&self, rendered: &Rendered) -> Result<ResourceSnapshot, Failure> {
+        let agents_md = agents_md(rendered).await;
+        let agents_md = agents_md.map_err(|error| workspace_failure(&error))?;
+        let system = self.system(rendered, agents_md.as_deref());
+        Ok(self.snapshot(rendered, Some(system)))
     }
 
     /// The id of the response to a submission: that of its first message.
@@ -351,15 +391,33 @@ fn told(outcome: &ToolOutcome) -> ChunkBody {
     }
 }
 
-fn snapshot(rendered: &Rendered, system: Option<String>) -> ResourceSnapshot {
-    let catalogue = skill::catalogue(&rendered.definition.skills).unwrap_or_default();
-    let digest = |text: &str| BlobId::of(text.as_bytes()).to_string()[..16].to_owned();
-    ResourceSnapshot {
-        system,
-        instructions_digest: digest(&rendered.definition.instructions),
-        skills_digest: digest(&catalogue),
-        tools: BTreeMap::new(),
+/// What the model is told when it has other tools than before.
+fn changed_tools(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> String {
+    let list = |names: Vec<&String>| {
+        let names: Vec<_> = names.into_iter().map(|name| format!("`{name}`")).collect();
+        names.join(", ")
+    };
+    let new: Vec<_> = now
+        .keys()
+        .filter(|name| !before.contains_key(*name))
+        .collect();
+    let gone: Vec<_> = before
+        .keys()
+        .filter(|name| !now.contains_key(*name))
+        .collect();
+    let other: Vec<_> = now
+        .iter()
+        .filter(|(name, digest)| before.get(*name).is_some_and(|old| old != *digest))
+        .map(|(name, _)| name)
+        .collect();
+    let mut text = String::from("Your tools changed.");
+    for (what, names) in [("New", new), ("No longer there", gone), ("Changed", other)] {
+        if !names.is_empty() {
+            text.push_str(&format!("\n{what}: {}.", list(names)));
+        }
     }
+    text.push_str(&format!("\nAll of them: {}.", list(now.keys().collect())));
+    text
 }
 
 #[async_trait]
@@ -378,15 +436,10 @@ impl Instance for AgentInstance {
             }));
             let agents_md = self.seed.as_ref().and_then(|seed| seed.agents_md.clone());
             if let Ok(rendered) = &rendered {
-                let date = now.to_string();
-                let sandbox = rendered.definition.sandbox == SandboxKind::Workspace;
-                let system = context::system(
-                    &rendered.definition,
-                    agents_md.as_deref(),
-                    &date[..10],
-                    sandbox,
-                );
-                facts.push(Fact::ResourceSnapshot(snapshot(rendered, Some(system))));
+                let system = self.system(rendered, agents_md.as_deref());
+                facts.push(Fact::ResourceSnapshot(
+                    self.snapshot(rendered, Some(system)),
+                ));
             }
             if let Some(seed) = &self.seed {
                 step.rows.extend(seed.changes.rows.iter().cloned());
@@ -563,6 +616,10 @@ impl Instance for AgentInstance {
 
     fn close(&mut self, submission: &Submission, closing: &Closing) -> Step {
         let mut step = Step::new();
+        if Input::is_compact(&submission.payload) {
+            // The conversation is as it was; the model need not know.
+            return step;
+        }
         let scope = self.scope(submission, None);
         let mut facts = Vec::new();
         let open = self

@@ -8,20 +8,20 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bowline_model::{Models, ResolvedModel, RetryPolicy};
+use bowline_model::{Models, ResolvedModel, RetryPolicy, ToolSpec};
 use bowline_runtime::{Bounds, Failure, Instance, Program, Sources};
 use bowline_sandbox::workspace::{ChangeSet, Workspace, WorkspaceError, WriteOptions};
-use bowline_store::{ActorId, Seq, Store, StoreError};
+use bowline_store::{ActorId, BlobId, Seq, Store, StoreError};
 use bytes::Bytes;
 
 use crate::{
-    context::WORKING_DIRECTORY,
+    context::{READ_TOOL, WORKING_DIRECTORY, budget},
     conversation::Conversation,
-    definition::SandboxKind,
+    definition::{Compaction, SandboxKind},
     instance::AgentInstance,
     live::Observers,
     render::{Agent, Rendered},
-    tool::{Mounted, framework, sandbox},
+    tool::{Mounted, elided, framework, sandbox},
 };
 
 /// The kind of an agent's actor.
@@ -59,7 +59,40 @@ pub(crate) struct Shared {
 #[derive(Clone)]
 struct MountedTools {
     made_from: Rendered,
-    tools: Arc<Vec<Mounted>>,
+    toolbox: Arc<Toolbox>,
+}
+
+/// The tools of an agent, and what follows from them.
+pub(crate) struct Toolbox {
+    pub(crate) tools: Arc<Vec<Mounted>>,
+    /// As the model is told of them.
+    pub(crate) specs: Arc<Vec<ToolSpec>>,
+    /// What identifies each.
+    pub(crate) digests: BTreeMap<String, String>,
+    /// What they take of the window, in tokens.
+    pub(crate) tokens: u64,
+    /// Whether the model can read what was shortened.
+    pub(crate) readable: bool,
+}
+
+impl Toolbox {
+    fn new(tools: Vec<Mounted>) -> Self {
+        let specs: Vec<ToolSpec> = tools.iter().map(|one| one.tool.spec().clone()).collect();
+        let digest = |spec: &ToolSpec| {
+            let text = serde_json::to_vec(spec).unwrap_or_default();
+            (
+                spec.name.clone(),
+                BlobId::of(&text).to_string()[..16].to_owned(),
+            )
+        };
+        Self {
+            digests: specs.iter().map(digest).collect(),
+            tokens: budget::fixed("", &specs),
+            readable: specs.iter().any(|spec| spec.name == READ_TOOL),
+            specs: Arc::new(specs),
+            tools: Arc::new(tools),
+        }
+    }
 }
 
 impl fmt::Debug for Agents {
@@ -111,6 +144,11 @@ impl Agents {
     pub fn check(&self, agent: &str) -> Result<(), Failure> {
         let rendered = self.0.rendered(agent)?;
         self.0.resolve(&rendered)?;
+        if let Compaction::On(settings) = &rendered.definition.compaction
+            && let Some(model) = &settings.model
+        {
+            self.0.resolve_name(&rendered, model)?;
+        }
         self.0.tools(&rendered)?;
         Ok(())
     }
@@ -130,8 +168,17 @@ impl Shared {
     }
 
     pub(crate) fn resolve(&self, rendered: &Rendered) -> Result<ResolvedModel, Failure> {
+        self.resolve_name(rendered, &rendered.definition.model)
+    }
+
+    /// Another model of the same agent.
+    pub(crate) fn resolve_name(
+        &self,
+        rendered: &Rendered,
+        name: &str,
+    ) -> Result<ResolvedModel, Failure> {
         let base = rendered.definition.dir.as_deref().unwrap_or(Path::new("."));
-        let key = (rendered.definition.model.clone(), base.to_path_buf());
+        let key = (name.to_owned(), base.to_path_buf());
         if let Some(known) = self
             .resolved
             .lock()
@@ -140,7 +187,7 @@ impl Shared {
         {
             return Ok(known.clone());
         }
-        let resolved = self.models.resolve(&rendered.definition.model, base);
+        let resolved = self.models.resolve(name, base);
         let resolved = resolved
             .map_err(|error| Failure::new(error.code(), error.to_string(), error.hint()))?;
         self.resolved
@@ -152,6 +199,11 @@ impl Shared {
 
     /// The tools of an agent; compiled once for each change of the agent.
     pub(crate) fn tools(&self, rendered: &Rendered) -> Result<Arc<Vec<Mounted>>, Failure> {
+        Ok(self.toolbox(rendered)?.tools.clone())
+    }
+
+    /// The same with what follows from them.
+    pub(crate) fn toolbox(&self, rendered: &Rendered) -> Result<Arc<Toolbox>, Failure> {
         let name = rendered.definition.name.as_ref();
         {
             let mounted = self.mounted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -159,19 +211,19 @@ impl Shared {
                 .get(name)
                 .filter(|known| same(&known.made_from, rendered))
             {
-                return Ok(known.tools.clone());
+                return Ok(known.toolbox.clone());
             }
         }
-        let tools = Arc::new(mount(rendered)?);
+        let toolbox = Arc::new(Toolbox::new(mount(rendered)?));
         let entry = MountedTools {
             made_from: rendered.clone(),
-            tools: tools.clone(),
+            toolbox: toolbox.clone(),
         };
         self.mounted
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .insert(name.to_owned(), entry);
-        Ok(tools)
+        Ok(toolbox)
     }
 }
 
@@ -226,6 +278,9 @@ fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
             .any(|tool| tool.name() == framework::ASK_QUESTION)
     {
         tools.push(Mounted::new(Arc::new(framework::AskQuestion::new())).map_err(failure)?);
+    }
+    if !tools.is_empty() {
+        tools.push(Mounted::new(Arc::new(elided::ReadElided::new())).map_err(failure)?);
     }
     for (index, tool) in tools.iter().enumerate() {
         if tools
@@ -319,6 +374,22 @@ pub(crate) fn store_failure(error: &StoreError) -> Failure {
 
 pub(crate) fn workspace_failure(error: &WorkspaceError) -> Failure {
     Failure::new(error.code(), error.to_string(), "")
+}
+
+/// The `AGENTS.md` that the agent's folder has now.
+pub(crate) async fn agents_md(rendered: &Rendered) -> Result<Option<String>, WorkspaceError> {
+    let Some(dir) = rendered.definition.workspace_seed.clone() else {
+        return Ok(None);
+    };
+    let read = move || match std::fs::read(dir.join("AGENTS.md")) {
+        Ok(bytes) if bytes.len() as u64 <= MAX_SEED => {
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        }
+        Ok(_) | Err(_) => None,
+    };
+    tokio::task::spawn_blocking(read)
+        .await
+        .map_err(|error| WorkspaceError::Invalid(error.to_string()))
 }
 
 /// What a workspace starts with: the agent's own files, and the directories that are always there.

@@ -50,7 +50,7 @@ pub enum Fact {
     /// Somebody asked to compact the conversation now.
     CompactionRequested(CompactionRequested),
     /// The beginning of the conversation gave way to a summary.
-    Compaction(Compaction),
+    Compaction(Box<Compaction>),
     /// A submission settled.
     SubmissionSettled(Settled),
     /// Facts of the runtime that say nothing about the conversation.
@@ -281,10 +281,10 @@ pub struct ResourceSnapshot {
     pub instructions_digest: String,
     /// Identifies the catalogue of skills that the model was last told.
     pub skills_digest: String,
-    /// The tools that the model was last told of, with what identifies each. Empty in records of a
-    /// version that did not tell of tools.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub tools: BTreeMap<String, String>,
+    /// The tools that the model was last told of, with what identifies each; none where that was not
+    /// written down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tools: Option<BTreeMap<String, String>>,
 }
 
 /// Body of `compaction_requested`.

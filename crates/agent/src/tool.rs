@@ -13,6 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+pub mod elided;
 pub mod framework;
 pub mod sandbox;
 pub mod schema;
@@ -73,6 +74,8 @@ pub struct ToolContext {
     pub files: Option<Overlay>,
     /// The shell of the conversation.
     pub shell: Option<sandbox::ShellCell>,
+    /// The records of the conversation.
+    pub history: Option<elided::History>,
     /// The time of the step.
     pub now: Timestamp,
     /// Fires when the call should stop; what it does afterwards is lost.

@@ -10,11 +10,13 @@ use bowline_store::{StoreError, Timestamp};
 use crate::{
     conversation::{MessageFacts, Next},
     definition::Limits,
+    input::Input,
     instance::AgentInstance,
     program::store_failure,
 };
 
 mod call;
+mod compact;
 mod tools;
 
 /// Why an attempt ends without an answer.
@@ -79,8 +81,11 @@ pub(crate) async fn run(instance: &mut AgentInstance, attempt: &Attempt) -> Resu
                     "please report it",
                 )));
             }
+            Next::Nothing if instance.conversation.is_requested(&submission.id) => {
+                return Ok(Step::new());
+            }
             Next::Nothing => {
-                let waiting = attempt.waiting().await?;
+                let waiting = joining(attempt).await?;
                 if waiting.is_empty() {
                     return Ok(Step::new());
                 }
@@ -99,9 +104,12 @@ pub(crate) async fn run(instance: &mut AgentInstance, attempt: &Attempt) -> Resu
                 };
                 tools::run(instance, attempt, batch).await?;
             }
-            Next::Compact => return Ok(Step::new()),
+            Next::Compact => {
+                compact::asked(instance, attempt).await?;
+                return Ok(Step::new());
+            }
             Next::CallModel => {
-                let waiting = attempt.waiting().await?;
+                let waiting = joining(attempt).await?;
                 if !waiting.is_empty() {
                     join(instance, attempt, Step::new(), &waiting).await?;
                 }
@@ -124,7 +132,27 @@ async fn think(
         &rendered.definition.limits,
         instance.conversation.used(&submission.id),
     )?;
-    let Some(answer) = call::call(instance, attempt, &rendered).await? else {
+    let mut parent = instance.conversation.leaf();
+    let notices = instance.narrate(&rendered, &mut parent);
+    if !notices.is_empty() {
+        let mut step = Step::new();
+        let scope = instance.scope(submission, Some(attempt.id()));
+        instance.add(&mut step, notices, &scope);
+        let records = attempt.commit(step).await?;
+        bowline_runtime::Instance::apply(instance, &records)?;
+    }
+    let resolved = instance.shared.resolve(&rendered)?;
+    let toolbox = instance.shared.toolbox(&rendered)?;
+    let fill = compact::measure(instance, &rendered, &resolved, &toolbox).await?;
+    if compact::ahead(instance, attempt, &rendered, &resolved, &fill).await? {
+        return Ok(None);
+    }
+    let asked = call::Asked {
+        rendered: &rendered,
+        resolved: &resolved,
+        tools: toolbox.specs.clone(),
+    };
+    let Some(answer) = call::call(instance, attempt, &asked).await? else {
         return Ok(None);
     };
     let calls: Vec<_> = answer.message.tool_calls().cloned().collect();
@@ -147,7 +175,7 @@ async fn think(
             &instance.scope(submission, Some(attempt.id())),
         );
         step.rows.extend(answer.drafts);
-        let waiting = attempt.waiting().await?;
+        let waiting = joining(attempt).await?;
         if waiting.is_empty() {
             return Ok(Some(step));
         }
@@ -166,6 +194,14 @@ async fn think(
     };
     tools::run(instance, attempt, batch).await?;
     Ok(None)
+}
+
+/// The submissions that wait and may join this response: those before the first one that asks for
+/// something else than an answer.
+async fn joining(attempt: &Attempt) -> Result<Vec<Submission>, Stop> {
+    let waiting = attempt.waiting().await?;
+    let answered = |one: &Submission| !Input::is_compact(&one.payload);
+    Ok(waiting.into_iter().take_while(answered).collect())
 }
 
 /// Commits a step together with the inputs of submissions that waited: they join this response.

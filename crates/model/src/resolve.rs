@@ -212,6 +212,22 @@ pub struct ResolvedModel {
     pub default_thinking: Thinking,
 }
 
+impl ResolvedModel {
+    /// A model of which nothing is known but whom to ask.
+    pub fn new(provider: Arc<dyn Provider>, model: impl Into<String>) -> Self {
+        let model = model.into();
+        Self {
+            reference: provider.model_ref(&model),
+            provider,
+            model,
+            context_window: None,
+            max_output: None,
+            price: None,
+            default_thinking: Thinking::Off,
+        }
+    }
+}
+
 /// A provider that is known by name, as `data/providers.toml` has it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -284,6 +300,8 @@ static PROVIDERS: LazyLock<BTreeMap<String, KnownProvider>> = LazyLock::new(|| {
 #[derive(Clone, Debug)]
 pub struct Models {
     settings: ModelSettings,
+    /// Models that the program brings itself.
+    provided: BTreeMap<String, ResolvedModel>,
     /// For other machines, and for this one, which no proxy can reach.
     clients: Arc<[OnceLock<reqwest::Client>; 2]>,
 }
@@ -306,8 +324,17 @@ impl Models {
     pub fn new(settings: ModelSettings) -> Self {
         Self {
             settings,
+            provided: BTreeMap::new(),
             clients: Arc::default(),
         }
+    }
+
+    /// Adds a model that the program brings itself, under a name of its own. It goes before all
+    /// others.
+    #[must_use]
+    pub fn provide(mut self, name: impl Into<String>, model: ResolvedModel) -> Self {
+        self.provided.insert(name.into(), model);
+        self
     }
 
     /// Finds a model by its name under `[models]` or by `provider/model` (split at the first `/`).
@@ -321,6 +348,9 @@ impl Models {
     /// `UnknownModel` with the closest name, `MissingKey`, `Config` for an entry that cannot be
     /// used, `Script` for a script that cannot be read or has an error.
     pub fn resolve(&self, name: &str, base_dir: &Path) -> Result<ResolvedModel, ModelError> {
+        if let Some(provided) = self.provided.get(name) {
+            return Ok(provided.clone());
+        }
         if let Some(entry) = self.settings.named.get(name) {
             let Some(model) = &entry.model else {
                 let message =

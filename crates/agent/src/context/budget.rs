@@ -171,14 +171,13 @@ impl Budget {
             .map_or(u64::MAX, |window| window.saturating_sub(self.reserve))
     }
 
-    /// What the window is taken for after a provider refused a request that was estimated at
-    /// `tokens`: nothing new where it was known to be too small for that.
-    pub fn learn(&self, tokens: u64) -> Option<u64> {
-        let refused = (tokens / 10 * 9).max(LEAST_WINDOW);
+    /// What the window is taken for after a provider refused a request of about `tokens`, when it is
+    /// known to have held `held` before: nothing new where it was known to be too small for that.
+    pub fn learn(&self, tokens: u64, held: u64) -> Option<u64> {
+        let believable = |window: u64| tokens <= window.saturating_sub(self.reserve / 2);
         match self.window {
-            Some(window) if tokens > window.saturating_sub(self.reserve / 2) => None,
-            Some(window) => Some(refused.max(window / 8)),
-            None => Some(refused),
+            Some(window) if !believable(window) => None,
+            Some(_) | None => Some(held.min(tokens / 20 * 19).max(tokens / 2).max(LEAST_WINDOW)),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use bowline_model::{AssistantMessage, AssistantPart, ToolCall};
 
 use super::{
-    budget::{self, Budget},
+    budget,
     shorten::{LEAST, Shape, shorten},
     view::tokens_of,
 };
@@ -44,24 +44,29 @@ pub struct Plan {
     pub kept: u64,
 }
 
+/// How much may stay, in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// What is kept word for word, where there is a place to cut.
+    pub keep: u64,
+    /// What must not be passed: texts are shortened before.
+    pub most: u64,
+}
+
 /// Decides where to cut. A tool call and its result are never parted, and a message that waits for an
-/// answer stays. `fixed` is what the system prompt and the tools take. `None` when nothing would be
-/// gained.
-pub fn plan(
-    conversation: &Conversation,
-    budget: &Budget,
-    shape: Shape,
-    fixed: u64,
-) -> Option<Plan> {
+/// answer stays. `None` when nothing would be gained.
+///
+/// `shape` is how texts are shown from now on, `before` how they were shown until now.
+pub fn plan(conversation: &Conversation, room: Room, shape: Shape, before: Shape) -> Option<Plan> {
     let entries = &conversation.entries;
-    let before = conversation.compacted();
-    let from = before.map_or(0, |compacted| compacted.first_kept);
+    let last = conversation.compacted();
+    let from = last.map_or(0, |compacted| compacted.first_kept);
     let end = entries.len();
     if from >= end {
         return None;
     }
-    let capped_before = before.and_then(|compacted| compacted.record.kept_cap);
-    let old = before.map_or(from, |compacted| compacted.at);
+    let capped_before = last.and_then(|compacted| compacted.record.kept_cap);
+    let old = last.map_or(from, |compacted| compacted.at);
     let size = |at: usize, shape: Shape| {
         // What was shortened once stays at least as short.
         let shape = if at < old {
@@ -72,13 +77,8 @@ pub fn plan(
         tokens_of(&entries[at], shape)
     };
     let total = |from: usize, shape: Shape| (from..end).map(|at| size(at, shape)).sum::<u64>();
-    let room = budget
-        .threshold()
-        .saturating_sub(fixed)
-        .saturating_sub(summary_limit(budget))
-        .max(LEAST as u64);
-
-    let wanted = wanted(entries, from, budget.keep.min(room), |at| size(at, shape));
+    let Room { keep, most: room } = room;
+    let wanted = wanted(entries, from, keep.min(room), |at| size(at, shape));
     let mut plan = Plan {
         from,
         cut: wanted,
@@ -101,18 +101,22 @@ pub fn plan(
             plan.kept = total(plan.cut, shape.capped(plan.kept_cap));
         }
     }
-    let gained = plan.cut > from || smaller(plan.kept_cap, capped_before);
+    let gained = plan.cut > from
+        || smaller(plan.kept_cap, capped_before)
+        || total(from, shape) < total(from, before);
     if !gained {
         return None;
     }
-    plan.turn = (from..=plan.cut.min(end - 1))
-        .rev()
-        .find(|at| entries[*at].is_input())
-        .unwrap_or(from);
-    if plan.cut == end && !entries[end - 1].is_open() {
-        // Everything is over and done; no turn is cut.
-        plan.turn = end;
-    }
+    // A turn is cut only when it is the last one, and it is not over.
+    let over = entries[plan.cut..].iter().any(Entry::is_input) || !entries[end - 1].is_open();
+    plan.turn = if over {
+        plan.cut
+    } else {
+        (from..plan.cut)
+            .rev()
+            .find(|at| entries[*at].is_input())
+            .unwrap_or(from)
+    };
     Some(plan)
 }
 
@@ -158,9 +162,9 @@ fn largest(least: usize, most: usize, holds: impl Fn(usize) -> bool) -> usize {
     low
 }
 
-/// Most tokens of a summary: four fifths of what is kept free for an answer.
-pub fn summary_limit(budget: &Budget) -> u64 {
-    (budget.reserve / 5 * 4).clamp(256, MAX_SUMMARY)
+/// Most tokens of a summary, where so many are kept free for an answer: four fifths of them.
+pub fn summary_limit(reserve: u64) -> u64 {
+    (reserve / 5 * 4).clamp(256, MAX_SUMMARY)
 }
 
 /// What the model that writes summaries is told of its work.
@@ -349,16 +353,24 @@ pub fn mechanical(conversation: &Conversation, plan: &Plan, most: usize) -> Stri
 
 /// A summary with what is not left to a model: the request of the unfinished turn, and the files.
 pub fn complete(summary: &str, request: Option<&str>, files: &FileLists, most: usize) -> String {
-    let mut text = shorten(summary.trim(), most, None).into_owned();
+    let mut text = shorten(summary.trim(), most / 2, None).into_owned();
     if let Some(request) = request {
+        let request = shorten(request, most / 4, None);
         let _ = write!(
             text,
             "\n\nThe turn that you are in began with this message:\n<request>\n{request}\n</request>"
         );
     }
     let mut list = |name: &str, files: &[String]| {
-        if !files.is_empty() {
-            let _ = write!(text, "\n\n<{name}>\n{}\n</{name}>", files.join("\n"));
+        let mut left = most / 8;
+        let fit = files.iter().take_while(|file| {
+            let fits = file.len() < left;
+            left = left.saturating_sub(file.len() + 1);
+            fits
+        });
+        let fit: Vec<_> = fit.map(String::as_str).collect();
+        if !fit.is_empty() {
+            let _ = write!(text, "\n\n<{name}>\n{}\n</{name}>", fit.join("\n"));
         }
     };
     list("read-files", &files.read_files);

@@ -31,6 +31,8 @@ pub struct View {
     tokens: u64,
     /// The provider has said how much it was; the system prompt and the tools are in it.
     counted: bool,
+    /// What they were estimated at, whatever the provider said.
+    estimated: u64,
     files: usize,
     file_bytes: u64,
 }
@@ -76,6 +78,11 @@ impl View {
             .saturating_add(if self.counted { 0 } else { fixed })
     }
 
+    /// The estimate of all of it, whatever the provider counted.
+    pub fn estimated(&self, fixed: u64) -> u64 {
+        self.estimated.saturating_add(fixed)
+    }
+
     /// Files in the messages, and their bytes.
     pub fn files(&self) -> (usize, u64) {
         (self.files, self.file_bytes)
@@ -89,9 +96,10 @@ impl View {
         shape: Shape,
         store: &dyn Store,
     ) -> Result<(), StoreError> {
-        self.say(Message::User(UserMessage::text(summary(
-            &compacted.record.summary,
-        ))));
+        if !compacted.record.summary.is_empty() {
+            let text = summary(&compacted.record.summary);
+            self.say(Message::User(UserMessage::text(text)));
+        }
         let shape = shape.capped(compacted.record.kept_cap);
         let kept = &conversation.entries[compacted.first_kept..compacted.at];
         let mut files: usize = kept.iter().map(files_of).sum();
@@ -103,7 +111,7 @@ impl View {
             // What the provider counted then was with what is summarised now.
         }
         self.counted = false;
-        self.tokens = self.messages.iter().map(|one| budget::message(one)).sum();
+        self.tokens = self.estimated;
         self.next = compacted.at;
         Ok(())
     }
@@ -164,7 +172,9 @@ impl View {
     }
 
     fn say(&mut self, message: Message) {
-        self.tokens = self.tokens.saturating_add(budget::message(&message));
+        let tokens = budget::message(&message);
+        self.tokens = self.tokens.saturating_add(tokens);
+        self.estimated = self.estimated.saturating_add(tokens);
         self.messages.push(message);
     }
 

@@ -7,7 +7,6 @@ use super::fault::{Fault, FaultKind};
 pub(super) enum Feature {
     Bindings,
     Code,
-    Compaction,
     ContainerSandbox,
     Egress,
     Fallback,
@@ -25,7 +24,6 @@ pub(super) enum Feature {
 const NOT_BUILT: &[Feature] = &[
     Feature::Bindings,
     Feature::Code,
-    Feature::Compaction,
     Feature::ContainerSandbox,
     Feature::Egress,
     Feature::Fallback,
@@ -56,7 +54,6 @@ impl Feature {
         match self {
             Self::Bindings => "`bindings`",
             Self::Code => "`code: true`",
-            Self::Compaction => "settings of `compaction`",
             Self::ContainerSandbox => "`sandbox: {container: …}`",
             Self::Egress => "`egress`",
             Self::Fallback => "`fallback`",
@@ -79,7 +76,6 @@ impl Feature {
             }
             Self::Bindings
             | Self::Code
-            | Self::Compaction
             | Self::Egress
             | Self::Fallback
             | Self::Result

@@ -222,7 +222,6 @@ fn supported(keys: &Table<'_>) -> Result<(), Fault> {
             "egress" if !empty => Feature::Egress,
             "code" if node.bool(key)? => Feature::Code,
             "result" => Feature::Result,
-            "compaction" if node.is_table() => Feature::Compaction,
             _ => continue,
         };
         feature.need(Some(line))?;

@@ -1,10 +1,10 @@
 //! One call of the model, with what is kept while it streams.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bowline_model::{
-    AssistantMessage, CallPosition, Event, ModelError, Partial, Purpose, Request, ResolvedModel,
-    StopReason, Usage,
+    AssistantMessage, CallPosition, ErrorKind, Event, ModelError, Partial, Purpose, Request,
+    ResolvedModel, StopReason, ToolSpec, Usage,
 };
 use bowline_runtime::{Attempt, Instance as _, Step, Submission};
 use bowline_store::RowChange;
@@ -13,8 +13,8 @@ use tokio::time::Instant;
 
 use super::{Stop, model_failure};
 use crate::{
-    context,
     conversation::{MessageFacts, start},
+    definition::Compaction,
     input::Input,
     instance::{AgentInstance, Draft, draft_key},
     live::{ChunkBody, DeltaKind},
@@ -95,15 +95,22 @@ impl Streaming {
     }
 }
 
+/// What is asked, and of whom.
+pub(super) struct Asked<'a> {
+    pub(super) rendered: &'a Rendered,
+    pub(super) resolved: &'a ResolvedModel,
+    pub(super) tools: Arc<Vec<ToolSpec>>,
+}
+
 /// Calls the model once. `None` when the call failed and may be tried again; that is recorded.
 pub(super) async fn call(
     instance: &mut AgentInstance,
     attempt: &Attempt,
-    rendered: &Rendered,
+    asked: &Asked<'_>,
 ) -> Result<Option<Answer>, Stop> {
     let submission = attempt.submission().clone();
-    let resolved = instance.shared.resolve(rendered)?;
-    let request = request(instance, &submission, rendered, &resolved).await?;
+    let resolved = asked.resolved;
+    let request = request(instance, &submission, asked);
     let message_id = instance.shared.sources.id("msg_");
     let response_id = instance
         .response_id(&submission.id)
@@ -119,7 +126,7 @@ pub(super) async fn call(
         held: false,
         last_draft: Instant::now(),
     };
-    match stream(instance, attempt, &resolved, request, &mut streaming).await {
+    match stream(instance, attempt, resolved, request, &mut streaming).await {
         Ok(message) => {
             let cost_micro_usd = resolved
                 .price
@@ -137,13 +144,19 @@ pub(super) async fn call(
         Err(Broken::Stop(stop)) => Err(stop),
         Err(Broken::Cancelled) => {
             // What was said until now is kept, and marked.
-            record(instance, attempt, &resolved, streaming, None, None).await?;
+            record(instance, attempt, resolved, streaming, None, None).await?;
             Err(Stop::Cancelled)
         }
         Err(Broken::Model(error)) => {
+            // A full window is dealt with before the next call, once for each message.
+            let full = error.kind == ErrorKind::ContextOverflow
+                && asked.rendered.definition.compaction != Compaction::Off
+                && !instance.conversation.recovered();
             let delay = delay(instance, attempt, &submission, &error);
-            record(instance, attempt, &resolved, streaming, Some(&error), delay).await?;
-            retry(instance, attempt, &error, delay).await?;
+            record(instance, attempt, resolved, streaming, Some(&error), delay).await?;
+            if !full {
+                retry(instance, attempt, &error, delay).await?;
+            }
             Ok(None)
         }
     }
@@ -155,34 +168,20 @@ enum Broken {
     Model(ModelError),
 }
 
-async fn request(
-    instance: &AgentInstance,
-    submission: &Submission,
-    rendered: &Rendered,
-    resolved: &ResolvedModel,
-) -> Result<Request, Stop> {
+fn request(instance: &AgentInstance, submission: &Submission, asked: &Asked<'_>) -> Request {
     let used = instance.conversation.used(&submission.id);
-    let tools = instance.shared.tools(rendered)?;
     let text = serde_json::from_value::<Input>(submission.payload.clone());
-    Ok(Request {
-        model: resolved.model.clone(),
+    Request {
+        model: asked.resolved.model.clone(),
         system: instance.conversation.system.clone(),
-        messages: context::transcript(
-            &instance.conversation,
-            context::Shape::of(resolved.context_window, false),
-            &*instance.store,
-        )
-        .await?,
-        tools: tools
-            .iter()
-            .map(|mounted| mounted.tool.spec().clone())
-            .collect::<Vec<_>>()
-            .into(),
-        thinking: rendered
+        messages: instance.view.messages().clone(),
+        tools: asked.tools.clone(),
+        thinking: asked
+            .rendered
             .definition
             .thinking
-            .unwrap_or(resolved.default_thinking),
-        max_output: resolved.max_output,
+            .unwrap_or(asked.resolved.default_thinking),
+        max_output: asked.resolved.max_output,
         position: CallPosition {
             purpose: Purpose::Answer,
             call: used.calls + 1,
@@ -193,7 +192,7 @@ async fn request(
         },
         conversation: Some(instance.conversation.id.clone()),
         ..Request::default()
-    })
+    }
 }
 
 async fn stream(

@@ -30,7 +30,9 @@ use crate::{
     instance::AgentInstance,
     program::{SHELL, workspace_failure},
     record::{Attachment, Content, Fact, Scope, ToolOutcome, ToolResultsCommitted},
-    tool::{Effect, Mounted, ToolContext, ToolError, ToolOutput, sandbox::ShellCell},
+    tool::{
+        Effect, Mounted, ToolContext, ToolError, ToolOutput, elided::History, sandbox::ShellCell,
+    },
 };
 
 /// How long a call may take; `bash` has its own, shorter limit.
@@ -606,6 +608,10 @@ fn call(
         effect_id: effect_id.clone(),
         files: files.clone(),
         shell,
+        history: Some(History::new(
+            attempt.store().clone(),
+            attempt.actor().clone(),
+        )),
         now: attempt.now(),
         cancel: cancel.child_token(),
     };

@@ -301,11 +301,6 @@ fn what_is_not_built_is_refused_and_never_ignored() {
         ("egress: [example.com]", "`egress`", "remove the key"),
         ("result: {type: object}", "`result`", "remove the key"),
         (
-            "compaction: {keep: 100}",
-            "settings of `compaction`",
-            "remove the key",
-        ),
-        (
             "sandbox: {local: .}",
             "`sandbox: {local: …}`",
             "use `sandbox: workspace`",

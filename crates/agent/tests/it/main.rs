@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod approval;
+mod compaction;
 mod definition;
 mod skill;
 mod stage;
 mod turn;
 mod validate;
+mod window;
