@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "bowline-store",
         ],
     ),
+    ("bowline-embed", &["bowline-runtime", "bowline-store"]),
     ("xtask", &[]),
 ];
 

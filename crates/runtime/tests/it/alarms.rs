@@ -1,16 +1,24 @@
 //! Schedules and the supervisor that wakes what is due.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use bowline_runtime::{
-    Outcome, Runtime, RuntimeOptions,
-    alarm::{self, Missed, NewSchedule, Overlap, When},
+    Failure, Instance, Outcome, Program, Runtime, RuntimeOptions,
+    alarm::{self, Missed, NewSchedule, Overlap, Retry, When},
     kind,
 };
 use bowline_store::{ActorId, Store, Wake};
 use bowline_testkit::sim::{
     journal::Event,
-    program::{End, Plan},
+    program::{End, Plan, Planned},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -69,8 +77,31 @@ async fn a_schedule_fires_in_a_sleeping_actor_and_the_wake_is_always_that_of_the
     assert_eq!(alarm::list(&*stage.store, &actor).await.unwrap(), []);
 }
 
+/// Takes a moment to open an actor, and counts how many are being opened.
+#[derive(Debug)]
+struct Counting {
+    planned: Arc<Planned>,
+    now: AtomicUsize,
+    most: AtomicUsize,
+}
+
+#[async_trait]
+impl Program for Counting {
+    async fn open(
+        &self,
+        actor: &ActorId,
+        store: &Arc<dyn Store>,
+    ) -> Result<Box<dyn Instance>, Failure> {
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most.fetch_max(now, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        self.planned.open(actor, store).await
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_timers_fire_once_each_in_order_and_nothing_happens_before() {
+async fn ten_thousand_timers_fire_once_each_in_order_a_few_at_a_time_and_nothing_happens_before() {
     let stage = Stage {
         options: RuntimeOptions {
             idle: Duration::ZERO,
@@ -78,7 +109,23 @@ async fn ten_thousand_timers_fire_once_each_in_order_and_nothing_happens_before(
         },
         ..Stage::new()
     };
-    let first = stage.start();
+    let counting = Arc::new(Counting {
+        planned: Planned::new(stage.journal.clone()),
+        now: AtomicUsize::new(0),
+        most: AtomicUsize::new(0),
+    });
+    let start = || {
+        let program: Arc<dyn Program> = counting.clone();
+        let programs = [("planned".to_owned(), program)];
+        let options = stage.options.clone();
+        Runtime::new(
+            stage.store.clone(),
+            stage.sources.clone(),
+            options,
+            programs,
+        )
+    };
+    let first = start();
     const COUNT: u32 = 10_000;
     for number in 0..COUNT {
         // Registered in another order than that of their times.
@@ -90,8 +137,8 @@ async fn ten_thousand_timers_fire_once_each_in_order_and_nothing_happens_before(
             .unwrap();
     }
     crate::rest().await;
-    let next = stage.start();
-    supervise(&next);
+    let next = start();
+    let stop = supervise(&next);
     let before = stage.store.metrics().batches;
     tokio::time::sleep(HOUR / 2).await;
     assert_eq!(
@@ -99,7 +146,13 @@ async fn ten_thousand_timers_fire_once_each_in_order_and_nothing_happens_before(
         before,
         "sleeping actors cost nothing"
     );
+    // No process runs while they become due, so that they are all due at once.
+    stop.cancel();
+    assert!(next.drain(MINUTE).await);
     tokio::time::sleep(HOUR).await;
+    let last = start();
+    supervise(&last);
+    tokio::time::sleep(MINUTE).await;
     let executed = stage
         .journal
         .events()
@@ -115,6 +168,52 @@ async fn ten_thousand_timers_fire_once_each_in_order_and_nothing_happens_before(
         COUNT as usize
     );
     assert!(executed.is_sorted(), "in the order of their times");
+    let most = counting.most.load(Ordering::SeqCst);
+    assert!((2..=64).contains(&most), "{most} were woken at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tick_that_failed_is_sent_again_as_often_as_its_schedule_says() {
+    let retry = Retry {
+        attempts: 3,
+        base_millis: 1_000,
+        max_millis: 60_000,
+    };
+    let failing = Plan::ending(1, End::Fail);
+    // Once, again and again, without retries, and one that completes.
+    for (schedule, expected) in [
+        (after(MINUTE, &failing).retrying(retry), 3),
+        (every(HOUR, &failing).retrying(retry), 6),
+        (every(HOUR, &failing), 2),
+        (every(HOUR, &Plan::steps(1)).retrying(retry), 2),
+    ] {
+        let (stage, actor) = (Stage::new(), actor("a"));
+        let first = stage.start();
+        let stop = supervise(&first);
+        first.schedule(&actor, schedule.clone()).await.unwrap();
+        tokio::time::sleep(HOUR + Duration::from_millis(10)).await;
+        // The process ends while the next try is due.
+        stop.cancel();
+        assert!(first.drain(MINUTE).await);
+        let next = stage.start();
+        supervise(&next);
+        tokio::time::sleep(HOUR + MINUTE * 5).await;
+        assert_eq!(stage.settled(&actor).await, expected, "{schedule:?}");
+        let left = alarm::list(&*stage.store, &actor).await.unwrap();
+        let once = matches!(schedule.when, When::After { .. });
+        assert_eq!(left.is_empty(), once, "{left:?}");
+    }
+    let (stage, actor) = (Stage::new(), actor("a"));
+    let runtime = stage.start();
+    for (attempts, base_millis) in [(0, 1), (101, 1), (3, 0), (3, 60_001)] {
+        let wrong = Retry {
+            attempts,
+            base_millis,
+            ..retry
+        };
+        let refused = runtime.schedule(&actor, every(HOUR, &failing).retrying(wrong));
+        assert_eq!(refused.await.unwrap_err().code(), "schedule_invalid");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,125 @@
 //! What is refused, and that the actor goes on.
 
-use bowline_runtime::{NewSubmission, Outcome, RuntimeError};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use async_trait::async_trait;
+use bowline_runtime::{
+    NewState, NewSubmission, Outcome, Program, Runtime, RuntimeError,
+    alarm::{NewSchedule, When},
+    fiber::{Fiber, Handler, Handlers, MAX_STASH, NewFiber, Resolution, Stop},
+    message::REQUEST_WITHIN,
+    state::MAX_STATE,
+};
 use bowline_store::{ActorId, CommitError};
-use bowline_testkit::sim::program::{End, Plan};
+use bowline_testkit::sim::program::{End, Plan, Planned};
+use serde_json::{Value, json};
 
 use crate::{Stage, actor, keyed, new, settle, submit};
+
+/// Stashes what cannot be kept, as its input says.
+#[derive(Debug)]
+struct Stashing;
+
+#[async_trait]
+impl Handler for Stashing {
+    async fn run(&self, fiber: &mut Fiber<'_>) -> Result<Value, Stop> {
+        match fiber.input().as_str() {
+            Some("not json") => fiber.set_stash(&BTreeMap::from([((1, 2), 3)])).await?,
+            Some("too large") => fiber.set_stash(&"x".repeat(MAX_STASH)).await?,
+            Some(_) | None => fiber.set_stash(&1).await?,
+        }
+        Ok(Value::Null)
+    }
+}
+
+fn cron(expression: &str, zone: &str) -> When {
+    When::Cron {
+        expression: expression.into(),
+        zone: zone.into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_bad_input_is_a_typed_error_with_a_page_and_the_actor_stays_usable() {
+    let (stage, actor) = (Stage::new(), actor("a"));
+    let planned: Arc<dyn Program> = Planned::new(stage.journal.clone());
+    let stashing: Arc<dyn Handler> = Arc::new(Stashing);
+    let handlers = Handlers::new([("stashing".to_owned(), stashing)]);
+    let programs = [("planned".to_owned(), planned), handlers.program()];
+    let options = stage.options.clone();
+    let runtime = Runtime::new(
+        stage.store.clone(),
+        stage.sources.clone(),
+        options,
+        programs,
+    );
+    let fibers = handlers.on(&runtime);
+    let mut refused: Vec<(&str, RuntimeError)> = Vec::new();
+
+    for when in [
+        cron("61 * * * *", "UTC"),
+        cron("not a cron", "UTC"),
+        cron("0 0 30 2 *", "UTC"),
+        cron("0 9 * * *", "Mars/Olympus"),
+        When::Every { millis: 1 },
+        When::After { millis: u64::MAX },
+    ] {
+        let scheduled = runtime.schedule(&actor, NewSchedule::new(when, Value::Null));
+        refused.push(("schedule_invalid", scheduled.await.unwrap_err()));
+    }
+    let time = stage.sources.now();
+    let past = runtime.schedule(&actor, NewSchedule::new(When::At { time }, Value::Null));
+    refused.push(("schedule_past", past.await.unwrap_err()));
+    for (input, code) in [
+        ("not json", "fiber_not_json"),
+        ("too large", "fiber_too_large"),
+    ] {
+        let input = input.into();
+        let new = NewFiber {
+            input,
+            ..NewFiber::default()
+        };
+        refused.push((code, fibers.run("stashing", new).await.unwrap_err()));
+    }
+    let unknown = fibers.start("nobody", NewFiber::default()).await;
+    refused.push(("fiber_unknown", unknown.unwrap_err()));
+    let lost = fibers.wait("stashing", "fib_nobody").await;
+    refused.push(("fiber_not_found", lost.unwrap_err()));
+    let resume = Resolution::Resume { stash: None };
+    let lost = fibers.resolve("stashing", "fib_nobody", &resume).await;
+    refused.push(("fiber_not_found", lost.unwrap_err()));
+    // The actor is told to ask itself.
+    let cyclic = runtime.request(&actor, "a".into(), REQUEST_WITHIN).await;
+    refused.push(("request_cyclic", cyclic.unwrap_err()));
+    let large = NewState::new(json!("x".repeat(MAX_STATE)));
+    let large = runtime.set_state(&actor, large).await;
+    refused.push(("state_too_large", large.unwrap_err()));
+
+    let pages = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/errors");
+    for (code, error) in &refused {
+        assert_eq!(error.code(), *code, "{error}");
+        assert!(
+            pages.join(format!("{code}.md")).exists(),
+            "{code} has a page"
+        );
+        assert!(!error.to_string().contains('\n'), "{error}");
+    }
+
+    // Each of those actors does what it is asked next.
+    let later = When::After { millis: 60_000 };
+    let scheduled = runtime.schedule(&actor, NewSchedule::new(later, Value::Null));
+    scheduled.await.unwrap();
+    let reply = runtime.request(&actor, "".into(), REQUEST_WITHIN).await;
+    assert_eq!(reply.unwrap(), json!(1));
+    runtime
+        .set_state(&actor, NewState::new(json!(1)))
+        .await
+        .unwrap();
+    let receipt = submit(&runtime, &actor, &Plan::steps(1)).await;
+    let settled = settle(&runtime, &actor, &receipt).await;
+    assert_eq!(settled.outcome, Outcome::Completed);
+    fibers.run("stashing", NewFiber::default()).await.unwrap();
+}
 
 #[tokio::test(start_paused = true)]
 async fn a_key_has_1_to_256_bytes() {

@@ -12,14 +12,19 @@ use std::{
 use async_trait::async_trait;
 use bowline_runtime::{
     Failure, Runtime, RuntimeError, RuntimeOptions,
-    fiber::{Fiber, Fibers, Handler, Handlers, MAX_STASH, NewFiber, Recovered, Status, Stop},
+    fiber::{
+        Fiber, Fibers, Handler, Handlers, KIND, MAX_STASH, NewFiber, RESOLVE_WITHIN, Recovered,
+        Resolution, Status, Stop,
+    },
+    kind,
 };
-use bowline_store::{MemoryStore, Store};
+use bowline_store::{Batch, CommitError, MemoryStore, Seq, Store, StoredRecord};
 use bowline_testkit::{
-    faults::{Death, DyingStore},
+    faults::{Death, DyingStore, Fault, Faulty},
     sim::clock,
 };
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::MINUTE;
 
@@ -75,6 +80,16 @@ impl Handler for Odd {
                 assert_eq!(fiber.stash(), Some(&json!(1)));
             }
             Some("wait") => std::future::pending().await,
+            Some("interrupt") => {
+                if fiber.stash().is_none() {
+                    fiber.set_stash(&1).await?;
+                    return Err(Stop::Interrupted {
+                        reason: "nobody knows".into(),
+                        within: RESOLVE_WITHIN,
+                    });
+                }
+                return Ok(fiber.stash().cloned().into());
+            }
             _ => return Err(Failure::new("odd", "it is odd", "").into()),
         }
         Ok(Value::Null)
@@ -339,6 +354,147 @@ async fn a_deleted_key_starts_a_new_fiber() {
         fibers.delete("steps", &id).await.unwrap();
     }
     assert_eq!(*steps.done.lock().unwrap(), [0, 0]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_interrupted_fiber_waits_for_a_decision_and_fails_without_one() {
+    let store = Arc::new(MemoryStore::new());
+    let (first, fibers) = start(store.clone(), &Arc::default());
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(
+            fibers
+                .start("odd", new("interrupt"))
+                .await
+                .unwrap()
+                .fiber_id,
+        );
+    }
+    tokio::time::sleep(MINUTE).await;
+    let waiting = fibers
+        .list("odd", Some(Status::Interrupted), None, 100)
+        .await
+        .unwrap();
+    assert_eq!(waiting.fibers.len(), 6);
+    assert_eq!(
+        waiting.fibers[0].interrupted.as_deref(),
+        Some("nobody knows")
+    );
+    assert!(first.drain(MINUTE).await);
+
+    // Another process, hours later.
+    tokio::time::sleep(MINUTE * 60 * 20).await;
+    let (runtime, fibers) = start(store, &Arc::default());
+    let resume = |stash: Option<Value>| Resolution::Resume { stash };
+    let error = Failure::new("odd", "it did not happen", "");
+    let decisions = [
+        Resolution::Completed { result: json!(7) },
+        Resolution::Failed { error },
+        resume(None),
+        resume(Some(json!(2))),
+    ];
+    let large = Resolution::Completed {
+        result: json!("x".repeat(MAX_STASH)),
+    };
+    let refused = fibers.resolve("odd", &ids[0], &large).await;
+    assert_eq!(refused.unwrap_err().code(), "fiber_too_large");
+    for (id, decision) in ids.iter().zip(&decisions) {
+        fibers.resolve("odd", id, decision).await.unwrap();
+    }
+    assert!(fibers.cancel("odd", &ids[4]).await.unwrap());
+    let mut ends = Vec::new();
+    for id in &ids[..5] {
+        let ended = fibers.wait("odd", id).await.unwrap();
+        ends.push((ended.status, ended.result));
+        let late = fibers.resolve("odd", id, &decisions[0]).await;
+        assert_eq!(late.unwrap_err().code(), "fiber_not_interrupted");
+    }
+    assert_eq!(
+        ends,
+        [
+            (Status::Completed, Some(json!(7))),
+            (Status::Failed, None),
+            (Status::Completed, Some(json!(1))),
+            (Status::Completed, Some(json!(2))),
+            (Status::Aborted, None),
+        ]
+    );
+    let stop = CancellationToken::new();
+    let (supervised, stopped) = (runtime.clone(), stop.clone());
+    tokio::spawn(async move { supervised.supervise(stopped).await });
+    let ended = fibers.wait("odd", &ids[5]).await.unwrap();
+    assert_eq!(ended.error.unwrap().code, "fiber_unresolved");
+    let unknown = fibers.resolve("odd", "fib_nobody", &decisions[0]).await;
+    assert_eq!(unknown.unwrap_err().code(), "fiber_not_found");
+
+    // Housekeeping is by status and age, and bounded.
+    let now = runtime.sources().now();
+    let done = [Status::Completed, Status::Aborted];
+    let before = |millis| bowline_store::Timestamp::from_millis(now.as_millis() - millis);
+    let old = fibers.delete_settled("odd", &done, before(86_400_000), 100);
+    assert_eq!(old.await.unwrap(), 0);
+    let later = now.after(MINUTE);
+    for expected in [3, 1, 0] {
+        let deleted = fibers.delete_settled("odd", &done, later, 3).await;
+        assert_eq!(deleted.unwrap(), expected);
+    }
+    let left = fibers.list("odd", None, None, 100).await.unwrap();
+    assert_eq!(left.fibers.len(), 2, "those that failed are kept");
+}
+
+/// Commits take a while.
+#[derive(Debug)]
+struct Slow(Duration);
+
+#[async_trait]
+impl Fault for Slow {
+    fn is_dead(&self) -> bool {
+        false
+    }
+
+    async fn commit(&self, inner: &dyn Store, batch: Batch) -> Result<Seq, CommitError> {
+        tokio::time::sleep(self.0).await;
+        inner.commit(batch).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_open_goes_on_before_the_start_hook_and_a_long_scan_does_not_hold_it_up() {
+    const COUNT: usize = 100;
+    // With a slow disk the scan is cut after a while, and the rest goes on beside the hook.
+    for (delay, all) in [(Duration::ZERO, true), (MINUTE, false)] {
+        let store = Arc::new(MemoryStore::new());
+        let (first, fibers) = start(store.clone(), &Arc::default());
+        for _ in 0..COUNT {
+            fibers.start("odd", new("wait")).await.unwrap();
+        }
+        assert!(first.drain(MINUTE).await);
+        let attempts = async || {
+            let actors = store.actors(KIND, None, None, COUNT).await.unwrap();
+            let mut begun = 0;
+            for actor in actors {
+                let records = store.read(&actor, 0, 100).await.unwrap();
+                let is = |one: &&StoredRecord| one.record.kind == kind::ATTEMPT_STARTED;
+                begun += records.iter().filter(is).count();
+            }
+            begun
+        };
+        assert_eq!(attempts().await, COUNT);
+        let (runtime, _) = start(Faulty::with(store.clone(), Slow(delay)), &Arc::default());
+        let stop = CancellationToken::new();
+        let (hooked, hook) = tokio::sync::oneshot::channel();
+        let running = {
+            let (runtime, stop) = (runtime.clone(), stop.clone());
+            let hook = move |_| async move { hooked.send(()).unwrap() };
+            tokio::spawn(async move { runtime.run(stop, hook).await })
+        };
+        hook.await.unwrap();
+        assert_eq!(attempts().await, if all { COUNT * 2 } else { COUNT });
+        tokio::time::sleep(MINUTE * 20).await;
+        assert_eq!(attempts().await, COUNT * 2);
+        stop.cancel();
+        running.await.unwrap();
+    }
 }
 
 /// `cargo test -p bowline-runtime --test it fibers::figures -- --ignored --nocapture`

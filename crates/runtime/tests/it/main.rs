@@ -8,6 +8,7 @@
 
 mod alarms;
 mod bad_input;
+mod budget;
 mod effects;
 mod endings;
 mod fibers;

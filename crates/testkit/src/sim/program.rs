@@ -187,7 +187,8 @@ impl Program for Planned {
                 let before: u64 = row.map_or(0, |row| serde_json::from_slice(&row).unwrap_or(0));
                 if let Some(next) = body.as_str().filter(|next| !next.is_empty()) {
                     let next = ActorId::new(id.kind(), id.name(), next);
-                    let _ = call.request(&next, "".into(), ASK_WITHIN).await;
+                    let asked = call.request(&next, "".into(), ASK_WITHIN).await;
+                    asked.map_err(|error| Failure::new(error.code(), error.to_string(), ""))?;
                 }
                 let mut step = Step::new();
                 step.put(ASKED, ASKED.as_bytes(), &(before + 1));
