@@ -66,7 +66,7 @@ impl From<WorkspaceError> for EditError {
 ///
 /// As [`Overlay::read`].
 pub async fn hash_file(overlay: &Overlay, path: &str) -> Result<String, WorkspaceError> {
-    Ok(BlobId::of(&overlay.read(path).await?).to_string())
+    Ok(BlobId::of(&overlay.read_held(path).await?).to_string())
 }
 
 /// Makes several edits, each above the one before; all or none. With `dry_run` they are only tried.
@@ -86,7 +86,7 @@ pub async fn apply_edits(
     }
     let mut results = Vec::with_capacity(edits.len());
     for edit in edits {
-        let before = match writes.read(&edit.path).await {
+        let before = match writes.read_held(&edit.path).await {
             Ok(bytes) => Some(bytes),
             Err(WorkspaceError::NotFound(_)) => None,
             Err(error) => return Err(error.into()),
@@ -142,7 +142,7 @@ pub async fn replace_in_files(
         if found.kind != EntryKind::File {
             continue;
         }
-        let before = overlay.read(&found.path).await?;
+        let before = overlay.read_held(&found.path).await?;
         let Some(content) = std::str::from_utf8(&before)
             .ok()
             .filter(|content| content.contains(old))

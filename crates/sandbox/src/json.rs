@@ -155,7 +155,7 @@ async fn load(overlay: &Overlay, path: &str) -> Result<(String, Value), JsonErro
         }
         .into());
     }
-    let bytes = overlay.read(path).await?;
+    let bytes = overlay.read_held(path).await?;
     let malformed = |reason: String| JsonError::Malformed {
         path: path.into(),
         reason,

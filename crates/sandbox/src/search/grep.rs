@@ -17,6 +17,9 @@ use crate::workspace::{
 /// Bytes searched before other tasks get a turn.
 const YIELD_EVERY: usize = 1 << 20;
 
+/// Larger files are left out of a search, in bytes.
+pub const MAX_SEARCHED: u64 = 64 << 20;
+
 /// How letters are compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Case {
@@ -71,6 +74,8 @@ pub struct GrepSummary {
     pub files: u64,
     /// Files left out because they hold a null byte.
     pub binary: u64,
+    /// Files left out because they are larger than [`MAX_SEARCHED`].
+    pub large: u64,
     /// The caller wanted no more.
     pub stopped: bool,
 }
@@ -133,6 +138,10 @@ pub async fn grep(
                 .as_ref()
                 .is_some_and(|glob| glob.matches(named) != wanted)
         {
+            continue;
+        }
+        if entry.size() > MAX_SEARCHED {
+            summary.large += 1;
             continue;
         }
         let bytes = overlay.content(&at, &entry).await?;

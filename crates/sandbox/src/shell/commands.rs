@@ -4,22 +4,31 @@
 //! or a pipe would have to hold more than [`PIPED`]: the reader of a pipe keeps what it has read, and
 //! nothing in the crate bounds that.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bashkit::{Command, CommandContext, CommandStatus, Error, Result};
 
+use super::fs::WorkspaceFs;
+
 /// Bytes handed to the pipe at once.
 const BLOCK: usize = 16 << 10;
 /// Bytes that one command writes in all; what is more ends it with an error.
-const PIPED: u64 = 16 << 20;
+const PIPED: u64 = 10 << 20;
 
 pub(crate) struct Sleep;
-pub(crate) struct Yes;
-pub(crate) struct Seq;
+pub(crate) struct Yes(pub(crate) Arc<WorkspaceFs>);
+pub(crate) struct Seq(pub(crate) Arc<WorkspaceFs>);
 
 /// Writes; `false` when the reader is gone.
-async fn write(ctx: &CommandContext<'_>, bytes: &[u8]) -> Result<bool> {
+pub(crate) async fn write(
+    ctx: &CommandContext<'_>,
+    fs: &WorkspaceFs,
+    bytes: &[u8],
+) -> Result<bool> {
+    if let Some(meter) = fs.meter() {
+        meter.piped(bytes);
+    }
     match ctx.stdout.write_all(bytes).await {
         Ok(()) => Ok(true),
         Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
@@ -37,7 +46,7 @@ async fn too_much(ctx: &CommandContext<'_>) -> Result<CommandStatus> {
 }
 
 /// Status of a command whose reader is gone (SIGPIPE).
-const PIPE_CLOSED: CommandStatus = CommandStatus::with_code(141);
+pub(crate) const PIPE_CLOSED: CommandStatus = CommandStatus::with_code(141);
 
 #[async_trait]
 impl Command for Sleep {
@@ -82,7 +91,7 @@ impl Command for Yes {
         } + "\n";
         let block = line.repeat((BLOCK / line.len()).max(1));
         for _ in 0..PIPED / block.len() as u64 {
-            if !write(&ctx, block.as_bytes()).await? {
+            if !write(&ctx, &self.0, block.as_bytes()).await? {
                 return Ok(PIPE_CLOSED);
             }
         }
@@ -111,7 +120,7 @@ impl Command for Seq {
             plan.render(number, &mut out);
             index += 1;
             if out.len() >= BLOCK {
-                if !write(&ctx, out.as_bytes()).await? {
+                if !write(&ctx, &self.0, out.as_bytes()).await? {
                     return Ok(PIPE_CLOSED);
                 }
                 written += out.len() as u64;
@@ -124,7 +133,7 @@ impl Command for Seq {
         if index > 0 {
             out.push('\n');
         }
-        let open = write(&ctx, out.as_bytes()).await?;
+        let open = write(&ctx, &self.0, out.as_bytes()).await?;
         Ok(if open {
             CommandStatus::success()
         } else {

@@ -3,40 +3,60 @@
 use std::{
     io::{Error as IoError, ErrorKind},
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
 use bashkit::{
     DirEntry, Error, FileSystem, FileSystemExt, FileType, FsLimits, FsUsage, Metadata, Result,
+    SearchCapable,
 };
 use bowline_store::Timestamp;
 use bytes::Bytes;
 
+use super::memory::Meter;
 use crate::workspace::{EntryKind, Overlay, Stat, WorkspaceError, WriteOptions};
+
+/// The largest file that a command can read: the interpreter holds all of it, more than once.
+pub(crate) const READ_BYTES: u64 = 64 << 20;
 
 /// A filesystem whose overlay can be exchanged between two commands, so that an interpreter that is
 /// set up already serves the next one.
 #[derive(Debug, Default)]
 pub(crate) struct WorkspaceFs {
-    overlay: Mutex<Option<Overlay>>,
+    overlay: Mutex<Option<(Overlay, Arc<Meter>)>>,
 }
 
 impl WorkspaceFs {
-    pub(crate) fn set(&self, overlay: Option<Overlay>) {
+    pub(crate) fn set(&self, overlay: Option<(Overlay, Arc<Meter>)>) {
         *self.overlay.lock().unwrap_or_else(PoisonError::into_inner) = overlay;
     }
 
-    fn overlay(&self) -> Result<Overlay> {
-        let overlay = self
-            .overlay
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+    /// The running command's files.
+    pub(crate) fn overlay(&self) -> Result<Overlay> {
+        let overlay = self.overlay.lock().unwrap_or_else(PoisonError::into_inner);
+        let overlay = overlay.as_ref().map(|(overlay, _)| overlay.clone());
         overlay
             .ok_or_else(|| IoError::new(ErrorKind::PermissionDenied, "the command is over").into())
     }
+
+    /// The running command's meter.
+    pub(crate) fn meter(&self) -> Option<Arc<Meter>> {
+        let overlay = self.overlay.lock().unwrap_or_else(PoisonError::into_inner);
+        overlay.as_ref().map(|(_, meter)| meter.clone())
+    }
+
+    fn moved(&self, bytes: usize) {
+        if let Some(meter) = self.meter() {
+            meter.moved(bytes as u64);
+        }
+    }
+}
+
+fn too_large() -> Error {
+    let message = "File too large (a command holds all that it reads; cat does not)";
+    IoError::new(ErrorKind::FileTooLarge, message).into()
 }
 
 fn text(path: &Path) -> Result<&str> {
@@ -131,10 +151,21 @@ impl FileSystemExt for WorkspaceFs {
 #[async_trait]
 impl FileSystem for WorkspaceFs {
     async fn read_file(&self, path: &Path) -> Result<Vec<u8>> {
-        Ok(done(self.overlay()?.read(text(path)?).await)?.to_vec())
+        let overlay = self.overlay()?;
+        let path = text(path)?;
+        let size = done(overlay.stat(path).await)?.size;
+        if size > READ_BYTES {
+            return Err(too_large());
+        }
+        let bytes = done(overlay.read(path).await)?.to_vec();
+        if self.meter().is_some_and(|meter| !meter.read(&bytes)) {
+            return Err(too_large());
+        }
+        Ok(bytes)
     }
 
     async fn write_file(&self, path: &Path, content: &[u8]) -> Result<()> {
+        self.moved(content.len());
         let content = Bytes::copy_from_slice(content);
         done(
             self.overlay()?
@@ -144,6 +175,7 @@ impl FileSystem for WorkspaceFs {
     }
 
     async fn append_file(&self, path: &Path, content: &[u8]) -> Result<()> {
+        self.moved(content.len());
         let content = Bytes::copy_from_slice(content);
         done(
             self.overlay()?
@@ -196,6 +228,10 @@ impl FileSystem for WorkspaceFs {
 
     async fn read_link(&self, path: &Path) -> Result<PathBuf> {
         done(self.overlay()?.read_link(text(path)?).await).map(PathBuf::from)
+    }
+
+    fn as_search_capable(&self) -> Option<&dyn SearchCapable> {
+        Some(self)
     }
 
     async fn chmod(&self, path: &Path, mode: u32) -> Result<()> {

@@ -4,8 +4,11 @@
 //! [`ShellState`]. What is intentionally not there is listed in `docs/limits.md`.
 
 mod braces;
+mod cat;
 mod commands;
 mod fs;
+mod memory;
+mod search;
 mod state;
 
 use std::{
@@ -18,20 +21,25 @@ use std::{
     time::Duration,
 };
 
-use bashkit::{Bash, ExecOptions, ExecutionLimits, MemoryLimits, SessionLimits};
+use bashkit::{Bash, ExecOptions, ExecutionLimits, MemoryLimits, SessionLimits, hooks::HookAction};
 use tokio::sync::Notify;
 
 pub use state::ShellState;
 
 use crate::workspace::{Overlay, WORKING_DIRECTORY};
 use fs::WorkspaceFs;
+use memory::Meter;
 
 /// How long a command that does not listen may go on after it was told to stop.
 const GRACE: Duration = Duration::from_secs(2);
 /// Longer than any command may run; [`ShellOptions::timeout`] ends it before.
 const NEVER: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes that the pipes and buffers of a command may hold together.
-const LIVE_BYTES: u64 = 128 << 20;
+const LIVE_BYTES: u64 = 32 << 20;
+/// Variables of a shell, in bytes.
+const VARIABLE_BYTES: usize = 8 << 20;
+/// Variables, functions and aliases that last from one command to the next, in bytes.
+const STATE_BYTES: usize = 512 << 10;
 /// What the crate writes to the standard error when a builtin stops early.
 const CUT_SHORT: [&str; 2] = ["; output truncated", ": output exceeds byte limit"];
 
@@ -67,7 +75,7 @@ pub struct ShellOutcome {
     pub stdout: String,
     /// Standard error; invalid UTF-8 is replaced.
     pub stderr: String,
-    /// 0 for success; 124 after a timeout; 2 for a syntax error.
+    /// 0 for success; 124 after a timeout; 137 when it took too much memory; 2 for a syntax error.
     pub exit_code: i32,
     /// The time was up. Writes of such a command should be dropped with their overlay.
     pub timed_out: bool,
@@ -146,13 +154,14 @@ impl Shell {
             return failure(String::new(), message, 1, state);
         }
         let mut session = self.session(&state, options);
-        session.fs.set(Some(overlay.clone()));
         let fs = session.fs.clone();
         let stop = Stop {
             flag: session.bash.cancellation_token(),
             wake: Arc::new(Notify::new()),
         };
         stop.flag.store(false, Ordering::Relaxed);
+        let meter = Meter::start(stop.flag.clone());
+        fs.set(Some((overlay.clone(), meter.clone())));
         let notice = enter(&mut session, overlay, &state, options).await;
         let script = command.to_owned();
         let wake = stop.wake.clone();
@@ -182,6 +191,13 @@ impl Shell {
         let (stdout, mut stderr) =
             std::mem::take(&mut *partial.lock().unwrap_or_else(PoisonError::into_inner));
         let mut outcome = match finished {
+            _ if meter.stopped() => {
+                push_line(
+                    &mut stderr,
+                    "bash: stopped: the command took too much memory; work on smaller pieces, or write to files",
+                );
+                failure(stdout, stderr, 137, state)
+            }
             None => {
                 push_line(
                     &mut stderr,
@@ -259,12 +275,15 @@ impl Shell {
             .0
             .as_deref()
             .is_some_and(|before| state::same(before, &after));
+        let too_large = state_changed && state::size(&after) > STATE_BYTES;
+        let state_changed = state_changed && !too_large;
         let state = if state_changed {
             ShellState(Some(Arc::new(after)))
         } else {
             before
         };
-        session.state.clone_from(&state.0);
+        // A session that has run on stands in another state than the one that is kept.
+        session.state = if too_large { None } else { state.0.clone() };
         let mut outcome = ShellOutcome {
             stdout: result.stdout.text_lossy().into_owned(),
             stderr: result.stderr.text_lossy().into_owned(),
@@ -283,13 +302,21 @@ impl Shell {
                 &format!("bash: output limit ({limit} bytes) exceeded; output truncated"),
             );
         }
+        if too_large {
+            push_line(
+                &mut outcome.stderr,
+                &format!(
+                    "bash: variables and functions have more than {STATE_BYTES} bytes; those of this command are not kept for the next one"
+                ),
+            );
+        }
         outcome.truncated |= CUT_SHORT
             .iter()
             .any(|notice| outcome.stderr.contains(notice));
         if outcome.truncated && outcome.exit_code == 0 {
             outcome.exit_code = 1;
         }
-        if options.env.is_empty() && options.cwd.is_none() {
+        if options.env.is_empty() && options.cwd.is_none() && !too_large {
             *self.warm.lock().unwrap_or_else(PoisonError::into_inner) = Some(session);
         }
         outcome
@@ -342,8 +369,9 @@ fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
         .max_word_split_fields(1_000_000)
         .max_word_split_bytes(32 << 20);
     limits.max_history_output_bytes = 1 << 20;
+    let metered = fs.clone();
     Bash::builder()
-        .fs(fs)
+        .fs(fs.clone())
         .username("agent")
         .hostname("bowline")
         .env("HOME", WORKING_DIRECTORY)
@@ -353,11 +381,18 @@ fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
         .memory_limits(
             MemoryLimits::default()
                 .max_variable_count(100_000)
-                .max_total_variable_bytes(64 << 20),
+                .max_total_variable_bytes(VARIABLE_BYTES),
         )
-        .command("seq", commands::Seq)
+        .before_tool(Box::new(move |event| {
+            if let Some(meter) = metered.meter() {
+                meter.started(&event.args);
+            }
+            HookAction::Continue(event)
+        }))
+        .command("cat", cat::Cat(fs.clone()))
+        .command("seq", commands::Seq(fs.clone()))
         .command("sleep", commands::Sleep)
-        .command("yes", commands::Yes)
+        .command("yes", commands::Yes(fs.clone()))
         .build()
 }
 

@@ -115,6 +115,28 @@ pub(crate) fn same(one: &bashkit::ShellState, other: &bashkit::ShellState) -> bo
         && functions(one) == functions(other)
 }
 
+/// Bytes of what a state holds, about.
+pub(crate) fn size(state: &bashkit::ShellState) -> usize {
+    let pairs = |name: &String, value: &String| name.len() + value.len() + 8;
+    let map = |map: &std::collections::HashMap<String, String>| {
+        map.iter()
+            .map(|(name, value)| pairs(name, value))
+            .sum::<usize>()
+    };
+    let arrays = state.arrays.values().flat_map(|array| array.values());
+    let assoc = state.assoc_arrays.values().map(map).sum::<usize>();
+    let functions = state.functions.iter().map(|(name, function)| {
+        // Where there is no source the parsed form is stored, which is larger.
+        name.len() + function.source.as_ref().map_or(4096, |source| source.len())
+    });
+    map(&state.env)
+        + map(&state.variables)
+        + map(&state.aliases)
+        + arrays.map(|value| value.len() + 8).sum::<usize>()
+        + assoc
+        + functions.sum::<usize>()
+}
+
 /// Drops what belongs to one command only.
 pub(crate) fn settle(mut state: bashkit::ShellState) -> bashkit::ShellState {
     for name in [

@@ -9,6 +9,8 @@ use crate::workspace::{Overlay, WorkspaceError, WriteOptions};
 
 /// Largest image or PDF that is handed to a model.
 const MAX_MEDIA: u64 = 5 << 20;
+/// Largest file that can be edited.
+const MAX_EDITED: u64 = 32 << 20;
 /// Bytes read at once from a long file.
 const PIECE: usize = 1 << 20;
 
@@ -240,6 +242,14 @@ pub(super) async fn text_of(
     path: &str,
     asked: &str,
 ) -> Result<String, ToolFailure> {
+    if let Ok(stat) = overlay.stat(path).await
+        && stat.size > MAX_EDITED
+    {
+        let (size, limit) = (truncate::size(stat.size), truncate::size(MAX_EDITED));
+        return refused(format!(
+            "Could not edit {asked}: it is too large ({size}; at most {limit})."
+        ));
+    }
     let bytes = match overlay.read(path).await {
         Err(WorkspaceError::NotFound(_)) => {
             return refused(format!(

@@ -90,6 +90,13 @@ pub async fn grep(overlay: &Overlay, input: GrepInput) -> Result<ToolOutput, Too
             summary.binary
         ));
     }
+    if summary.large > 0 {
+        text.push_str(&format!(
+            "\n\n[{} files are too large to be searched: over {}.]",
+            summary.large,
+            truncate::size(search::MAX_SEARCHED)
+        ));
+    }
     Ok(ToolOutput::text(text))
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use bowline_store::{Blob, RowChange};
+use bowline_store::{Blob, RowChange, Timestamp};
 
 use super::entry::{DirId, Entry, EntryKind};
 use super::volume::{Volume, VolumeId};
@@ -47,7 +47,7 @@ pub struct ChangeSet {
     pub paths: Vec<PathChange>,
     /// Changed paths beyond those in `paths`.
     pub omitted: usize,
-    /// Who made the changes, and in which step; the owner sets it for those who follow them.
+    /// Who made the changes, and in which step: [`ChangeSet::sign`] sets it.
     pub origin: String,
     pub(crate) applied: Applied,
 }
@@ -85,6 +85,10 @@ pub(crate) struct Applied {
     pub(crate) volumes: Option<BTreeMap<VolumeId, Volume>>,
     /// All files may be others than before.
     pub(crate) replaced: bool,
+    /// When, for the feed.
+    pub(crate) time: Timestamp,
+    /// What happened to the workspace as a whole, for the feed.
+    pub(crate) event: Option<String>,
     /// Identity of the overlay, so that it does not conflict with itself.
     pub(crate) by: u64,
 }

@@ -51,3 +51,5 @@ pub(crate) const CACHED_CHUNKS: usize = 8 << 20;
 pub(crate) const CACHED_ENTRIES: usize = 200_000;
 /// Paths that the summary of one change set names.
 pub(crate) const SUMMARY_PATHS: usize = 10_000;
+/// The largest file that an operation takes whole into memory to change or to search it.
+pub(crate) const HELD: u64 = 64 << 20;

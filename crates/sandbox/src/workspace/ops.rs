@@ -9,7 +9,7 @@ use super::{
     Overlay, WorkspaceError,
     committed::Stop,
     entry::{Chunk, Content, DirId, Entry, EntryKind, Node, cut},
-    limits::{CHUNK, FILE_CEILING},
+    limits::{CHUNK, FILE_CEILING, HELD},
     overlay::{Edit, Put},
     path,
     walked::Walked,
@@ -95,6 +95,17 @@ impl Overlay {
     pub async fn read(&self, path: &str) -> Result<Bytes, WorkspaceError> {
         let entry = self.entry(path, true).await?;
         self.content(path, &entry).await
+    }
+
+    /// All bytes of a file that is to be changed or searched in memory.
+    pub(crate) async fn read_held(&self, path: &str) -> Result<Bytes, WorkspaceError> {
+        if self.stat(path).await?.size > HELD {
+            return Err(WorkspaceError::TooLarge {
+                path: path.into(),
+                limit: HELD,
+            });
+        }
+        self.read(path).await
     }
 
     /// Up to `length` bytes of a file from `offset` on; fewer at its end. Reads only the chunks that

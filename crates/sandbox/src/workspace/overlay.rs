@@ -197,6 +197,7 @@ impl Overlay {
             omitted,
             applied: Applied {
                 by: self.0.id,
+                time: self.0.now,
                 ..Applied::default()
             },
             ..ChangeSet::default()

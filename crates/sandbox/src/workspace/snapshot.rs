@@ -8,13 +8,18 @@ use super::{
     ChangeKind, ChangeSet, PathChange, Workspace, WorkspaceError, WorkspaceLimits,
     change::Applied,
     committed::Shared,
-    entry::{Content, DirId, Entry, Node, ROOT, encode},
+    entry::{Content, DirId, Entry, Node, ROOT, decode, encode},
     path,
     volume::{self, SPACE, Volume, VolumeId},
 };
 
 /// Longest name of a snapshot or fork, in bytes.
 const NAME_LENGTH: usize = 255;
+/// Most rows, and bytes in them, that the removal of a snapshot moves.
+const FOLD_ROWS: usize = 20_000;
+const FOLD_BYTES: usize = 32 << 20;
+/// Rows read at once meanwhile.
+const FOLD_PAGE: usize = 1000;
 
 /// A frozen state of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -83,7 +88,10 @@ impl Workspace {
         };
         let rows = vec![frozen.put()?, above.put()?];
         headers.insert(frozen.id, frozen);
-        Ok(change_set(rows, above, headers, false))
+        let mut set = change_set(rows, above, headers, false);
+        set.applied.time = now;
+        set.applied.event = Some(format!("snapshot {name}"));
+        Ok(set)
     }
 
     /// Makes a workspace of its own out of a snapshot, within the same actor. One row, however many
@@ -119,7 +127,11 @@ impl Workspace {
     /// # Errors
     ///
     /// `ENOENT` for the snapshot.
-    pub async fn restore(&self, snapshot: &str) -> Result<ChangeSet, WorkspaceError> {
+    pub async fn restore(
+        &self,
+        snapshot: &str,
+        now: Timestamp,
+    ) -> Result<ChangeSet, WorkspaceError> {
         self.0.open().await?;
         let mut headers = self.0.headers().await?;
         let base = labelled(&headers, snapshot)?;
@@ -143,7 +155,166 @@ impl Workspace {
             space: SPACE,
             prefix: live.id.to_be_bytes().to_vec(),
         });
-        Ok(change_set(rows, above, headers, true))
+        let mut set = change_set(rows, above, headers, true);
+        set.applied.time = now;
+        set.applied.event = Some(format!("restore {snapshot}"));
+        Ok(set)
+    }
+
+    /// Removes a snapshot. What only it held goes with it; what later states stand on stays, and is
+    /// folded into them where that is little and no fork stands on it too. Overlays that are open then
+    /// conflict.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` for the snapshot.
+    pub async fn remove_snapshot(
+        &self,
+        snapshot: &str,
+        now: Timestamp,
+    ) -> Result<ChangeSet, WorkspaceError> {
+        self.0.open().await?;
+        let mut headers = self.0.headers().await?;
+        let mut gone = labelled(&headers, snapshot)?;
+        gone.label = None;
+        gone.frozen = None;
+        let id = gone.id;
+        headers.insert(id, gone);
+        self.without(headers, id, now, format!("remove snapshot {snapshot}"))
+            .await
+    }
+
+    /// Removes a fork with its files. It must not be open any more.
+    ///
+    /// # Errors
+    ///
+    /// `ENOENT` for the fork.
+    pub async fn remove_fork(
+        &self,
+        name: &str,
+        now: Timestamp,
+    ) -> Result<ChangeSet, WorkspaceError> {
+        self.0.open().await?;
+        let mut headers = self.0.headers().await?;
+        let gone = headers
+            .values_mut()
+            .find(|volume| volume.fork.as_deref() == Some(name))
+            .ok_or_else(|| WorkspaceError::NotFound(format!("fork {name}")))?;
+        gone.fork = None;
+        let id = gone.id;
+        self.without(headers, id, now, format!("remove fork {name}"))
+            .await
+    }
+
+    /// Drops a volume that has no name any more, and the nameless ones below it.
+    async fn without(
+        &self,
+        mut headers: BTreeMap<VolumeId, Volume>,
+        id: VolumeId,
+        now: Timestamp,
+        event: String,
+    ) -> Result<ChangeSet, WorkspaceError> {
+        let mut rows = Vec::new();
+        // Seen from a fork, the workspace itself may be open and know its chain by heart.
+        let main = self.0.state().live.live;
+        let mut next = Some(id);
+        let mut replaced = false;
+        while let Some(volume) = next.and_then(|id| headers.get(&id)).cloned() {
+            let kept = volume.live || volume.fork.is_some() || volume.label.is_some();
+            let above: Vec<VolumeId> = headers
+                .values()
+                .filter(|other| other.base == Some(volume.id))
+                .map(|other| other.id)
+                .collect();
+            if kept {
+                break;
+            }
+            let heir = match above[..] {
+                [] => None,
+                [only] if main && !forked(&headers, volume.id) => headers.get(&only).cloned(),
+                _ => {
+                    rows.push(volume.put()?);
+                    break;
+                }
+            };
+            if let Some(mut heir) = heir {
+                let Some(folded) = self.fold(&volume, &heir).await? else {
+                    rows.push(volume.put()?);
+                    break;
+                };
+                rows.extend(folded);
+                heir.base = volume.base;
+                rows.push(heir.put()?);
+                replaced |= heir.live;
+                headers.insert(heir.id, heir);
+            }
+            rows.push(RowChange::Delete {
+                space: SPACE,
+                key: volume::header_key(volume.id),
+            });
+            rows.push(RowChange::DeletePrefix {
+                space: SPACE,
+                prefix: volume.id.to_be_bytes().to_vec(),
+            });
+            headers.remove(&volume.id);
+            next = volume.base;
+        }
+        let live = match headers.values().find(|volume| volume.live) {
+            Some(live) if self.0.state().live.id == live.id => Volume {
+                base: live.base,
+                next_dir: self.0.next_dir(),
+                generation: live.generation + 1,
+                ..self.0.state().live.clone()
+            },
+            _ => self.0.state().live.clone(),
+        };
+        rows.push(live.put()?);
+        let mut set = change_set(rows, live, headers, replaced);
+        set.applied.time = now;
+        set.applied.event = Some(event);
+        Ok(set)
+    }
+
+    /// The rows of a volume that the only one above it has to take over; `None` when they are many.
+    async fn fold(
+        &self,
+        volume: &Volume,
+        heir: &Volume,
+    ) -> Result<Option<Vec<RowChange>>, WorkspaceError> {
+        let (store, actor) = (&self.0.store, &self.0.actor);
+        let prefix = volume.id.to_be_bytes();
+        let mut found: Vec<bowline_store::Row> = Vec::new();
+        loop {
+            let after = found.last().map(|row| row.key.clone());
+            let page = store
+                .scan(actor, SPACE, &prefix, after.as_deref(), FOLD_PAGE)
+                .await?;
+            let done = page.len() < FOLD_PAGE;
+            found.extend(page);
+            let bytes: usize = found.iter().map(|row| row.value.len()).sum();
+            if found.len() > FOLD_ROWS || bytes > FOLD_BYTES {
+                return Ok(None);
+            }
+            if done {
+                break;
+            }
+        }
+        let mut rows = Vec::with_capacity(found.len());
+        for row in found {
+            let mut key = heir.id.to_be_bytes().to_vec();
+            key.extend_from_slice(row.key.get(prefix.len()..).unwrap_or_default());
+            if store.row(actor, SPACE, &key).await?.is_some() {
+                continue;
+            }
+            let blobs = decode(&row.value)?.map_or_else(Vec::new, |entry| encode(&entry).1);
+            rows.push(RowChange::Put {
+                space: SPACE,
+                key,
+                value: row.value,
+                blobs,
+            });
+        }
+        Ok(Some(rows))
     }
 
     /// What happened from one snapshot to another one; without a name, to what is committed now.
@@ -209,6 +380,14 @@ impl Workspace {
         }
         Ok(headers)
     }
+}
+
+/// Whether a fork stands on a volume; it may be open, and then it knows its chain by heart.
+fn forked(headers: &BTreeMap<VolumeId, Volume>, id: VolumeId) -> bool {
+    headers
+        .values()
+        .filter(|volume| volume.fork.is_some())
+        .any(|fork| chain(headers, fork.id).contains(&id))
 }
 
 fn next_id(headers: &BTreeMap<VolumeId, Volume>) -> VolumeId {

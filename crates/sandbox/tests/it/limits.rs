@@ -302,3 +302,102 @@ async fn cut_counts_characters() {
     let overlay = World::new().begin().await;
     assert_eq!(sh(&overlay, "echo éa | cut -c1").await.stdout, "é\n");
 }
+
+/// SH-18, SH-19
+#[tokio::test]
+async fn a_command_that_takes_too_much_memory_is_stopped() {
+    let overlay = World::new().begin().await;
+    let outcome = sh(&overlay, "{ yes; yes; yes; yes; } | wc -l").await;
+    assert_eq!(outcome.exit_code, 137, "{outcome:?}");
+    assert!(outcome.stderr.contains("memory"), "{}", outcome.stderr);
+    put(&overlay, "large", vec![b'a'; (64 << 20) + 1]).await;
+    let outcome = sh(&overlay, "wc -c large").await;
+    assert_ne!(outcome.exit_code, 0);
+    assert!(
+        outcome.stderr.contains("File too large"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(sh(&overlay, "cat large | head -c 2").await.stdout, "aa");
+    put(&overlay, "lines", vec![b'\n'; 10 << 20]).await;
+    let outcome = sh(&overlay, "sort lines").await;
+    assert!(
+        outcome.stderr.contains("File too large"),
+        "{}",
+        outcome.stderr
+    );
+}
+
+/// SH-20
+#[tokio::test]
+async fn a_state_that_is_too_large_is_not_kept() {
+    let overlay = World::new().begin().await;
+    let (shell, options) = (Shell::new(), ShellOptions::default());
+    let state = ShellState::default();
+    let first = shell.run(&overlay, state, "small=1", &options).await;
+    let large = "x=$(yes | head -c 1000000); small=2; echo ${#x}";
+    let second = shell.run(&overlay, first.state, large, &options).await;
+    assert_eq!((second.exit_code, second.stdout.as_str()), (0, "999999\n"));
+    assert!(second.stderr.contains("not kept"), "{}", second.stderr);
+    assert!(!second.state_changed);
+    let third = shell
+        .run(&overlay, second.state, "echo $small ${#x}", &options)
+        .await;
+    assert_eq!(third.stdout, "1 0\n");
+}
+
+/// SH-21
+#[tokio::test]
+async fn a_copy_onto_itself_succeeds() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "1").await;
+    let outcome = sh(&overlay, "cp a a && mv a a && cat a").await;
+    assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (0, "1"));
+}
+
+/// SH-22
+#[tokio::test]
+async fn an_empty_slice_without_quotes_is_one_element() {
+    let overlay = World::new().begin().await;
+    let script = "a=(1 2); b=(${a[@]:5}); c=(\"${a[@]:5}\"); echo ${#b[@]} ${#c[@]}";
+    assert_eq!(sh(&overlay, script).await.stdout, "1 0\n");
+}
+
+/// SH-23
+#[tokio::test]
+async fn a_missing_value_in_a_here_document_ends_the_script() {
+    let overlay = World::new().begin().await;
+    let outcome = sh(&overlay, "cat <<E\n${x:?no}\nE\necho after").await;
+    assert!(!outcome.stdout.contains("after"), "{outcome:?}");
+    assert!(!outcome.stderr.is_empty());
+}
+
+/// SH-24
+#[tokio::test]
+async fn a_recursive_grep_is_in_order() {
+    let overlay = World::new().begin().await;
+    for name in ["z", "a", "m/x", "m/b", "b"] {
+        put(&overlay, name, "needle\n").await;
+    }
+    // The first has to read the directories, the second knows which files hold the word.
+    for _ in 0..2 {
+        assert_eq!(
+            sh(&overlay, "grep -rl needle .").await.stdout,
+            "./a\n./b\n./z\n./m/b\n./m/x\n"
+        );
+    }
+}
+
+/// SH-25
+#[tokio::test]
+async fn printf_has_a_widest_field() {
+    let overlay = World::new().begin().await;
+    assert_eq!(
+        sh(&overlay, "printf '%10000s' x | wc -c").await.stdout,
+        "10000\n"
+    );
+    assert_ne!(
+        sh(&overlay, "printf '%20000s' x | wc -c").await.stdout,
+        "20000\n"
+    );
+}

@@ -8,7 +8,9 @@
 
 mod archives;
 mod bash_peer;
+mod feed;
 mod fuzz;
+mod kills;
 mod limits;
 mod operations;
 mod overlays;

@@ -6,7 +6,7 @@ use bowline_sandbox::{
     archive,
     shell::{Shell, ShellOptions, ShellState},
     tools,
-    workspace::Overlay,
+    workspace::{Overlay, WorkspaceLimits, WriteOptions},
 };
 
 use crate::support::{World, put};
@@ -15,32 +15,92 @@ use crate::support::{World, put};
 const MEMORY: u64 = 512 << 10;
 const CHILD: &str = "BOWLINE_HOSTILE";
 
-/// Commands that would take all there is, each with what its message must say.
-const COMMANDS: &[(&str, &str)] = &[
-    ("while :; do echo x >> f; cat f f > g; mv g f; done", ""),
-    ("yes > endless", "limit"),
-    ("yes | head -c 10G", ""),
-    ("yes | head -c 10G > f", ""),
-    ("x=a; while :; do x=$x$x; done", ""),
-    ("yes | tr -d '\\n' | wc -c", ""),
-    ("f() { f | f & f; }; f", ""),
-    ("f() { (f); (f) & wait; }; f", ""),
-    ("f() { f; }; f", ""),
-    ("eval $(printf '(%.0s' $(seq 5000))", ""),
-    ("seq 100000000 | sort -n | tail -1", ""),
-    ("awk 'BEGIN { while (1) s = s s \"aaaaaaaa\" }'", ""),
+/// Commands that would take all there is, each with what its message must say, and the seconds it gets.
+const COMMANDS: &[(&str, &str, u64)] = &[
+    ("while :; do echo x >> f; cat f f > g; mv g f; done", "", 10),
+    ("yes > endless", "limit", 10),
+    ("yes | head -c 10G", "", 10),
+    ("yes | head -c 10G > f", "", 10),
+    ("x=a; while :; do x=$x$x; done", "", 10),
+    ("yes | tr -d '\\n' | wc -c", "", 10),
+    ("f() { f | f & f; }; f", "", 3),
+    ("f() { (f); (f) & wait; }; f", "", 3),
+    ("f() { f; }; f", "", 3),
+    ("while :; do (:) & done", "", 3),
+    ("eval $(printf '(%.0s' $(seq 5000))", "", 3),
+    ("x=$(printf '$(%.0s' $(seq 3000)); eval \"echo $x\"", "", 3),
+    ("seq 100000000 | sort -n | tail -1", "", 10),
+    ("awk 'BEGIN { while (1) s = s s \"aaaaaaaa\" }'", "", 10),
     (
         "awk 'BEGIN { while (1) a[n++] = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" n }'",
         "",
+        10,
     ),
-    ("jq -n '[range(100000000)] | length'", ""),
+    ("jq -n '[range(100000000)] | length'", "", 10),
+    // Readers that collect what a loop writes.
+    (
+        "x=$(yes | head -c 1000000); while :; do echo \"$x\"; done | sort | tail -1",
+        "memory",
+        60,
+    ),
+    (
+        "x=$(yes | head -c 4000000); while :; do sort <<< \"$x\"; done | wc -l",
+        "memory",
+        60,
+    ),
+    (
+        "while :; do head -c 1M /dev/zero; done | xxd | tail -1",
+        "memory",
+        60,
+    ),
+    (
+        "while :; do awk 'BEGIN { for (i = 0; i < 200000; i++) print i }'; done | sort -n",
+        "memory",
+        60,
+    ),
+    ("{ yes; yes; yes; } | sort | tail -1", "", 30),
+    (
+        "{ yes; yes; yes; yes; yes; yes; yes; yes; yes; yes; yes; yes; yes; yes; } | sort | tail -1",
+        "",
+        30,
+    ),
+    (
+        "yes | head -c 60M > f; cat f f f f f f f f f f f f f f f f | sort | tail -1",
+        "",
+        30,
+    ),
+    (
+        "yes | head -c 60M > f; x=$(cat f f f f f f f f f f)",
+        "",
+        30,
+    ),
+    (
+        "yes | head -c 30M > f; while :; do gzip -c f > g; cat g g > h; sort f f f f f f > /dev/null; done",
+        "",
+        20,
+    ),
 ];
+
+/// The commands that are always run; `BOWLINE_HOSTILE_ALL=1` runs all, `BOWLINE_HOSTILE_CASE=7` one.
+const BRIEF: [usize; 10] = [0, 1, 3, 4, 6, 8, 10, 16, 20, 21];
 
 /// Each in a process of its own, so that one's memory is not counted with another's.
 #[test]
 fn hostile_work_is_stopped_in_bounded_memory() {
-    // After the commands come the archive and the long line.
-    for case in 0..COMMANDS.len() + 2 {
+    // After the commands come the archive, the long line, and many agents at once.
+    let only: Option<usize> = std::env::var("BOWLINE_HOSTILE_CASE")
+        .ok()
+        .map(|case| case.parse().unwrap());
+    let all = std::env::var_os("BOWLINE_HOSTILE_ALL").is_some();
+    for case in 0..COMMANDS.len() + 3 {
+        let wanted = match only {
+            Some(only) => only == case,
+            None => all || case >= COMMANDS.len() || BRIEF.contains(&case),
+        };
+        if !wanted {
+            continue;
+        }
+        let began = std::time::Instant::now();
         let child = Command::new(std::env::current_exe().unwrap())
             .args([
                 "--exact",
@@ -62,7 +122,11 @@ fn hostile_work_is_stopped_in_bounded_memory() {
             .find_map(|line| line.split_once("peak ").map(|(_, peak)| peak))
             .unwrap_or_else(|| panic!("{out}"));
         let peak: u64 = peak.trim().parse().unwrap();
-        println!("{peak:>9} KiB: {:?}", COMMANDS.get(case));
+        let took = began.elapsed().as_secs_f32();
+        println!(
+            "{peak:>9} KiB, {took:.1} s: {case} {:?}",
+            COMMANDS.get(case)
+        );
         assert!(peak < MEMORY, "{peak} KiB: {out}");
     }
 }
@@ -74,18 +138,24 @@ async fn hostile_work() {
         return;
     };
     let case: usize = case.parse().unwrap();
-    let overlay = World::new().begin().await;
+    let world = World::with_limits(WorkspaceLimits {
+        bytes: 4 << 30,
+        file_bytes: 2 << 30,
+        ..WorkspaceLimits::default()
+    });
+    let overlay = world.begin().await;
     match COMMANDS.get(case) {
-        Some((command, message)) => stopped(&overlay, command, message).await,
+        Some((command, message, seconds)) => stopped(&overlay, command, message, *seconds).await,
         None if case == COMMANDS.len() => bomb(&overlay).await,
-        None => long_line(&overlay).await,
+        None if case == COMMANDS.len() + 1 => long_line(&world).await,
+        None => neighbours().await,
     }
     println!("peak {}", peak());
 }
 
-async fn stopped(overlay: &Overlay, command: &str, message: &str) {
+async fn stopped(overlay: &Overlay, command: &str, message: &str, seconds: u64) {
     let options = ShellOptions {
-        timeout: Duration::from_secs(10),
+        timeout: Duration::from_secs(seconds),
         ..ShellOptions::default()
     };
     let outcome = Shell::new()
@@ -98,6 +168,7 @@ async fn stopped(overlay: &Overlay, command: &str, message: &str) {
         "{command}: {}",
         outcome.stderr
     );
+    println!("{}", outcome.stderr.lines().last().unwrap_or_default());
 }
 
 /// 1 GiB of zeros in a tar.gz of a megabyte.
@@ -122,16 +193,25 @@ async fn bomb(overlay: &Overlay) {
     assert!(error.starts_with("EDQUOT"), "{error}");
 }
 
-/// A line of 100 MiB, as long as the quota of a step lets it be, for each tool.
-async fn long_line(overlay: &Overlay) {
-    let overlay = overlay.child();
-    put(&overlay, "line", vec![b'a'; 100 << 20]).await;
-    let read = tools::read(
-        &overlay,
-        serde_json::from_str(r#"{"path": "line"}"#).unwrap(),
-    )
-    .await
-    .unwrap();
+/// A line of 1 GiB, written in steps, for each tool.
+async fn long_line(world: &World) {
+    let piece = bytes::Bytes::from(vec![b'a'; 64 << 20]);
+    for _ in 0..16 {
+        let overlay = world.begin().await;
+        let options = WriteOptions::with_parents();
+        overlay
+            .append("line", piece.clone(), &options)
+            .await
+            .unwrap();
+        world.commit(&overlay).await;
+    }
+    drop(piece);
+    let overlay = world.begin().await.child();
+    assert_eq!(overlay.stat("line").await.unwrap().size, 1 << 30);
+    let input = |json: &str| serde_json::from_str(json).unwrap();
+    let read = tools::read(&overlay, input(r#"{"path": "line"}"#))
+        .await
+        .unwrap();
     assert!(read.text.len() < 60 << 10);
     let found = tools::grep(
         &overlay,
@@ -139,7 +219,70 @@ async fn long_line(overlay: &Overlay) {
     )
     .await
     .unwrap();
-    assert!(found.text.len() < 60 << 10);
+    assert!(
+        found.text.len() < 60 << 10 && found.text.contains("too large"),
+        "{}",
+        found.text
+    );
+    let edit = r#"{"path": "line", "oldText": "b", "newText": "c"}"#;
+    let edited = tools::edit(&overlay, serde_json::from_str(edit).unwrap()).await;
+    assert!(edited.unwrap_err().to_string().contains("too large"));
+    for (command, message) in [
+        ("wc -l line", "too large"),
+        ("sed -i s/a/b/ line", "too large"),
+        ("grep b line", "live intermediate bytes"),
+        ("cat line line | tail -c 5", "memory"),
+    ] {
+        let shell = Shell::new();
+        let outcome = shell
+            .run(
+                &overlay,
+                ShellState::default(),
+                command,
+                &ShellOptions::default(),
+            )
+            .await;
+        assert_ne!(outcome.exit_code, 0, "{command}: {outcome:?}");
+        assert!(outcome.stderr.contains(message), "{command}: {outcome:?}");
+    }
+}
+
+/// One that takes all memory, and others beside it that do their work.
+async fn neighbours() {
+    let worlds: Vec<World> = (0..4).map(|_| World::new()).collect();
+    let hostile = worlds[0].begin().await;
+    let shell = Shell::new();
+    let options = ShellOptions {
+        timeout: Duration::from_secs(60),
+        ..ShellOptions::default()
+    };
+    let command = "x=$(yes | head -c 1000000); while :; do echo \"$x\"; done | sort";
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    let others = futures::future::join_all(worlds[1..].iter().map(|world| async {
+        let overlay = world.begin().await;
+        let (shell, mut state, mut runs) = (Shell::new(), ShellState::default(), 0);
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            let work =
+                "for i in $(seq 50); do echo line $i; done | sort -r | wc -l; seq 1000 | tail -1";
+            let outcome = shell
+                .run(&overlay, state, work, &ShellOptions::default())
+                .await;
+            assert_eq!(outcome.stdout, "50\n1000\n", "{}", outcome.stderr);
+            (state, runs) = (outcome.state, runs + 1);
+        }
+        runs
+    }));
+    let taken = async {
+        let outcome = shell
+            .run(&hostile, ShellState::default(), command, &options)
+            .await;
+        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        outcome
+    };
+    let (outcome, runs) = futures::join!(taken, others);
+    assert!(outcome.stderr.contains("memory"), "{}", outcome.stderr);
+    println!("others ran {runs:?} times");
+    assert!(runs.iter().all(|runs| *runs > 0), "{runs:?}");
 }
 
 /// The most memory that this process has had, in KiB.

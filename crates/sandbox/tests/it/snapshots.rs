@@ -53,7 +53,7 @@ async fn a_snapshot_is_restored_with_all_its_files() {
     );
     assert!(!lines.iter().any(|line| line.contains("d3")), "{lines:?}");
     world
-        .commit_changes(&world.workspace.restore("before").await.unwrap())
+        .commit_changes(&world.workspace.restore("before", NOW).await.unwrap())
         .await;
     for reopened in [false, true] {
         if reopened {
@@ -123,7 +123,7 @@ async fn an_overlay_that_began_before_a_restore_cannot_commit() {
     let overlay = world.begin().await;
     put(&overlay, "x", "1").await;
     world
-        .commit_changes(&world.workspace.restore("s").await.unwrap())
+        .commit_changes(&world.workspace.restore("s", NOW).await.unwrap())
         .await;
     assert_eq!(posix(overlay.changes()), "ESTALE");
 }
@@ -136,11 +136,88 @@ async fn names_of_snapshots_are_checked() {
         .await;
     assert_eq!(posix(world.workspace.snapshot("s", NOW).await), "EEXIST");
     assert_eq!(posix(world.workspace.snapshot("", NOW).await), "EINVAL");
-    assert_eq!(posix(world.workspace.restore("nope").await), "ENOENT");
+    assert_eq!(posix(world.workspace.restore("nope", NOW).await), "ENOENT");
     assert_eq!(posix(world.workspace.fork("nope", "f").await), "ENOENT");
     let listed = world.workspace.snapshots().await.unwrap();
     assert_eq!(
         (listed.len(), listed[0].name.as_str(), listed[0].bytes),
         (1, "s", 500_001)
     );
+}
+
+#[tokio::test]
+async fn a_removed_snapshot_takes_only_what_it_alone_held() {
+    let mut world = with_files(20).await;
+    for round in 0..4 {
+        let overlay = world.begin().await;
+        put(&overlay, "d0/f0", format!("round {round}")).await;
+        put(
+            &overlay,
+            &format!("only{round}"),
+            vec![round as u8; 300_000],
+        )
+        .await;
+        if round > 0 {
+            let old = format!("only{}", round - 1);
+            overlay.remove(&old, false, false).await.unwrap();
+        }
+        overlay
+            .remove(&format!("d{}", round + 2), true, false)
+            .await
+            .unwrap();
+        world.commit(&overlay).await;
+        drop(overlay);
+        let taken = world.workspace.snapshot(&format!("s{round}"), NOW).await;
+        world.commit_changes(&taken.unwrap()).await;
+    }
+    let fork = world.workspace.fork("s1", "f").await.unwrap();
+    world.commit_changes(&fork).await;
+    // One that others stand on, one with a fork below, the last, the first.
+    for name in ["s2", "s1", "s3", "s0"] {
+        let removed = world.workspace.remove_snapshot(name, NOW).await.unwrap();
+        world.commit_changes(&removed).await;
+        for reopened in [false, true] {
+            if reopened {
+                world.reopen();
+            }
+            let after = world.begin().await;
+            assert_eq!(text(&after, "d0/f0").await, "round 3", "{name}");
+            assert_eq!(
+                names(&after, ".").await,
+                ["big", "d0", "d1", "d6", "only3"],
+                "{name}"
+            );
+            assert_eq!(after.read("only3").await.unwrap(), vec![3u8; 300_000]);
+            let fork = Workspace::open_fork(
+                world.store.clone(),
+                world.actor.clone(),
+                "f",
+                WorkspaceLimits::default(),
+            );
+            let fork = fork.begin(NOW).await.unwrap();
+            assert_eq!(text(&fork, "d0/f0").await, "round 1", "{name}");
+            assert_eq!(text(&fork, "d4/f4").await, "4", "{name}");
+        }
+    }
+    assert_eq!(world.workspace.snapshots().await.unwrap(), []);
+    let removed = world.workspace.remove_fork("f", NOW).await.unwrap();
+    world.commit_changes(&removed).await;
+    assert_eq!(text(&world.begin().await, "d0/f0").await, "round 3");
+    assert_eq!(
+        posix(world.workspace.remove_snapshot("s0", NOW).await),
+        "ENOENT"
+    );
+    assert_eq!(posix(world.workspace.remove_fork("f", NOW).await), "ENOENT");
+    // What was written before is not stored twice, nor for nothing.
+    let rows = world
+        .store
+        .scan(&world.actor, "file", &[], None, 1000)
+        .await
+        .unwrap();
+    let volumes = rows
+        .iter()
+        .filter(|row| row.key.starts_with(&[0; 4]))
+        .count();
+    assert!(volumes <= 3, "{volumes}");
+    world.store.verify().await.unwrap();
 }

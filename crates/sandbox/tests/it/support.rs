@@ -54,9 +54,14 @@ impl World {
     }
 
     pub(crate) async fn commit_changes(&self, changes: &ChangeSet) {
-        if changes.is_empty() {
-            return;
+        if !changes.is_empty() {
+            self.store_changes(changes).await;
+            self.workspace.committed(changes);
         }
+    }
+
+    /// Makes changes durable that are not those of `workspace`, but of a fork.
+    pub(crate) async fn store_changes(&self, changes: &ChangeSet) {
         let head = self.store.head(&self.actor).await.unwrap();
         let seq = head.map_or(0, |head| head.seq);
         let mut batch = Batch::new(self.actor.clone(), 1, seq);
@@ -74,7 +79,6 @@ impl World {
         batch.rows.clone_from(&changes.rows);
         batch.blobs.clone_from(&changes.blobs);
         self.store.commit(batch).await.unwrap();
-        self.workspace.committed(changes);
     }
 }
 
