@@ -5,6 +5,7 @@
 mod approval;
 mod bad_input;
 mod bench;
+mod clients;
 mod help;
 mod kill;
 mod npm;
