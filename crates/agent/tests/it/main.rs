@@ -5,6 +5,7 @@
 mod approval;
 mod compaction;
 mod definition;
+mod feed;
 mod skill;
 mod stage;
 mod turn;
