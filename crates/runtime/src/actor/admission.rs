@@ -25,7 +25,6 @@ impl Actor {
             return Err(RuntimeError::Stopped);
         }
         let mut step = Step::new();
-        let blobs = new.blobs.clone();
         let submission = match self.admit(new, &mut step).await? {
             Ok(submission) => submission,
             Err(known) => return Ok(known),
@@ -40,7 +39,7 @@ impl Actor {
         };
         self.next_number += 1;
         if self.queue.is_empty() && self.running.is_none() {
-            self.begin(submission, blobs).await?;
+            self.begin(submission, step).await?;
             return Ok(receipt);
         }
         match self.parked().filter(|_| steer) {

@@ -105,17 +105,18 @@ impl Actor {
                 "schedule due"
             },
         );
-        let wake = if self.queue.is_empty() {
-            Wake::At(now)
-        } else {
-            self.open_wake()
-        };
         // When this fails the actor stops, and what it has in memory goes with it.
-        self.commit(step, wake).await?;
-        if let Some(submission) = admitted {
-            self.next_number += 1;
-            self.queue.push_back(submission);
+        let Some(submission) = admitted else {
+            self.commit(step, self.open_wake()).await?;
+            return Ok(());
+        };
+        self.next_number += 1;
+        if self.queue.is_empty() && self.running.is_none() {
+            // It begins with the same commit, since nothing is before it.
+            return self.begin(submission, step).await;
         }
+        self.commit(step, self.open_wake()).await?;
+        self.queue.push_back(submission);
         Ok(())
     }
 

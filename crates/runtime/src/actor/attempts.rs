@@ -1,6 +1,6 @@
 //! Attempts at submissions: begun, recovered, watched, ended.
 
-use bowline_store::{Blob, Wake};
+use bowline_store::Wake;
 use tokio::task::JoinError;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
@@ -45,17 +45,18 @@ impl Actor {
                 self.settle(&first, Outcome::Aborted, Some(aborted()), Step::new())
                     .await?;
             } else {
-                self.begin(first, Vec::new()).await?;
+                self.begin(first, Step::new()).await?;
             }
         }
         Ok(())
     }
 
-    /// The first attempt: the input, the attempt and, for a new submission, its row are one commit.
+    /// The first attempt: what came before it, the input, the attempt and, for a new submission, its
+    /// row are one commit.
     pub(super) async fn begin(
         &mut self,
         mut submission: Submission,
-        blobs: Vec<Blob>,
+        mut step: Step,
     ) -> Result<(), RuntimeError> {
         let now = self.parts.sources.now();
         submission
@@ -63,8 +64,7 @@ impl Actor {
             .get_or_insert(now.after(self.bounds.wall));
         submission.after_seq = self.position.seq;
         let mut instance = self.take_instance().await?;
-        let mut step = instance.accept(&submission);
-        step.blobs.extend(blobs);
+        step.extend(instance.accept(&submission));
         let attempt = self.next_attempt(&mut submission, &mut step);
         let records = self.commit(step, Wake::At(now)).await?;
         instance.apply(&records)?;
@@ -102,7 +102,7 @@ impl Actor {
             }
             (Progress::Absent, None) => {
                 self.instance = Some(instance);
-                self.begin(submission, Vec::new()).await
+                self.begin(submission, Step::new()).await
             }
             (Progress::Interrupted, None) => {
                 let mut step = instance.repair(&submission).await?;

@@ -16,6 +16,7 @@ mod life;
 mod messages;
 mod owners;
 mod parked;
+mod scale;
 mod simulation;
 mod state;
 

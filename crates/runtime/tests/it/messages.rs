@@ -282,7 +282,7 @@ async fn a_running_attempt_asks_another_actor_and_is_told_when_that_asks_back() 
         ..Plan::steps(0)
     };
     for other in ["b", "a"] {
-        // The second asks itself; what it asked is refused, and it completes all the same.
+        // The first is asked back, the second asks itself; both are told, and complete all the same.
         let receipt = submit(&runtime, &actor("a"), &asking(other)).await;
         let settled = settle(&runtime, &actor("a"), &receipt).await;
         assert_eq!(settled.outcome, Outcome::Completed);
@@ -290,8 +290,12 @@ async fn a_running_attempt_asks_another_actor_and_is_told_when_that_asks_back() 
     let asked = bowline_testkit::sim::program::ASKED;
     let row = |key| stage.store.row(key, asked, asked.as_bytes());
     let (a, b) = (actor("a"), actor("b"));
-    assert_eq!(row(&b).await.unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(row(&b).await.unwrap(), None);
     assert_eq!(row(&a).await.unwrap(), None);
+    for one in [&a, &b] {
+        let reply = runtime.request(one, "".into(), SECOND).await;
+        assert_eq!(reply.unwrap(), json!(1), "{one} stays usable");
+    }
 }
 
 fn children_of(key: &str, submissions: &[String]) -> Vec<ActorId> {

@@ -78,12 +78,17 @@ pub enum Event {
 
 /// The events of one world. Cheap to share behind an `Arc`.
 #[derive(Debug, Default)]
-pub struct Journal(Mutex<Vec<Event>>);
+pub struct Journal {
+    events: Mutex<Vec<Event>>,
+    /// Told of each event.
+    pub pushed: tokio::sync::Notify,
+}
 
 impl Journal {
     /// Adds an event.
     pub fn push(&self, event: Event) {
         self.lock().push(event);
+        self.pushed.notify_one();
     }
 
     /// Everything so far.
@@ -92,6 +97,6 @@ impl Journal {
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Event>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
