@@ -9,6 +9,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{Agent, Bowline, Outgoing, Render, Service, error::Error};
 
+pub mod streams;
+
 /// One way to use an agent.
 #[derive(Debug, Clone)]
 pub struct Row {

@@ -481,10 +481,11 @@ impl Streams {
 
     /// Counts as a use of the stream.
     fn touch(&self, host: &Arc<Host>, meta: &Meta) {
+        let now = self.0.sources.now();
         if let Lifetime::Idle(seconds) = meta.lifetime
-            && host.touch(self.0.sources.now(), drain::slack(seconds))
+            && host.touch(now, drain::slack(seconds))
         {
-            self.0.put(host, Op::Touch);
+            self.0.put(host, Op::Touch(now));
         }
     }
 }

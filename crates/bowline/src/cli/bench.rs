@@ -1,6 +1,12 @@
 //! `bowline bench`.
 
-use std::{path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader, Error as IoError},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode, Stdio},
+    time::Duration,
+};
 
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -8,7 +14,7 @@ use serde_json::json;
 use super::{fault::Fault, terminal::Terminal};
 use crate::{error::Error, measure};
 
-/// Measure this machine: what the store keeps, what a turn costs.
+/// Measure this machine: what the store keeps, what a turn costs, what streams do.
 ///
 /// Compare ratios of one run, not figures of two: other work on the machine counts as well.
 #[derive(Debug, Args)]
@@ -40,6 +46,28 @@ enum What {
         #[arg(long, default_value_t = 2_000)]
         turns: u64,
     },
+    /// Appends, reads, delivery and memory of a Durable Streams server
+    Streams(Streams),
+}
+
+/// Which server, and for how long.
+#[derive(Debug, Clone, Args)]
+struct Streams {
+    /// A server that runs already [default: one of its own, on a new folder]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    addr: Option<SocketAddr>,
+    /// The process of that server, for its processor time and memory
+    #[arg(long, requires = "addr")]
+    pid: Option<u32>,
+    /// Milliseconds for each measurement
+    #[arg(long, default_value_t = 2_000)]
+    millis: u64,
+    /// Idle streams
+    #[arg(long, default_value_t = 10_000)]
+    idle: usize,
+    /// Idle readers
+    #[arg(long, default_value_t = 1_000)]
+    followers: usize,
 }
 
 pub(super) async fn bench(args: &Bench, terminal: Terminal) -> Result<ExitCode, Error> {
@@ -52,7 +80,7 @@ pub(super) async fn bench(args: &Bench, terminal: Terminal) -> Result<ExitCode, 
     outcome.map(|()| ExitCode::SUCCESS)
 }
 
-async fn measure(what: &What, dir: &std::path::Path, terminal: Terminal) -> Result<(), Error> {
+async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Error> {
     match what {
         What::Store { rounds, millis } => {
             let (dir, rounds, each) = (dir.to_path_buf(), *rounds, Duration::from_millis(*millis));
@@ -86,5 +114,74 @@ async fn measure(what: &What, dir: &std::path::Path, terminal: Terminal) -> Resu
             })).collect();
             terminal.json(&json!({"type": "bench", "what": "turn", "rows": rows}))
         }
+        What::Streams(args) => streams(args, dir, terminal).await,
     }
+}
+
+async fn streams(args: &Streams, dir: &Path, terminal: Terminal) -> Result<(), Error> {
+    let (addr, pid, own) = match args.addr {
+        Some(addr) => (addr, args.pid, None),
+        None => {
+            let (child, addr) = serve(dir).map_err(Fault::Output)?;
+            (addr, Some(child.0.id()), Some(child))
+        }
+    };
+    let target = measure::streams::Target {
+        addr,
+        pid,
+        each: Duration::from_millis(args.millis),
+        idle: args.idle,
+        followers: args.followers,
+    };
+    let report = measure::streams::streams(&target).await;
+    drop(own);
+    let report = report.map_err(Fault::Output)?;
+    if !terminal.json {
+        return terminal.answer(report);
+    }
+    let rows: Vec<_> = report
+        .rows
+        .iter()
+        .map(|row| {
+            json!({
+                "what": row.what, "perSecond": row.rate, "cpuUs": row.cpu_us,
+                "p50Ms": row.p50_ms, "p99Ms": row.p99_ms, "kibEach": row.kib,
+            })
+        })
+        .collect();
+    terminal.json(&json!({"type": "bench", "what": "streams", "rows": rows}))
+}
+
+/// A server that ends with the measurement.
+struct Own(Child);
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// This program as a server of its own, so that its processor time is not that of the load.
+fn serve(dir: &Path) -> Result<(Own, SocketAddr), IoError> {
+    std::fs::write(dir.join("bowline.toml"), "[project]\nname = \"bench\"\n")?;
+    std::fs::create_dir_all(dir.join("agents"))?;
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(["serve", "--json", "--addr", "127.0.0.1:0", "--project"])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let out = child.stdout.take();
+    let own = Own(child);
+    let mut line = String::new();
+    if let Some(out) = out {
+        BufReader::new(out).read_line(&mut line)?;
+    }
+    let told: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
+    let addr = told.get("addr").and_then(serde_json::Value::as_str);
+    let addr = addr.and_then(|addr| addr.parse().ok());
+    let addr = addr.ok_or_else(|| IoError::other("the server did not start"))?;
+    Ok((own, addr))
 }

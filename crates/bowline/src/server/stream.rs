@@ -18,6 +18,7 @@ use bowline_runtime::stream::{StreamError, Streams};
 use super::{Access, App};
 
 mod answer;
+mod conversation;
 mod live;
 mod read;
 mod request;
@@ -95,6 +96,10 @@ async fn dispatch(call: Call<'_>, body: Body) -> Response {
     };
     if let Err(refusal) = call.access.require_stream(&call.path, writes) {
         return answer::refused(refusal);
+    }
+    if call.path.starts_with(conversation::ROOT) {
+        let outcome = conversation::handle(call, writes).await;
+        return outcome.unwrap_or_else(Problem::into_response);
     }
     let outcome = match method {
         Method::PUT => write::create(call, body).await,

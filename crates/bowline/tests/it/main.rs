@@ -13,5 +13,6 @@ mod read;
 mod run;
 mod stop;
 mod streams;
+mod streams_process;
 mod triage;
 mod world;

@@ -239,8 +239,8 @@ impl Drain {
                 let examined = self.examine().await;
                 let _ = reply.send(examined);
             }
-            Op::Touch => {
-                if let Err(cause) = self.touch().await {
+            Op::Touch(used) => {
+                if let Err(cause) = self.touch(used).await {
                     tracing::warn!(stream = self.host.actor.key(), %cause, "a use was not noted");
                 }
             }
@@ -458,11 +458,11 @@ impl Drain {
         Ok((source, again))
     }
 
-    async fn touch(&mut self) -> Result<(), StreamError> {
+    async fn touch(&mut self, used: Timestamp) -> Result<(), StreamError> {
         let now = self.streams.sources.now();
         let ledger = self.stream().await?;
         let mut staged = ledger.stage(now);
-        ledger.mark_used(&mut staged);
+        ledger.mark_used(&mut staged, used);
         self.commit(staged).await?;
         if let Some(Found::Stream(ledger)) = &self.found {
             self.host.publish(ledger, std::iter::empty());

@@ -132,7 +132,7 @@ pub(super) enum Op {
     /// again.
     Examine(Reply<(Option<Left>, Option<Timestamp>)>),
     /// Makes durable when the stream was last used.
-    Touch,
+    Touch(Timestamp),
 }
 
 /// What a stream's followers share.

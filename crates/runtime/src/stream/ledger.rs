@@ -559,9 +559,9 @@ impl Ledger {
     }
 
     /// Notes when the stream was used, in this commit.
-    pub(super) fn mark_used(&mut self, staged: &mut Staged) {
-        self.used = self.used.max(staged.now);
-        let value = staged.now.as_millis().to_le_bytes().to_vec();
+    pub(super) fn mark_used(&mut self, staged: &mut Staged, used: Timestamp) {
+        staged.now = used;
+        let value = used.as_millis().to_le_bytes().to_vec();
         staged.rows.push(put(USED, b"", value));
     }
 

@@ -19,6 +19,7 @@ mod parked;
 mod scale;
 mod simulation;
 mod state;
+mod streams;
 
 use std::{sync::Arc, time::Duration};
 

@@ -86,24 +86,24 @@ struct Piece {
 
 /// What a reader got.
 #[derive(Debug, Default)]
-pub(super) struct Batch {
+pub(in crate::server) struct Batch {
     /// Chunks as JSON, with commas between them; may be empty.
-    pub(super) chunks: Vec<Bytes>,
+    pub(in crate::server) chunks: Vec<Bytes>,
     /// The same as events.
-    pub(super) frames: Vec<Bytes>,
+    pub(in crate::server) frames: Vec<Bytes>,
     /// True when nothing durable was left to read.
-    pub(super) up_to_date: bool,
+    pub(in crate::server) up_to_date: bool,
 }
 
 impl Batch {
-    pub(super) fn is_empty(&self) -> bool {
+    pub(in crate::server) fn is_empty(&self) -> bool {
         self.chunks.iter().all(Bytes::is_empty)
     }
 }
 
 /// How waiting ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waited {
+pub(in crate::server) enum Waited {
     /// There may be something new.
     News,
     /// The conversation is gone, or cannot be read; begin again.
@@ -111,7 +111,7 @@ pub(super) enum Waited {
 }
 
 /// One reader of a conversation.
-pub(super) struct Follower {
+pub(in crate::server) struct Follower {
     feeds: Feeds,
     actor: ActorId,
     identity: Identity,
@@ -141,7 +141,7 @@ impl Feeds {
     }
 
     /// Begins to read after an offset.
-    pub(super) async fn follow(
+    pub(in crate::server) async fn follow(
         &self,
         actor: &ActorId,
         offset: Offset,
@@ -363,17 +363,17 @@ impl Piece {
 
 impl Follower {
     /// The incarnation that it reads.
-    pub(super) fn incarnation(&self) -> &str {
+    pub(in crate::server) fn incarnation(&self) -> &str {
         &self.identity.uid
     }
 
     /// Where it stands.
-    pub(super) fn offset(&self) -> Offset {
+    pub(in crate::server) fn offset(&self) -> Offset {
         self.offset
     }
 
     /// What there is to read now; empty and up to date when there is nothing.
-    pub(super) async fn read(&mut self) -> Result<Batch, Lost> {
+    pub(in crate::server) async fn read(&mut self) -> Result<Batch, Lost> {
         loop {
             match &mut self.source {
                 Source::Behind(reader) => {
@@ -425,7 +425,7 @@ impl Follower {
     }
 
     /// Waits until there may be something new. Cancel-safe.
-    pub(super) async fn wait(&mut self) -> Waited {
+    pub(in crate::server) async fn wait(&mut self) -> Waited {
         match &mut self.source {
             Source::Behind(_) | Source::Lost => Waited::News,
             Source::Live(_, changed) => match changed.changed().await {
@@ -456,7 +456,7 @@ impl Follower {
 
 /// Why a follower cannot go on.
 #[derive(Debug)]
-pub(super) enum Lost {
+pub(in crate::server) enum Lost {
     /// The conversation is not the one that it began with.
     Gone,
     /// The store cannot be read.
