@@ -9,6 +9,7 @@
 //! - `refusal`: [`Refusal`], the one error that goes out.
 //! - `conversation`: the conversation protocol, `/agents/{agent}/{id}`.
 //! - `stream`: durable streams, `/v1/stream/**`.
+//! - `socket`: the WebSocket on the same URL.
 //! - `operations`: health.
 //!
 //! # To add routes
@@ -32,6 +33,7 @@ mod operations;
 mod refusal;
 mod routes;
 mod settings;
+mod socket;
 mod stream;
 
 pub use access::{Access, Scope, StreamGrant};

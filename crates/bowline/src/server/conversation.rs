@@ -29,6 +29,10 @@ mod updates;
 mod view;
 mod wire;
 
+pub(super) use send::{deliver, parse};
+pub(super) use updates::stream;
+pub(super) use view::history;
+
 /// The routes of this module.
 pub(super) fn routes() -> Router<App> {
     Router::new()

@@ -21,6 +21,11 @@ fn the_flue_client_works_unchanged() {
 }
 
 #[test]
+fn the_agents_client_works_unchanged() {
+    run("agents.test.mjs");
+}
+
+#[test]
 fn a_react_page_in_a_browser_works_unchanged() {
     if !Path::new(CHROMIUM).exists() {
         eprintln!("SKIPPED: {CHROMIUM} is not there (apt-get install chromium)");

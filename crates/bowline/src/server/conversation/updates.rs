@@ -9,6 +9,7 @@ use axum::{
 };
 use bowline_agent::feed::{Offset, Reader};
 use bytes::{BufMut as _, Bytes, BytesMut};
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
@@ -113,6 +114,38 @@ fn answer(uid: &str, chunks: &[Bytes], offset: Offset, up_to_date: bool) -> Resp
     view::at(&mut response, &offset.to_string(), up_to_date);
     no_store(&mut response);
     response
+}
+
+/// Gives the chunks after an offset one after the other, until `take` says no.
+pub(in crate::server) async fn stream<F: Future<Output = bool>>(
+    app: &App,
+    target: &Target,
+    offset: Offset,
+    mut take: impl FnMut(Value) -> F,
+) -> Result<(), Refusal> {
+    let mut follower = follow(app, target, offset).await?;
+    loop {
+        let batch = match follower.read().await {
+            Ok(batch) => batch,
+            Err(Lost::Gone) => return Err(Refusal::StreamNotFound),
+            Err(Lost::Store(error)) => return Err(error.into()),
+        };
+        for chunks in batch.chunks.iter().filter(|chunks| !chunks.is_empty()) {
+            let mut list = vec![b'['];
+            list.extend_from_slice(chunks);
+            list.push(b']');
+            let chunks: Vec<Value> = serde_json::from_slice(&list)
+                .map_err(|error| Refusal::Internal(format!("a chunk is no JSON: {error}")))?;
+            for chunk in chunks {
+                if !take(chunk).await {
+                    return Ok(());
+                }
+            }
+        }
+        if batch.up_to_date && follower.wait().await == Waited::Ended {
+            return Err(Refusal::StreamNotFound);
+        }
+    }
 }
 
 /// A stream of events that is being sent. The next one is made when the client took the last.

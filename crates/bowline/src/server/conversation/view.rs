@@ -2,14 +2,16 @@
 
 use axum::{
     Json,
-    extract::{OriginalUri, Query, State},
+    extract::{FromRequestParts as _, OriginalUri, Query, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bowline_agent::feed::{self, History, NotThere, Offset};
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{App, Refusal, Scope, Target, no_store, updates};
+use crate::server::socket;
 
 /// Where reading goes on.
 pub(super) const NEXT_OFFSET: HeaderName = HeaderName::from_static("stream-next-offset");
@@ -69,14 +71,17 @@ impl Parameters {
     }
 }
 
-/// `GET /agents/{agent}/{id}`: the history, or updates.
-pub(super) async fn read(
-    State(app): State<App>,
-    target: Target,
-    query: Result<Query<Vec<(String, String)>>, axum::extract::rejection::QueryRejection>,
-) -> Result<Response, Refusal> {
-    target.require(Scope::Read)?;
+/// `GET /agents/{agent}/{id}`: the history, updates, or a WebSocket.
+pub(super) async fn read(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
+    let (mut parts, _) = request.into_parts();
+    let target = Target::from_request_parts(&mut parts, &app).await;
+    let query = Query::<Vec<(String, String)>>::from_request_parts(&mut parts, &app).await;
     let Query(query) = query?;
+    if socket::is_upgrade(&parts.headers) {
+        return socket::upgrade(app, parts, target, &query).await;
+    }
+    let target = target?;
+    target.require(Scope::Read)?;
     let parameters = Parameters::of(query)?;
     // A client of the stream protocol that knows nothing of views sends an offset.
     let default = if parameters.get("offset").is_some() {
@@ -87,7 +92,13 @@ pub(super) async fn read(
     match parameters.get("view").unwrap_or(default) {
         "history" => {
             parameters.refuse(&["offset", "tail", "live"], "view=history")?;
-            history(&app, &target, &parameters).await
+            let limit = parameters.number("limit", MOST_MESSAGES)?;
+            let page = page(&app, &target, limit, parameters.get("before")).await?;
+            let offset = page.history.offset.clone();
+            let mut response = Json(page).into_response();
+            at(&mut response, &offset, true);
+            no_store(&mut response);
+            Ok(response)
         }
         "updates" => updates::updates(app, target, &parameters).await,
         _ => Err(Refusal::InvalidRequest(
@@ -96,44 +107,58 @@ pub(super) async fn read(
     }
 }
 
-/// A page of the history.
+/// The history, or a page of it.
 #[derive(Serialize)]
 struct Paged {
     #[serde(flatten)]
     history: History,
-    /// True when there are messages before these.
-    more: bool,
+    /// Whether there are messages before these; only of a page.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more: Option<bool>,
 }
 
-async fn history(app: &App, target: &Target, parameters: &Parameters) -> Result<Response, Refusal> {
-    let limit = parameters.number("limit", MOST_MESSAGES)?;
-    let before = parameters.get("before");
+/// The history as a value; a page of it when `limit` or `before` is given.
+pub(in crate::server) async fn history(
+    app: &App,
+    target: &Target,
+    limit: Option<usize>,
+    before: Option<&str>,
+) -> Result<Value, Refusal> {
+    let limit = limit.map(|limit| limit.clamp(1, MOST_MESSAGES));
+    let page = page(app, target, limit, before).await?;
+    serde_json::to_value(page).map_err(|error| Refusal::Internal(error.to_string()))
+}
+
+async fn page(
+    app: &App,
+    target: &Target,
+    limit: Option<usize>,
+    before: Option<&str>,
+) -> Result<Paged, Refusal> {
     let history = feed::history(app.store().clone(), &target.actor).await?;
     let mut history = history.map_err(not_there)?;
-    let offset = history.offset.clone();
-    let mut response = if limit.is_some() || before.is_some() {
-        if let Some(before) = before {
-            let place = history.messages.iter().position(|one| one.id == before);
-            let Some(place) = place else {
-                return Err(Refusal::InvalidRequest(
-                    "`before` is not the id of a message of this conversation".to_owned(),
-                ));
-            };
-            history.messages.truncate(place);
-        }
-        let first = history
-            .messages
-            .len()
-            .saturating_sub(limit.unwrap_or(MOST_MESSAGES));
-        history.messages.drain(..first);
-        let more = first > 0;
-        Json(Paged { history, more }).into_response()
-    } else {
-        Json(history).into_response()
-    };
-    at(&mut response, &offset, true);
-    no_store(&mut response);
-    Ok(response)
+    if limit.is_none() && before.is_none() {
+        return Ok(Paged {
+            history,
+            more: None,
+        });
+    }
+    if let Some(before) = before {
+        let place = history.messages.iter().position(|one| one.id == before);
+        let Some(place) = place else {
+            return Err(Refusal::InvalidRequest(
+                "`before` is not the id of a message of this conversation".to_owned(),
+            ));
+        };
+        history.messages.truncate(place);
+    }
+    let limit = limit.unwrap_or(MOST_MESSAGES);
+    let first = history.messages.len().saturating_sub(limit);
+    history.messages.drain(..first);
+    Ok(Paged {
+        history,
+        more: Some(first > 0),
+    })
 }
 
 /// `HEAD /agents/{agent}/{id}`: whether it is there, and where its end is.
