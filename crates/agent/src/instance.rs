@@ -359,6 +359,7 @@ impl AgentInstance {
             Fact::ApprovalAnswered(answered) => {
                 self.tell(|| ChunkBody::ApprovalAnswered { answered });
             }
+            Fact::Compaction(compaction) => self.tell(|| ChunkBody::compacted(&compaction)),
             Fact::Created(_)
             | Fact::AssistantStarted(_)
             | Fact::AssistantText(_)
@@ -367,7 +368,6 @@ impl AgentInstance {
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
             | Fact::CompactionRequested(_)
-            | Fact::Compaction(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => {}
         }
@@ -649,6 +649,7 @@ impl Instance for AgentInstance {
                     content: vec![Content::Text {
                         text: turn::interrupted(),
                     }],
+                    whole: None,
                     output: None,
                     duration_ms: 0,
                 }));

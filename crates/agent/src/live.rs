@@ -17,6 +17,7 @@ use tokio::sync::{broadcast, watch};
 use crate::{
     approval::{Answered, Approval},
     feed::History,
+    record::{Compaction, Trigger},
     view::UiMessage,
 };
 
@@ -151,6 +152,19 @@ pub enum ChunkBody {
         /// Id of the response.
         message_id: String,
     },
+    /// The model sees a summary in place of the beginning; what was said stays.
+    Compacted {
+        /// `msg_…`: identifies the compaction.
+        entry_id: String,
+        /// Why.
+        trigger: Trigger,
+        /// What the model would have seen without it, in tokens.
+        tokens_before: u64,
+        /// What it sees now, estimated.
+        tokens_after: u64,
+        /// False when the summary was put together without a model.
+        summarised: bool,
+    },
     /// What a model call used.
     Usage {
         /// The tokens.
@@ -172,6 +186,19 @@ pub enum ChunkBody {
         #[serde(skip_serializing_if = "Option::is_none")]
         answered_by_submission_id: Option<String>,
     },
+}
+
+impl ChunkBody {
+    /// Tells of a compaction.
+    pub(crate) fn compacted(compaction: &Compaction) -> Self {
+        Self::Compacted {
+            entry_id: compaction.entry_id.clone(),
+            trigger: compaction.trigger,
+            tokens_before: compaction.tokens_before,
+            tokens_after: compaction.tokens_after,
+            summarised: compaction.model.is_some(),
+        }
+    }
 }
 
 /// The observers of all conversations of a process.

@@ -251,6 +251,10 @@ pub struct ToolOutcome {
     pub is_error: bool,
     /// What the model sees.
     pub content: Vec<Content>,
+    /// The blob with the whole text, where that is too long for a record: the content then has its
+    /// beginning and its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub whole: Option<String>,
     /// What a program sees, where the tool gives a structured result.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<Value>,
@@ -470,8 +474,15 @@ impl Fact {
 
     /// The blobs that the record must keep alive.
     fn blobs(&self) -> Vec<BlobId> {
-        let files = self.attachments();
-        files.into_iter().filter_map(Attachment::blob).collect()
+        let files = self.attachments().into_iter();
+        let mut blobs: Vec<BlobId> = files.filter_map(Attachment::blob).collect();
+        if let Self::ToolOutcome(ToolOutcome {
+            whole: Some(whole), ..
+        }) = self
+        {
+            blobs.extend(BlobId::parse(whole));
+        }
+        blobs
     }
 
     /// The files that the fact brings.

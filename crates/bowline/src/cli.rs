@@ -1,6 +1,6 @@
 //! The command line.
 //!
-//! One file each: `init`, `run`, `show`, `tail`, `abort`, `approve`,
+//! One file each: `init`, `run`, `show`, `tail`, `abort`, `compact`, `approve`,
 //! `reject`, `answer`, `agents`, `serve`, `bench`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
@@ -19,6 +19,7 @@ mod agents;
 mod answer;
 mod approve;
 mod bench;
+mod compact;
 mod completions;
 mod doctor;
 mod fault;
@@ -86,6 +87,7 @@ enum Command {
     Show(show::Show),
     Tail(tail::Tail),
     Abort(abort::Abort),
+    Compact(compact::Compact),
     Approve(approve::Approve),
     Reject(reject::Reject),
     Answer(answer::AnswerArgs),
@@ -136,6 +138,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Show(args) => show::show(args, global, terminal).await,
         Command::Tail(args) => tail::tail(args, global, terminal).await,
         Command::Abort(args) => abort::abort(args, global, terminal).await,
+        Command::Compact(args) => compact::compact(args, global, terminal).await,
         Command::Approve(args) => approve::approve(args, global, terminal).await,
         Command::Reject(args) => reject::reject(args, global, terminal).await,
         Command::Answer(args) => answer::answer(args, global, terminal).await,

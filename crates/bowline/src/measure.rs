@@ -7,6 +7,15 @@ use std::{fmt, path::Path, time::Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
+use bowline_agent::{
+    Conversation,
+    context::{Shape, View},
+    conversation::MessageFacts,
+    record::{Content, Fact, Scope, ToolOutcome, ToolResultsCommitted, UserMessage},
+};
+use bowline_model::{AssistantMessage, AssistantPart, ModelRef, StopReason, ToolCall, Usage};
+use bowline_store::{MemoryStore, StoredRecord, Timestamp};
+
 use crate::{Agent, Bowline, Outgoing, Render, Service, error::Error};
 
 pub mod streams;
@@ -33,6 +42,19 @@ pub struct Row {
 pub struct Report {
     /// One for each way.
     pub rows: Vec<Row>,
+    /// What building the context costs.
+    pub context: Vec<ContextRow>,
+}
+
+/// What building the context costs at one length.
+#[derive(Debug, Clone)]
+pub struct ContextRow {
+    /// Entries of the conversation: a message, an answer with a call, its result, in turn.
+    pub entries: usize,
+    /// CPU time to build it from nothing, in milliseconds.
+    pub anew_ms: f64,
+    /// CPU time to take in one more turn, in microseconds.
+    pub next_us: f64,
 }
 
 impl fmt::Display for Report {
@@ -55,6 +77,16 @@ impl fmt::Display for Report {
                 f,
                 "{what:<44} {turns:>6} {cpu_ms:>9.3} {wall_ms:>9.3} {flushes:>8.2} {written_kib:>9.1}"
             )?;
+        }
+        writeln!(
+            f,
+            "\n{:<44} {:>9} {:>9}",
+            "the context", "anew ms", "next µs"
+        )?;
+        for row in &self.context {
+            let (anew, next) = (row.anew_ms, row.next_us);
+            let what = format!("{} entries", row.entries);
+            writeln!(f, "{what:<44} {anew:>9.3} {next:>9.2}")?;
         }
         Ok(())
     }
@@ -88,18 +120,132 @@ pub async fn turns(dir: &Path, turns: u64) -> Result<Report, Error> {
     let late = "one conversation, from turn 1,000 on".to_owned();
     report.rows.push(measured(&service, late, 1, window).await?);
     service.stop(std::time::Duration::from_secs(10)).await;
+    for entries in [10, 100, 1_000, 10_000] {
+        report.context.push(context(entries).await?);
+    }
     Ok(report)
+}
+
+/// What building the context costs when the conversation has so many entries.
+///
+/// # Errors
+///
+/// Whatever the store reports.
+pub async fn context(entries: usize) -> Result<ContextRow, Error> {
+    const TURNS: u32 = 64;
+    let store = MemoryStore::new();
+    let mut conversation = Conversation::default();
+    let mut records = Talk::default();
+    while conversation.entries.len() < entries {
+        conversation.apply(&records.turn())?;
+    }
+    let shape = Shape::of(None, true);
+    let mut view = View::default();
+    let began = Instant::now();
+    view.update(&conversation, shape, &store).await?;
+    let anew_ms = began.elapsed().as_secs_f64() * 1e3;
+    let mut next = 0.0;
+    for _ in 0..TURNS {
+        conversation.apply(&records.turn())?;
+        let began = Instant::now();
+        view.update(&conversation, shape, &store).await?;
+        // As a request holds it.
+        let sent = view.messages().clone();
+        next += began.elapsed().as_secs_f64() * 1e6;
+        drop(sent);
+    }
+    Ok(ContextRow {
+        entries,
+        anew_ms,
+        next_us: next / f64::from(TURNS),
+    })
+}
+
+/// Records of a conversation of which nobody has heard.
+#[derive(Default)]
+struct Talk {
+    seq: u64,
+}
+
+impl Talk {
+    /// A message, a call, its result.
+    fn turn(&mut self) -> Vec<StoredRecord> {
+        let id = format!("msg_{}", self.seq);
+        let call = format!("call_{}", self.seq);
+        let text = |words: &str| {
+            vec![Content::Text {
+                text: words.repeat(40),
+            }]
+        };
+        let message = AssistantMessage {
+            model: ModelRef {
+                api: "bench".to_owned(),
+                provider: "bench".to_owned(),
+                model: "bench".to_owned(),
+            },
+            parts: vec![AssistantPart::ToolCall(ToolCall::from_text(
+                call.clone(),
+                "bash".to_owned(),
+                "{\"command\":\"echo hi\"}",
+            ))],
+            stop: StopReason::ToolUse,
+            usage: Usage::default(),
+            response_id: None,
+        };
+        let mut facts = vec![Fact::UserMessage(UserMessage {
+            message_id: format!("{id}_u"),
+            parent_id: None,
+            content: text("What is it? "),
+        })];
+        let answer = MessageFacts {
+            message_id: &id,
+            parent_id: None,
+            started: false,
+            message: &message,
+            cost_micro_usd: None,
+            error: None,
+            interrupted: false,
+        };
+        facts.extend(answer.facts());
+        facts.push(Fact::ToolOutcome(ToolOutcome {
+            assistant_message_id: id.clone(),
+            tool_call_id: call.clone(),
+            tool_name: "bash".to_owned(),
+            is_error: false,
+            content: text("So it is. "),
+            whole: None,
+            output: None,
+            duration_ms: 1,
+        }));
+        facts.push(Fact::ToolResultsCommitted(ToolResultsCommitted {
+            message_id: format!("{id}_r"),
+            assistant_message_id: id,
+            outcome_ids: vec![call],
+        }));
+        let scope = Scope::default();
+        let stored = facts.iter().map(|fact| {
+            self.seq += 1;
+            StoredRecord {
+                seq: self.seq,
+                epoch: 1,
+                record: fact.record(Timestamp::default(), &scope),
+            }
+        });
+        stored.collect()
+    }
 }
 
 /// An agent that makes so many tool steps and then answers.
 fn service(dir: &Path, tools: u64) -> Result<Service, Error> {
     let unwritable = |error: std::io::Error| Error::failure("output_failed", error.to_string(), "");
     std::fs::create_dir_all(dir).map_err(unwritable)?;
-    let step = "  - tools: [{name: bash, input: {command: echo hi}}]\n";
+    // What it used is said, so that the script does not count the whole conversation for it.
+    let usage = "    usage: {input: 100, output: 10}\n";
+    let step = format!("  - tools: [{{name: bash, input: {{command: echo hi}}}}]\n{usage}");
     let steps = step.repeat(usize::try_from(tools).unwrap_or_default());
     std::fs::write(
         dir.join("script.yaml"),
-        format!("turns:\n{steps}  - text: Done.\n"),
+        format!("turns:\n{steps}  - text: Done.\n{usage}"),
     )
     .map_err(unwritable)?;
     let folder = dir.to_path_buf();

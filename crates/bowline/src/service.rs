@@ -9,9 +9,11 @@ use std::{
 use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
     approval::{self, Answered, Approval},
-    conversation::{EntryBody, Used},
+    conversation::{Compacted, EntryBody, Used},
     live::Observers,
-    load, load_after, view,
+    load, load_after,
+    record::Compaction,
+    view,
 };
 use bowline_model::{Clock, ModelSettings, Models, Secret};
 use bowline_runtime::{
@@ -187,6 +189,30 @@ impl Service {
     ) -> Result<Reply, Error> {
         let receipt = self.send(agent, instance, message).await?;
         self.reply(agent, instance, &receipt.submission_id).await
+    }
+
+    /// Compacts a conversation now, behind what it has open: a summary stands for its beginning from
+    /// then on. `None` when there was nothing to summarise.
+    ///
+    /// # Errors
+    ///
+    /// When no summary could be had; nothing changes then.
+    pub async fn compact(
+        &self,
+        agent: &str,
+        instance: &str,
+        instructions: Option<String>,
+    ) -> Result<Option<Compaction>, Error> {
+        let reply = self
+            .ask(agent, instance, Outgoing::compact(instructions))
+            .await?;
+        if let Some(failure) = reply.error {
+            return Err(failure.into());
+        }
+        let conversation = self.conversation(agent, instance).await?;
+        let made = conversation.compactions.into_iter().rev();
+        let ours = |one: &Compacted| one.submission.as_deref() == Some(&reply.submission_id);
+        Ok(made.into_iter().find(ours).map(|one| one.record))
     }
 
     /// Asks to abort one submission, or all of the conversation. `false` when there was none.
@@ -372,6 +398,11 @@ pub fn reply_of(conversation: &Conversation, settled: Settled) -> Reply {
             }
             EntryBody::User(_) | EntryBody::Signal(_) => {}
         }
+    }
+    let summaries = conversation.compactions.iter();
+    for compacted in summaries.filter(|one| one.submission.as_deref() == Some(answered)) {
+        used.usage += compacted.record.usage;
+        used.cost_micro_usd += compacted.record.cost_micro_usd.unwrap_or(0);
     }
     let text = match settled.outcome {
         Outcome::Completed => view::answer(conversation, answered),

@@ -177,6 +177,7 @@ impl Assembly {
             ChunkBody::ModelRetry { .. }
             | ChunkBody::ApprovalRequested { .. }
             | ChunkBody::ApprovalAnswered { .. }
+            | ChunkBody::Compacted { .. }
             | ChunkBody::Usage { .. } => {}
         }
     }

@@ -185,8 +185,8 @@ impl Teller {
                     .collect()
             }
             // What the model sees grows shorter; what was said stays.
+            Fact::Compaction(compaction) => vec![ChunkBody::compacted(&compaction)],
             Fact::CompactionRequested(_)
-            | Fact::Compaction(_)
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
             | Fact::AttemptStarted(_)

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bowline_model::ToolSpec;
-use bowline_store::{ActorId, Store, StoreError};
+use bowline_store::{ActorId, BlobId, Store, StoreError};
 use serde_json::{Value, json};
 use std::{fmt, sync::Arc};
 
@@ -57,7 +57,10 @@ impl History {
                 let text = |content: &[Content]| view::text(content);
                 match Fact::of(stored)? {
                     Fact::ToolOutcome(outcome) if outcome.tool_call_id == id => {
-                        found = Some(text(&outcome.content));
+                        found = Some(match &outcome.whole {
+                            Some(blob) => self.blob(blob).await?,
+                            None => text(&outcome.content),
+                        });
                     }
                     Fact::UserMessage(message) if message.message_id == id => {
                         found = Some(text(&message.content));
@@ -70,6 +73,15 @@ impl History {
                 return Ok(found);
             }
         }
+    }
+}
+
+impl History {
+    async fn blob(&self, digest: &str) -> Result<String, StoreError> {
+        let missing = || StoreError::Corrupt(format!("the text {digest} has no content"));
+        let blob = BlobId::parse(digest).ok_or_else(missing)?;
+        let bytes = self.store.blob(blob).await?.ok_or_else(missing)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 }
 

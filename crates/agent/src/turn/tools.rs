@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::Stop;
 use crate::{
     approval::{APPROVALS, Approval, Decision, EXPIRES_AFTER},
+    context,
     definition::{Approval as Policy, Definition, SandboxKind},
     instance::AgentInstance,
     program::{SHELL, workspace_failure},
@@ -42,6 +43,9 @@ const AT_ONCE: usize = 16;
 /// A batch that takes longer than this commits the message that asked for it first, so that a crash
 /// does not cost another model call.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+
+/// A text with more bytes is a blob of its own; the record has its beginning and its end.
+const MAX_TEXT: usize = 256 * 1024;
 
 /// What the model asked for.
 pub(super) struct Batch {
@@ -552,12 +556,24 @@ impl Running {
     fn outcome(&self, instance: &AgentInstance, step: &mut Step, ended: &Ended) {
         let mut content = Vec::new();
         let mut output = None;
+        let mut whole = None;
+        let mut text = |text: String| {
+            if text.len() <= MAX_TEXT {
+                return Content::Text { text };
+            }
+            // The log and the memory hold what may be seen; the rest is read when it is asked for.
+            let short = context::shorten(&text, MAX_TEXT, Some(&ended.call.id)).into_owned();
+            let blob = Blob::new(text.into());
+            whole = Some(blob.id.to_string());
+            step.blobs.push(blob);
+            Content::Text { text: short }
+        };
         match &ended.result {
             Ok(result) => {
-                content.push(Content::Text {
-                    text: result.text.clone(),
-                });
-                output.clone_from(&result.output);
+                content.push(text(result.text.clone()));
+                if result.text.len() <= MAX_TEXT {
+                    output.clone_from(&result.output);
+                }
                 if let Some((mime_type, bytes)) = &result.media {
                     let digest = BlobId::of(bytes).to_string();
                     content.push(Content::Attachment {
@@ -572,9 +588,7 @@ impl Running {
                     step.blobs.push(Blob::new(bytes.clone()));
                 }
             }
-            Err(error) => content.push(Content::Text {
-                text: error.to_string(),
-            }),
+            Err(error) => content.push(text(error.to_string())),
         }
         let fact = Fact::ToolOutcome(ToolOutcome {
             assistant_message_id: self.message_id.clone(),
@@ -582,6 +596,7 @@ impl Running {
             tool_name: ended.call.name.clone(),
             is_error: ended.result.is_err(),
             content,
+            whole,
             output,
             duration_ms: u64::try_from(ended.took.as_millis()).unwrap_or(u64::MAX),
         });

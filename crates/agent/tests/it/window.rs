@@ -32,6 +32,8 @@ pub(crate) enum Says {
     /// Calls `give` with so many bytes each.
     Calls(Vec<usize>),
     Fails(ErrorKind),
+    /// Calls `read_elided` with this id and offset.
+    Reads(String, u64),
     /// Answers, and says that it read so many tokens.
     Counted(String, u64),
 }
@@ -78,7 +80,7 @@ impl Mind {
         let tools: usize = request
             .tools
             .iter()
-            .map(|tool| serde_json::to_string(tool).unwrap().len())
+            .map(|tool| tool.description.len() + 100)
             .sum();
         let messages: usize = request.messages.iter().map(|one| bytes(one)).sum();
         ((request.system.len() + tools + messages) as u64).div_ceil(self.bytes)
@@ -144,6 +146,15 @@ impl Provider for Mind {
                 input,
                 StopReason::Stop,
             ),
+            Says::Reads(id, offset) => {
+                let arguments = format!("{{\"id\":\"{id}\",\"offset\":{offset}}}");
+                let call = ToolCall::from_text(format!("r{nth}"), "read_elided".into(), &arguments);
+                (
+                    vec![AssistantPart::ToolCall(call)],
+                    context,
+                    StopReason::ToolUse,
+                )
+            }
             Says::Calls(sizes) => {
                 let call = |(at, size): (usize, usize)| {
                     let arguments = format!("{{\"size\":{size}}}");
@@ -241,6 +252,12 @@ impl Window {
                 Ok::<_, ToolError>(text(size.size))
             });
             cx.tool(give.unwrap().effect(Effect::None));
+            if instructions.lock().unwrap().contains("EXTRA") {
+                let extra = tool::from_fn("extra", "Gives more.", |size: Size| async move {
+                    Ok::<_, ToolError>(text(size.size))
+                });
+                cx.tool(extra.unwrap().effect(Effect::None));
+            }
             instructions.lock().unwrap().clone()
         });
         let sources = Sources::new(SeededClock::ticking(), SeededRandom::new(self.seed));
@@ -295,7 +312,11 @@ impl Window {
                 let same = request.system == before.system
                     && request.tools == before.tools
                     && request.messages.len() >= before.messages.len()
-                    && request.messages[..before.messages.len()] == before.messages[..];
+                    && before
+                        .messages
+                        .iter()
+                        .zip(&request.messages)
+                        .all(|(one, other)| Arc::ptr_eq(one, other) || one == other);
                 breaks += usize::from(!same);
             }
             before = Some(request);
@@ -360,9 +381,8 @@ fn valid(request: &Request) {
 
 /// So many bytes of text.
 pub(crate) fn text(bytes: usize) -> String {
-    "All work and no play makes a dull text. "
-        .chars()
-        .cycle()
-        .take(bytes)
-        .collect()
+    const WORDS: &str = "All work and no play makes a dull text. ";
+    let mut text = WORDS.repeat(bytes / WORDS.len() + 1);
+    text.truncate(bytes);
+    text
 }

@@ -40,7 +40,7 @@ enum What {
         #[arg(long, default_value_t = 400)]
         millis: u64,
     },
-    /// CPU time, flushes and bytes of a turn of a scripted agent
+    /// CPU time, flushes and bytes of a turn of a scripted agent, and what building the context costs
     Turn {
         /// Turns for each measurement
         #[arg(long, default_value_t = 2_000)]
@@ -112,7 +112,17 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
                 "what": row.what, "turns": row.turns, "cpuMs": row.cpu_ms, "wallMs": row.wall_ms,
                 "flushes": row.flushes, "writtenKib": row.written_kib,
             })).collect();
-            terminal.json(&json!({"type": "bench", "what": "turn", "rows": rows}))
+            let context: Vec<_> = report
+                .context
+                .iter()
+                .map(|row| {
+                    json!({
+                        "entries": row.entries, "anewMs": row.anew_ms, "nextUs": row.next_us,
+                    })
+                })
+                .collect();
+            terminal
+                .json(&json!({"type": "bench", "what": "turn", "rows": rows, "context": context}))
         }
         What::Streams(args) => streams(args, dir, terminal).await,
     }

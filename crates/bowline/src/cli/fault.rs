@@ -16,6 +16,9 @@ pub(super) enum Fault {
     /// A message without text.
     #[error("the message is empty")]
     EmptyMessage,
+    /// Something waits for a person, and what comes behind it waits too.
+    #[error("{0} waits for a person")]
+    Waits(String),
     /// A file that was named cannot be read.
     #[error("{path}: {why}")]
     UnreadableFile {
@@ -86,6 +89,7 @@ impl Fault {
             Self::ProjectExists(_) => "project_exists",
             Self::ProjectUnwritable { .. } => "project_unwritable",
             Self::NoConversation { .. } => "conversation_not_found",
+            Self::Waits(_) => "conversation_waits",
             Self::NotOpen(_) => "submission_not_open",
             Self::NoApproval(_) => "approval_not_found",
             Self::Interrupted { .. } => "run_interrupted",
@@ -99,6 +103,9 @@ impl Fault {
     fn hint(&self) -> String {
         match self {
             Self::Arguments(_) => "see `bowline help`".to_owned(),
+            Self::Waits(_) => {
+                "answer it first: see `bowline show`, or end it with `bowline abort`".to_owned()
+            }
             Self::NoMessage => {
                 "add -m TEXT, -m @FILE or -m -; without -m it needs a terminal".to_owned()
             }
@@ -144,7 +151,8 @@ impl From<Fault> for Error {
             | Fault::NoConversation { .. }
             | Fault::NoApproval(_)
             | Fault::NotOpen(_) => Self::usage(code, message, hint),
-            Fault::ProjectUnwritable { .. }
+            Fault::Waits(_)
+            | Fault::ProjectUnwritable { .. }
             | Fault::Interrupted { .. }
             | Fault::Output(_)
             | Fault::Terminal(_)

@@ -184,6 +184,16 @@ impl Screen {
                 });
                 Ok(())
             }
+            ChunkBody::Compacted {
+                tokens_before,
+                tokens_after,
+                ..
+            } => {
+                self.line(&format!(
+                    "compacted: {tokens_before} tokens to about {tokens_after}"
+                ));
+                Ok(())
+            }
             ChunkBody::Usage { .. }
             | ChunkBody::SubmissionSettled { .. }
             | ChunkBody::ConversationReset { .. }

@@ -80,6 +80,13 @@ pub(super) async fn show(
             terminal.answer(format_args!("{}\n", terminal.out.paint(Paint::Bad, line)))?;
         }
     }
+    for compacted in &conversation.compactions {
+        let line = format!(
+            "compacted at {}: {} tokens to about {}",
+            compacted.time, compacted.record.tokens_before, compacted.record.tokens_after
+        );
+        terminal.answer(format_args!("{}\n", terminal.out.paint(Paint::Dim, line)))?;
+    }
     for submission in &open {
         let text = text_of(submission);
         let line = format!(
@@ -159,6 +166,7 @@ fn history(
         "incarnation": conversation.uid,
         "messages": view::messages(conversation),
         "settlements": settlements,
+        "compactions": conversation.compactions.iter().map(|one| &one.record).collect::<Vec<_>>(),
         "submissions": open,
         "approvals": approvals,
         "waits": waits,

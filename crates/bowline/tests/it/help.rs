@@ -2,12 +2,13 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "init",
     "run",
     "show",
     "tail",
     "abort",
+    "compact",
     "approve",
     "reject",
     "answer",

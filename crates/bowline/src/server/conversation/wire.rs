@@ -42,6 +42,7 @@ fn is_public(body: &ChunkBody) -> bool {
         ChunkBody::ModelRetry { .. }
         | ChunkBody::ApprovalRequested { .. }
         | ChunkBody::ApprovalAnswered { .. }
+        | ChunkBody::Compacted { .. }
         | ChunkBody::Usage { .. } => false,
     }
 }
