@@ -77,6 +77,7 @@ pub async fn summary(events: &[Event], truth: &dyn Store) -> Summary {
 /// One line that says which property does not hold.
 pub async fn all(events: &[Event], truth: &dyn Store, rivals: bool) -> Result<(), String> {
     one_writer(events)?;
+    deleted_whole(events)?;
     if !rivals {
         no_step_again(events)?;
     }
@@ -166,6 +167,28 @@ fn messages_once(events: &[Event], actor: &ActorId, history: &History) -> Result
     }
     let taken = &history.taken;
     Err(format!("{actor} was sent {sent:?} and took {taken:?}"))
+}
+
+/// A deletion that took a child took its parent in the end.
+fn deleted_whole(events: &[Event]) -> Result<(), String> {
+    let deleted = |event: &Event| match event {
+        Event::Purged { actor } => Some(actor.clone()),
+        _ => None,
+    };
+    for (at, child) in events.iter().enumerate() {
+        let Some(child) = deleted(child).filter(|actor| actor.name() == CHILD) else {
+            continue;
+        };
+        let key = child.key().split('/').next().unwrap_or_default();
+        let parent = ActorId::new(KIND, PARENT, key);
+        if !events[at..]
+            .iter()
+            .any(|event| deleted(event).as_ref() == Some(&parent))
+        {
+            return Err(format!("{child} was deleted, its parent was not"));
+        }
+    }
+    Ok(())
 }
 
 /// A child has its parent, and nobody is on the way to be deleted.
