@@ -9,6 +9,7 @@
 mod alarms;
 mod bad_input;
 mod budget;
+mod defects;
 mod effects;
 mod endings;
 mod fibers;
