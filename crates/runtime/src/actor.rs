@@ -104,6 +104,7 @@ impl Actor {
         {
             return Err(RuntimeError::Deleting);
         }
+        let crowded = queue.len() >= submission::MAX_QUEUED;
         let next_number = queue.back().map_or(seq, |last| last.number.max(seq)) + 1;
         Ok(Self {
             bounds: parts.program.bounds(&parts.id),
@@ -119,7 +120,7 @@ impl Actor {
             instance: None,
             running: None,
             waiters: BTreeMap::new(),
-            desk: Desk::default(),
+            desk: Desk::new(crowded),
             stopping: false,
             parts,
         })

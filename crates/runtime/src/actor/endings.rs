@@ -88,6 +88,9 @@ impl Actor {
         }
         self.queue
             .retain(|open| settled.iter().all(|end| end.submission_id != open.id));
+        if self.desk.crowded {
+            (self.desk.unread, self.desk.crowded) = (true, false);
+        }
         for end in settled {
             for reply in self.waiters.remove(&end.submission_id).unwrap_or_default() {
                 let _ = reply.send(Ok(Some(end.clone())));

@@ -25,6 +25,8 @@ pub(super) struct Desk {
     pub(super) unread: bool,
     /// Messages could not be taken for now; the supervisor wakes the actor for them later.
     pub(super) left: bool,
+    /// Messages wait in the store for room in the queue.
+    pub(super) crowded: bool,
     messages: VecDeque<InboxMessage>,
     requests: VecDeque<(Request, Reply<Value>)>,
     pub(super) busy: Option<Busy>,
@@ -45,6 +47,14 @@ enum What {
 type Ended = Result<Result<Handled, Failure>, JoinError>;
 
 impl Desk {
+    /// With messages in the store that may wait for room.
+    pub(super) fn new(crowded: bool) -> Self {
+        Self {
+            crowded,
+            ..Self::default()
+        }
+    }
+
     /// True when nothing waits and nothing is handled.
     pub(super) fn is_clear(&self) -> bool {
         self.busy.is_none() && !self.unread && self.messages.is_empty() && self.requests.is_empty()
@@ -76,7 +86,11 @@ impl Actor {
         if self.stopping || self.desk.busy.is_some() {
             return Ok(());
         }
-        if self.desk.unread && self.desk.messages.is_empty() && self.has_room() {
+        if !self.has_room() && (self.desk.unread || !self.desk.messages.is_empty()) {
+            self.desk.messages.clear();
+            (self.desk.unread, self.desk.crowded) = (false, true);
+        }
+        if self.desk.unread && self.desk.messages.is_empty() {
             let found = self.parts.store.inbox(&self.parts.id, PAGE).await?;
             self.desk.unread = found.len() == PAGE;
             self.desk.messages = found.into();
@@ -94,9 +108,6 @@ impl Actor {
             let mut chain = request.chain.to_vec();
             chain.push(self.parts.id.clone());
             self.handle_beside(What::Request(reply), incoming, chain, request.within);
-            return Ok(());
-        }
-        if !self.has_room() {
             return Ok(());
         }
         let Some(message) = self.desk.messages.pop_front() else {

@@ -206,6 +206,40 @@ async fn a_message_that_cannot_be_handled_is_taken_and_holds_up_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_message_waits_for_room_in_a_full_queue_and_the_actor_sleeps_meanwhile() {
+    let stage = Stage {
+        options: RuntimeOptions {
+            idle: Duration::ZERO,
+            ..RuntimeOptions::default()
+        },
+        ..Stage::new()
+    };
+    let runtime = stage.start();
+    supervise(&runtime);
+    let parked = submit(&runtime, &actor("a"), &Plan::ending(0, End::Park)).await;
+    for _ in 1..1_000 {
+        submit(&runtime, &actor("a"), &Plan::steps(0)).await;
+    }
+    let plan = Plan {
+        tell: Some("a".to_owned()),
+        ..Plan::steps(0)
+    };
+    let told = submit(&runtime, &actor("b"), &plan).await;
+    settle(&runtime, &actor("b"), &told).await;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(taken(&*stage.store, &actor("a")).await, []);
+    let batches = stage.store.metrics().batches;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(stage.store.metrics().batches, batches);
+    runtime.answer(&actor("a"), 1.into()).await.unwrap();
+    settle(&runtime, &actor("a"), &parked).await;
+    tokio::time::sleep(MINUTE).await;
+    assert_eq!(taken(&*stage.store, &actor("a")).await.len(), 1);
+    let ends = stage.count(&actor("a"), kind::SUBMISSION_SETTLED).await;
+    assert_eq!(ends, 1_001);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_is_answered_after_what_it_changed_is_durable_and_times_out_by_name() {
     let store = Arc::new(MemoryStore::new());
     let (runtime, _) = start(store.clone());
