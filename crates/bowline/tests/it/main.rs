@@ -12,6 +12,7 @@ mod kill;
 mod npm;
 mod read;
 mod run;
+mod serve;
 mod stop;
 mod streams;
 mod streams_process;

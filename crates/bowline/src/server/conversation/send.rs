@@ -2,7 +2,7 @@
 
 use axum::{
     Json,
-    body::{Body, Bytes},
+    body::{Body, Bytes, HttpBody as _},
     extract::{OriginalUri, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -118,6 +118,10 @@ pub(super) async fn send(
 /// The body, once it is there, within the server's bounds.
 async fn whole(app: &App, body: Body) -> Result<Bytes, Refusal> {
     let settings = app.settings();
+    // One that says beforehand how much will come is not waited for.
+    if body.size_hint().lower() > settings.max_body as u64 {
+        return Err(Refusal::BodyTooLarge);
+    }
     let read = axum::body::to_bytes(body, settings.max_body);
     match tokio::time::timeout(settings.body_timeout, read).await {
         Err(_) => Err(Refusal::BodyTimeout),
