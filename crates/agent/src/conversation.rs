@@ -10,7 +10,7 @@ use bowline_store::{Seq, StoreError, StoredRecord, Timestamp};
 use crate::approval::Approval;
 use crate::record::{
     AssistantCompleted, AssistantStarted, CallError, Compaction, Content, Fact, ResourceSnapshot,
-    Signal, ToolOutcome, ToolResultsCommitted, Trigger,
+    Signal, Timing, ToolOutcome, ToolResultsCommitted, Trigger,
 };
 
 /// What was said and done, in order, with what is still open.
@@ -541,6 +541,8 @@ pub struct MessageFacts<'a> {
     pub message: &'a AssistantMessage,
     /// What it cost in micro-dollars, where the price is known.
     pub cost_micro_usd: Option<u64>,
+    /// How long it took, where that is known.
+    pub timing: Option<Timing>,
     /// Why the call failed.
     pub error: Option<CallError>,
     /// True when it was cut and kept.
@@ -595,6 +597,7 @@ impl MessageFacts<'_> {
             usage: self.message.usage,
             cost_micro_usd: self.cost_micro_usd,
             response_id: self.message.response_id.clone(),
+            timing: self.timing,
             error: self.error,
             interrupted: self.interrupted,
         }));

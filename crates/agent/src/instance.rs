@@ -28,6 +28,7 @@ use crate::{
     },
     render::Rendered,
     skill,
+    spend::Spending,
     tool::sandbox::ShellCell,
     turn, view,
 };
@@ -43,6 +44,8 @@ pub(crate) struct AgentInstance {
     pub(crate) shell_state: ShellState,
     /// Effects that were intended and not settled.
     pub(crate) effects: Vec<Intended>,
+    /// What its model calls cost.
+    pub(crate) spending: Spending,
     /// What a new instance starts with; gone once it is committed.
     seed: Option<Seed>,
     /// The id of a conversation that is not committed yet.
@@ -90,7 +93,9 @@ impl AgentInstance {
         let new_id = shared.sources.id("conv_");
         let mut shell_state = ShellState::default();
         let mut effects = Vec::new();
+        let mut spending = Spending::default();
         if !conversation.id.is_empty() {
+            spending = Spending::load(&*store, &actor).await?;
             effects = effect::open(&*store, &actor).await?;
             if let Some(row) = store.row(&actor, SHELL, b"state").await? {
                 shell_state = serde_json::from_slice(&row).map_err(|error| {
@@ -108,6 +113,7 @@ impl AgentInstance {
             shell,
             shell_state,
             effects,
+            spending,
             seed,
             new_id,
             view: View::default(),
@@ -542,6 +548,7 @@ impl Instance for AgentInstance {
             started: true,
             message: &message,
             cost_micro_usd: None,
+            timing: None,
             error: None,
             interrupted: true,
         };

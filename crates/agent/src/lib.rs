@@ -10,6 +10,7 @@
 //! - [`record`]: the facts of a conversation; [`conversation`]: their fold.
 //! - [`context`]: what the model sees; [`view`]: what a person sees; [`live`]: as it happens;
 //!   [`feed`]: from any point on, as it becomes durable.
+//! - [`spend`]: what model calls have cost.
 //! - [`tool`]: what a model may do; [`approval`]: what waits for a person first;
 //!   [`attachment`]: the files of a conversation.
 
@@ -26,6 +27,7 @@ pub mod program;
 pub mod record;
 pub mod render;
 pub mod skill;
+pub mod spend;
 pub mod tool;
 mod turn;
 pub mod view;

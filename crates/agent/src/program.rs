@@ -1,18 +1,19 @@
 //! The program that runs actors of the kind `agent`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
-use bowline_model::{Models, ResolvedModel, RetryPolicy, ToolSpec};
+use bowline_model::{ModelRef, Models, ResolvedModel, RetryPolicy, ToolSpec};
 use bowline_runtime::{Bounds, Failure, Instance, Program, Sources};
 use bowline_sandbox::workspace::{ChangeSet, Workspace, WorkspaceError, WriteOptions};
 use bowline_store::{ActorId, BlobId, Seq, Store, StoreError};
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::{
     context::{READ_TOOL, WORKING_DIRECTORY, budget},
@@ -32,6 +33,8 @@ pub(crate) const DRAFT: &str = "draft";
 pub(crate) const SHELL: &str = "shell";
 /// Records read at once when a conversation is opened.
 const PAGE: usize = 1_000;
+/// How long a model rests after another one had to stand in for it.
+const REST: std::time::Duration = std::time::Duration::from_secs(60);
 /// Largest workspace that an agent's folder may start with, in bytes.
 const MAX_SEED: u64 = 64 * 1024 * 1024;
 
@@ -54,6 +57,8 @@ pub(crate) struct Shared {
     mounted: Mutex<BTreeMap<String, MountedTools>>,
     /// Models that were resolved, by name and folder: a script is read once.
     resolved: Mutex<BTreeMap<(String, PathBuf), ResolvedModel>>,
+    /// When models failed that had another one stand in for them.
+    tired: Mutex<HashMap<ModelRef, Instant>>,
 }
 
 #[derive(Clone)]
@@ -123,6 +128,7 @@ impl Agents {
             retry: RetryPolicy::default(),
             mounted: Mutex::default(),
             resolved: Mutex::default(),
+            tired: Mutex::default(),
         }))
     }
 
@@ -143,7 +149,7 @@ impl Agents {
     /// What a submission to it would fail with.
     pub fn check(&self, agent: &str) -> Result<(), Failure> {
         let rendered = self.0.rendered(agent)?;
-        self.0.resolve(&rendered)?;
+        self.0.chain(&rendered)?;
         if let Compaction::On(settings) = &rendered.definition.compaction
             && let Some(model) = &settings.model
         {
@@ -167,8 +173,37 @@ impl Shared {
         Ok(found.rendered())
     }
 
+    /// The agent's own model.
     pub(crate) fn resolve(&self, rendered: &Rendered) -> Result<ResolvedModel, Failure> {
         self.resolve_name(rendered, &rendered.definition.model)
+    }
+
+    /// The agent's model and those that it falls back to, in order; at least one.
+    pub(crate) fn chain(&self, rendered: &Rendered) -> Result<Vec<ResolvedModel>, Failure> {
+        let mut chain = vec![self.resolve(rendered)?];
+        for name in &rendered.definition.fallback {
+            chain.push(self.resolve_name(rendered, name)?);
+        }
+        Ok(chain)
+    }
+
+    /// The first model of the chain from `at` on that did not fail just now; the last one, if all did.
+    pub(crate) fn rested(&self, chain: &[ResolvedModel], at: usize) -> usize {
+        let tired = self.tired.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let last = chain.len() - 1;
+        let rested = |model: &ResolvedModel| {
+            let since = tired.get(&model.reference);
+            since.is_none_or(|since| now.duration_since(*since) >= REST)
+        };
+        let from = at.min(last);
+        (from..last).find(|at| rested(&chain[*at])).unwrap_or(last)
+    }
+
+    /// Lets a model rest that another one had to stand in for.
+    pub(crate) fn tire(&self, model: &ResolvedModel) {
+        let mut tired = self.tired.lock().unwrap_or_else(PoisonError::into_inner);
+        tired.insert(model.reference.clone(), Instant::now());
     }
 
     /// Another model of the same agent.

@@ -216,12 +216,26 @@ pub struct AssistantCompleted {
     /// The provider's id of the response.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub response_id: Option<String>,
+    /// How long it took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timing: Option<Timing>,
     /// Why the call failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<CallError>,
     /// True when it was cut by a stop of the process; what had streamed is kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub interrupted: bool,
+}
+
+/// How long a model call took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timing {
+    /// From the request to the end, in milliseconds.
+    pub duration_ms: u64,
+    /// From the request to the first piece of the answer, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token_ms: Option<u64>,
 }
 
 /// Why a model call failed.

@@ -17,6 +17,7 @@ use crate::{
 
 mod call;
 mod compact;
+mod money;
 mod tools;
 
 /// Why an attempt ends without an answer.
@@ -141,7 +142,10 @@ async fn think(
         let records = attempt.commit(step).await?;
         bowline_runtime::Instance::apply(instance, &records)?;
     }
-    let resolved = instance.shared.resolve(&rendered)?;
+    let chain = instance.shared.chain(&rendered)?;
+    let (at, tried) = money::failures(instance, &submission.id);
+    let at = instance.shared.rested(&chain, at);
+    let resolved = chain[at].clone();
     let toolbox = instance.shared.toolbox(&rendered)?;
     let fill = compact::measure(instance, &rendered, &resolved, &toolbox).await?;
     if compact::ahead(instance, attempt, &rendered, &resolved, &fill).await? {
@@ -151,6 +155,8 @@ async fn think(
         rendered: &rendered,
         resolved: &resolved,
         tools: toolbox.specs.clone(),
+        tried,
+        last: at + 1 == chain.len(),
     };
     let Some(answer) = call::call(instance, attempt, &asked).await? else {
         return Ok(None);
@@ -163,6 +169,7 @@ async fn think(
         started: answer.started,
         message: &answer.message,
         cost_micro_usd: answer.cost_micro_usd,
+        timing: Some(answer.timing),
         error: None,
         interrupted: false,
     };
@@ -174,7 +181,7 @@ async fn think(
             facts,
             &instance.scope(submission, Some(attempt.id())),
         );
-        step.rows.extend(answer.drafts);
+        step.rows.extend(answer.rows);
         let waiting = joining(attempt).await?;
         if waiting.is_empty() {
             return Ok(Some(step));
@@ -189,7 +196,7 @@ async fn think(
         pending: facts
             .into_iter()
             .map(tools::Pending::Fact)
-            .chain(answer.drafts.map(tools::Pending::Row))
+            .chain(answer.rows.into_iter().map(tools::Pending::Row))
             .collect(),
     };
     tools::run(instance, attempt, batch).await?;

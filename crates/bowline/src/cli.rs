@@ -1,7 +1,8 @@
 //! The command line.
 //!
-//! One file each: `init`, `run`, `show`, `tail`, `abort`, `compact`, `approve`,
-//! `reject`, `answer`, `agents`, `serve`, `bench`, `doctor`, `completions`.
+//! One file each: `init`, `run`, `show`, `tail`, `abort`, `compact`, `approve`, `reject`, `answer`,
+//! `delete`, `export`, `import`, `backup`, `restore`, `agents`, `models`, `spend`, `serve`, `bench`,
+//! `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
@@ -25,6 +26,7 @@ mod doctor;
 mod fault;
 mod init;
 mod markdown;
+mod models;
 mod place;
 mod reject;
 mod run;
@@ -32,6 +34,7 @@ mod screen;
 mod serve;
 mod show;
 mod signals;
+mod spend;
 mod tail;
 mod terminal;
 
@@ -93,6 +96,8 @@ enum Command {
     Answer(answer::AnswerArgs),
     Agents(agents::Agents),
     Serve(serve::Serve),
+    Models(models::Models),
+    Spend(spend::Spend),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
@@ -144,6 +149,8 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Answer(args) => answer::answer(args, global, terminal).await,
         Command::Agents(_) => agents::agents(global, terminal),
         Command::Serve(args) => serve::serve(args, global, terminal).await,
+        Command::Models(args) => models::models(args, global, terminal),
+        Command::Spend(args) => spend::spend(args, global, terminal).await,
         Command::Bench(args) => bench::bench(args, terminal).await,
         Command::Doctor(args) => doctor::doctor(args, global, terminal).await,
         Command::Completions(args) => completions::completions(args, &mut Cli::command(), terminal),

@@ -15,10 +15,12 @@ use bowline_agent::definition::{Fault, FaultKind, LimitSettings};
 use bowline_model::NamedModel;
 
 mod error;
+mod gateway;
 mod models;
 mod secrets;
 
 pub use error::{ConfigError, ConfigErrorKind};
+pub use gateway::Gateway;
 pub use secrets::Secrets;
 
 /// The name of the file.
@@ -37,6 +39,8 @@ pub struct Config {
     pub data: PathBuf,
     /// `[models.NAME]`.
     pub models: BTreeMap<String, NamedModel>,
+    /// `[gateway]`: spend limits, rate limits and addresses.
+    pub gateway: Gateway,
     /// `[limits]`: for agents that set none of their own.
     pub limits: LimitSettings,
     /// `[server]`.
@@ -84,6 +88,7 @@ impl Config {
             name,
             data: project.join(".bowline"),
             models: BTreeMap::new(),
+            gateway: Gateway::default(),
             limits: LimitSettings::default(),
             server: Server::default(),
             secrets: Secrets::default(),
@@ -113,9 +118,9 @@ impl Config {
 
     /// Takes the settings of a file, and says where the secrets are.
     fn read(&mut self, text: &str) -> Result<SecretsPlace, Fault> {
-        const SECTIONS: [&str; 9] = [
+        const SECTIONS: [&str; 10] = [
             "project", "data", "models", "bindings", "limits", "egress", "server", "auth",
-            "secrets",
+            "secrets", "gateway",
         ];
         let root = Node::from_toml(text)?;
         let sections = root.table("", &SECTIONS)?;
@@ -133,6 +138,9 @@ impl Config {
         }
         if let Some(node) = sections.get("models") {
             self.models = models::read(node)?;
+        }
+        if let Some(node) = sections.get("gateway") {
+            self.gateway = gateway::read(node)?;
         }
         if let Some(node) = sections.get("limits") {
             self.limits = LimitSettings::read(node)?;

@@ -92,6 +92,11 @@ impl Project {
         let mut settings =
             ModelSettings::new(self.config.secrets.lookup(move |name| env(name)), &self.dir);
         settings.named.clone_from(&self.config.models);
+        let gateway = &self.config.gateway;
+        settings.gateway = gateway.policy.clone();
+        settings.base_urls.clone_from(&gateway.base_urls);
+        settings.background.clone_from(&gateway.background);
+        settings.idle_deadline = gateway.idle.unwrap_or(settings.idle_deadline);
         settings
     }
 }

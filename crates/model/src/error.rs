@@ -59,6 +59,15 @@ pub enum ErrorKind {
         /// The variable.
         var: String,
     },
+    /// A spend limit of the project is reached; the provider was not asked.
+    SpendLimit {
+        /// The limit, in words.
+        limit: String,
+    },
+    /// A spend limit applies, and what the model costs is not known.
+    Unpriced,
+    /// What was spent before cannot be read, and a spend limit applies.
+    Ledger,
     /// There is no such provider, name or model.
     UnknownModel {
         /// The nearest name that does exist.
@@ -116,6 +125,14 @@ impl ModelError {
             ErrorKind::MissingKey { var } => {
                 format!("set {var}, or use another model with --model")
             }
+            ErrorKind::SpendLimit { .. } => {
+                "wait, or raise the limit under [gateway] in bowline.toml".to_owned()
+            }
+            ErrorKind::Unpriced => {
+                "give its price under [models], or set unpriced = \"allow\" under [gateway]"
+                    .to_owned()
+            }
+            ErrorKind::Ledger => "run `bowline doctor`".to_owned(),
             ErrorKind::UnknownModel {
                 closest: Some(name),
             } => format!("did you mean `{name}`?"),
@@ -130,6 +147,31 @@ impl ModelError {
         match self.kind {
             ErrorKind::RateLimit { retry_after } => retry_after,
             _ => None,
+        }
+    }
+
+    /// Whether another model may well answer what this one did not. Not what lies with the transcript,
+    /// or with a limit that holds for every model.
+    pub fn is_worth_another_model(&self) -> bool {
+        match self.kind {
+            ErrorKind::RateLimit { .. }
+            | ErrorKind::Overloaded
+            | ErrorKind::Network
+            | ErrorKind::Stalled
+            | ErrorKind::Cut
+            | ErrorKind::Auth
+            | ErrorKind::Quota
+            | ErrorKind::InvalidRequest
+            | ErrorKind::Refused
+            | ErrorKind::Protocol
+            | ErrorKind::MissingKey { .. }
+            | ErrorKind::UnknownModel { .. } => true,
+            ErrorKind::ContextOverflow
+            | ErrorKind::Script
+            | ErrorKind::Config
+            | ErrorKind::SpendLimit { .. }
+            | ErrorKind::Unpriced
+            | ErrorKind::Ledger => false,
         }
     }
 
@@ -150,6 +192,9 @@ impl ModelError {
             | ErrorKind::Script
             | ErrorKind::Config
             | ErrorKind::MissingKey { .. }
+            | ErrorKind::SpendLimit { .. }
+            | ErrorKind::Unpriced
+            | ErrorKind::Ledger
             | ErrorKind::UnknownModel { .. } => false,
         }
     }
@@ -173,6 +218,9 @@ impl ErrorKind {
             ErrorKind::Script => "model_script",
             ErrorKind::Config => "model_config",
             ErrorKind::MissingKey { .. } => "model_missing_key",
+            ErrorKind::SpendLimit { .. } => "model_spend_limit",
+            ErrorKind::Unpriced => "model_unpriced",
+            ErrorKind::Ledger => "model_ledger",
             ErrorKind::UnknownModel { .. } => "model_unknown",
         }
     }

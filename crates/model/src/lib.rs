@@ -17,6 +17,7 @@
 //! - [`provider`]: the wire formats: Anthropic Messages, OpenAI Responses, OpenAI Chat
 //!   Completions, Google Gemini, Amazon Bedrock Converse, and the scripted model, which needs no
 //!   network.
+//! - [`gateway`]: spend limits and rate limits, asked before each call.
 //! - [`cassette`]: recorded exchanges with providers, and their replay.
 //! - [`sse`]: the incremental parser of server-sent events.
 //! - [`secret`]: keys that cannot be printed.
@@ -36,6 +37,7 @@ pub mod cassette;
 pub mod catalog;
 pub mod error;
 pub mod event;
+pub mod gateway;
 pub mod handoff;
 pub mod message;
 pub mod provider;

@@ -158,6 +158,22 @@ pub enum AssistantPart {
     ToolCall(ToolCall),
 }
 
+impl AssistantPart {
+    /// Its size in bytes, opaque parts included.
+    pub(crate) fn size(&self) -> usize {
+        let opaque = |signature: &Option<String>| signature.as_ref().map_or(0, String::len);
+        match self {
+            AssistantPart::Text { text, signature } => text.len() + opaque(signature),
+            AssistantPart::Thinking {
+                text, signature, ..
+            } => text.len() + opaque(signature),
+            AssistantPart::ToolCall(call) => {
+                call.name.len() + call.arguments.to_string().len() + opaque(&call.signature)
+            }
+        }
+    }
+}
+
 /// A request of the model to run one tool.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::cassette::Tape;
 use crate::catalog::{self, Price, ThinkingStyle};
 use crate::error::{ErrorKind, ModelError};
+use crate::gateway::{Gateway, Policy};
 use crate::message::ModelRef;
 use crate::provider::Provider;
 use crate::provider::anthropic::Anthropic;
@@ -160,6 +161,8 @@ pub struct ModelSettings {
     pub clock: Clock,
     /// Records or replays what is said to providers. Default: neither.
     pub tape: Option<Tape>,
+    /// Spend limits and rate limits. Default: none.
+    pub gateway: Policy,
 }
 
 impl ModelSettings {
@@ -178,6 +181,7 @@ impl ModelSettings {
             background: BTreeSet::new(),
             clock: Clock::default(),
             tape: None,
+            gateway: Policy::default(),
         }
     }
 }
@@ -304,6 +308,7 @@ pub struct Models {
     provided: BTreeMap<String, ResolvedModel>,
     /// For other machines, and for this one, which no proxy can reach.
     clients: Arc<[OnceLock<reqwest::Client>; 2]>,
+    gateway: Arc<Gateway>,
 }
 
 /// A model before its provider is built.
@@ -322,10 +327,12 @@ struct Target<'a> {
 impl Models {
     /// The models of a project. Nothing is read or connected yet.
     pub fn new(settings: ModelSettings) -> Self {
+        let gateway = Arc::new(Gateway::new(settings.gateway.clone()));
         Self {
             settings,
             provided: BTreeMap::new(),
             clients: Arc::default(),
+            gateway,
         }
     }
 
@@ -335,6 +342,11 @@ impl Models {
     pub fn provide(mut self, name: impl Into<String>, model: ResolvedModel) -> Self {
         self.provided.insert(name.into(), model);
         self
+    }
+
+    /// What each call asks first.
+    pub fn gateway(&self) -> &Arc<Gateway> {
+        &self.gateway
     }
 
     /// Finds a model by its name under `[models]` or by `provider/model` (split at the first `/`).

@@ -9,7 +9,6 @@ pub(super) enum Feature {
     Code,
     ContainerSandbox,
     Egress,
-    Fallback,
     LocalSandbox,
     Result,
     SchedulesFolder,
@@ -26,7 +25,6 @@ const NOT_BUILT: &[Feature] = &[
     Feature::Code,
     Feature::ContainerSandbox,
     Feature::Egress,
-    Feature::Fallback,
     Feature::LocalSandbox,
     Feature::Result,
     Feature::SchedulesFolder,
@@ -56,7 +54,6 @@ impl Feature {
             Self::Code => "`code: true`",
             Self::ContainerSandbox => "`sandbox: {container: …}`",
             Self::Egress => "`egress`",
-            Self::Fallback => "`fallback`",
             Self::LocalSandbox => "`sandbox: {local: …}`",
             Self::Result => "`result`",
             Self::SchedulesFolder => "the folder `schedules`",
@@ -77,7 +74,6 @@ impl Feature {
             Self::Bindings
             | Self::Code
             | Self::Egress
-            | Self::Fallback
             | Self::Result
             | Self::Subagents => "remove the key",
         }

@@ -216,7 +216,6 @@ fn supported(keys: &Table<'_>) -> Result<(), Fault> {
     for (key, line, node) in keys.iter() {
         let empty = node.list(key).is_ok_and(<[Node]>::is_empty);
         let feature = match key {
-            "fallback" if !empty => Feature::Fallback,
             "subagents" if !empty => Feature::Subagents,
             "bindings" if !empty => Feature::Bindings,
             "egress" if !empty => Feature::Egress,

@@ -3,15 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use bowline_model::{
-    AssistantMessage, CallPosition, ErrorKind, Event, ModelError, Partial, Purpose, Request,
-    ResolvedModel, StopReason, ToolSpec, Usage,
+    AssistantMessage, AssistantPart, CallPosition, ErrorKind, Event, ModelError, Partial, Purpose,
+    Request, ResolvedModel, StopReason, ToolSpec, Usage,
 };
 use bowline_runtime::{Attempt, Instance as _, Step, Submission};
 use bowline_store::RowChange;
 use futures::StreamExt as _;
 use tokio::time::Instant;
 
-use super::{Stop, model_failure};
+use super::{Stop, model_failure, money};
 use crate::{
     conversation::{MessageFacts, start},
     definition::Compaction,
@@ -19,7 +19,7 @@ use crate::{
     instance::{AgentInstance, Draft, draft_key},
     live::{ChunkBody, DeltaKind},
     program::DRAFT,
-    record::CallError,
+    record::{CallError, Timing},
     render::Rendered,
 };
 
@@ -35,8 +35,10 @@ pub(super) struct Answer {
     pub(super) cost_micro_usd: Option<u64>,
     /// True when its beginning is durable already.
     pub(super) started: bool,
-    /// Removes its drafts.
-    pub(super) drafts: Option<RowChange>,
+    /// How long it took.
+    pub(super) timing: Timing,
+    /// Removes its drafts, and counts what it cost.
+    pub(super) rows: Vec<RowChange>,
 }
 
 /// What is known of a message while it streams.
@@ -54,6 +56,12 @@ struct Streaming {
     /// message then, and only the whole message is made durable.
     held: bool,
     last_draft: Instant,
+    money: money::Money,
+    /// The submission has a spend limit of its own.
+    bounded: bool,
+    began: Instant,
+    /// From the call to the first piece of the answer.
+    first: Option<Duration>,
 }
 
 impl Streaming {
@@ -63,6 +71,14 @@ impl Streaming {
             space: DRAFT,
             prefix,
         })
+    }
+
+    fn timing(&self) -> Timing {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Timing {
+            duration_ms: millis(self.began.elapsed()),
+            first_token_ms: self.first.map(millis),
+        }
     }
 
     /// When what is fresh has to become durable.
@@ -100,6 +116,10 @@ pub(super) struct Asked<'a> {
     pub(super) rendered: &'a Rendered,
     pub(super) resolved: &'a ResolvedModel,
     pub(super) tools: Arc<Vec<ToolSpec>>,
+    /// How often this model was tried before for this call.
+    pub(super) tried: u32,
+    /// No other model stands in for it.
+    pub(super) last: bool,
 }
 
 /// Calls the model once. `None` when the call failed and may be tried again; that is recorded.
@@ -110,7 +130,14 @@ pub(super) async fn call(
 ) -> Result<Option<Answer>, Stop> {
     let submission = attempt.submission().clone();
     let resolved = asked.resolved;
-    let request = request(instance, &submission, asked);
+    let mut money = money::Money::default();
+    let left = money::settle_left(instance, attempt, resolved).await?;
+    let mut request = request(instance, &submission, asked);
+    if let Some((message, open)) = left {
+        request.resume.clone_from(&open.response_id);
+        money.open = Some(open);
+        money.resumed = Some(message);
+    }
     let message_id = instance.shared.sources.id("msg_");
     let response_id = instance
         .response_id(&submission.id)
@@ -125,20 +152,30 @@ pub(super) async fn call(
         block: 0,
         held: false,
         last_draft: Instant::now(),
+        money,
+        bounded: rendered.definition.limits.spend_usd.is_some(),
+        began: Instant::now(),
+        first: None,
     };
-    match stream(instance, attempt, resolved, request, &mut streaming).await {
+    match stream(instance, attempt, resolved, &mut request, &mut streaming).await {
         Ok(message) => {
-            let cost_micro_usd = resolved
-                .price
-                .as_ref()
-                .map(|price| price.cost(&message.usage));
-            let (started, drafts) = (streaming.started, streaming.drafts());
+            let counted = money::answered(
+                instance,
+                attempt,
+                resolved,
+                &streaming.message_id,
+                &streaming.money,
+                &message,
+            );
+            let (cost_micro_usd, mut rows) = counted.await?;
+            rows.extend(streaming.drafts());
             Ok(Some(Answer {
+                started: streaming.started,
+                timing: streaming.timing(),
                 message_id: streaming.message_id,
                 message,
                 cost_micro_usd,
-                started,
-                drafts,
+                rows,
             }))
         }
         Err(Broken::Stop(stop)) => Err(stop),
@@ -148,16 +185,40 @@ pub(super) async fn call(
             Err(Stop::Cancelled)
         }
         Err(Broken::Model(error)) => {
+            if let (Some(message), Some(open), false) = (
+                &streaming.money.resumed,
+                &streaming.money.open,
+                error.is_transient(),
+            ) {
+                // It is gone at the provider: the model is asked anew.
+                let mut step = Step::new();
+                step.rows = money::give_up(instance, attempt, resolved, message, open).await?;
+                attempt.commit(step).await?;
+                return Ok(None);
+            }
             // A full window is dealt with before the next call, once for each message.
             let full = error.kind == ErrorKind::ContextOverflow
                 && asked.rendered.definition.compaction != Compaction::Off
                 && !instance.conversation.recovered();
-            let delay = delay(instance, attempt, &submission, &error);
+            let jitter = attempt.sources().fraction();
+            let delay = instance.shared.retry.decide(asked.tried, &error, jitter);
             record(instance, attempt, resolved, streaming, Some(&error), delay).await?;
-            if !full {
+            if delay.is_none() && !asked.last && error.is_worth_another_model() {
+                instance.shared.tire(resolved);
+            } else if !full {
                 retry(instance, attempt, &error, delay).await?;
             }
             Ok(None)
+        }
+    }
+}
+
+impl From<money::Refused> for Broken {
+    fn from(refused: money::Refused) -> Self {
+        match refused {
+            money::Refused::Stop(stop) => Self::Stop(stop),
+            money::Refused::Cancelled => Self::Cancelled,
+            money::Refused::Model(error) => Self::Model(error),
         }
     }
 }
@@ -199,14 +260,21 @@ async fn stream(
     instance: &mut AgentInstance,
     attempt: &Attempt,
     resolved: &ResolvedModel,
-    request: Request,
+    request: &mut Request,
     streaming: &mut Streaming,
 ) -> Result<AssistantMessage, Broken> {
     let cancel = attempt.cancel().clone();
+    let (message_id, money) = (&streaming.message_id, &mut streaming.money);
+    let bounded = streaming.bounded;
+    let reserved = money::reserve(
+        instance, attempt, resolved, request, message_id, money, bounded,
+    );
+    reserved.await?;
+    streaming.began = Instant::now();
     let mut events = tokio::select! {
         biased;
         () = cancel.cancelled() => return Err(Broken::Cancelled),
-        events = resolved.provider.stream(request) => events.map_err(Broken::Model)?,
+        events = resolved.provider.stream(request.clone()) => events.map_err(Broken::Model)?,
     };
     if streaming.response_id == streaming.message_id {
         let (message_id, submission_id) = (
@@ -244,6 +312,16 @@ async fn stream(
                 return Err(Broken::Model(cut));
             }
         };
+        if let Event::Started {
+            response_id: Some(id),
+        } = &event
+        {
+            let (message_id, money) = (&streaming.message_id, &mut streaming.money);
+            let kept = money::resumable(instance, attempt, resolved, message_id, money, id);
+            kept.await.map_err(Broken::Stop)?;
+        } else if streaming.first.is_none() {
+            streaming.first = Some(streaming.began.elapsed());
+        }
         streaming.partial.apply(&event);
         tell(instance, streaming, &event);
         if let Event::Done(message) = event {
@@ -342,6 +420,17 @@ async fn record(
     delay: Option<Duration>,
 ) -> Result<(), Stop> {
     let drafts = streaming.drafts();
+    let timing = streaming.timing();
+    let heard = streaming.first.map(|_| {
+        let sizes = streaming.partial.parts().iter().map(|part| match part {
+            AssistantPart::Text { text, .. } | AssistantPart::Thinking { text, .. } => text.len(),
+            AssistantPart::ToolCall(call) => call.arguments.to_string().len(),
+        });
+        sizes.sum()
+    });
+    let (message_id, money) = (&streaming.message_id, &streaming.money);
+    let counted = money::broken(instance, attempt, resolved, message_id, money, heard);
+    let (cost_micro_usd, rows) = counted.await?;
     let stop = if error.is_some() {
         StopReason::Error
     } else {
@@ -352,6 +441,11 @@ async fn record(
         .partial
         .into_interrupted(reference, stop, Usage::default());
     if error.is_none() && message.parts.is_empty() && !streaming.started {
+        if !rows.is_empty() {
+            let mut step = Step::new();
+            step.rows = rows;
+            attempt.commit(step).await?;
+        }
         return Ok(());
     }
     let facts = MessageFacts {
@@ -359,7 +453,8 @@ async fn record(
         parent_id: instance.conversation.leaf(),
         started: streaming.started,
         message: &message,
-        cost_micro_usd: None,
+        cost_micro_usd,
+        timing: Some(timing),
         error: error.map(|error| CallError {
             code: error.code().to_owned(),
             message: error.to_string(),
@@ -374,22 +469,10 @@ async fn record(
         &instance.scope(attempt.submission(), Some(attempt.id())),
     );
     step.rows.extend(drafts);
+    step.rows.extend(rows);
     let records = attempt.commit(step).await?;
     instance.apply(&records)?;
     Ok(())
-}
-
-/// How long to wait before the next try; `None` to give up. The number of tries is counted from the
-/// records.
-fn delay(
-    instance: &AgentInstance,
-    attempt: &Attempt,
-    submission: &Submission,
-    error: &ModelError,
-) -> Option<Duration> {
-    let tried = instance.conversation.used(&submission.id).errors;
-    let jitter = attempt.sources().fraction();
-    instance.shared.retry.decide(tried, error, jitter)
 }
 
 /// Waits before the next try, or gives up.

@@ -11,7 +11,7 @@ use bowline_model::{
 use bowline_runtime::{Attempt, Failure, Instance as _, Step};
 use futures::StreamExt as _;
 
-use super::{Stop, model_failure};
+use super::{Stop, model_failure, money};
 use crate::{
     context::{
         Shape,
@@ -23,6 +23,7 @@ use crate::{
     program::Toolbox,
     record::{Compaction, Fact, LearnedWindow, Trigger},
     render::Rendered,
+    spend,
 };
 
 /// Tries of one summary after transient failures, the first included.
@@ -341,6 +342,15 @@ async fn make(
         summary: summary.text,
     };
     let mut step = Step::new();
+    if let Some(model) = &record.model {
+        let made = spend::Made::Answered {
+            usage: record.usage,
+            cost: record.cost_micro_usd,
+        };
+        let (store, now) = (instance.store.clone(), attempt.now());
+        let counted = instance.spending.count(&*store, &instance.actor, now, model, made);
+        step.rows.push(counted.await?);
+    }
     let scope = instance.scope(attempt.submission(), Some(attempt.id()));
     let facts = [
         Fact::Compaction(Box::new(record)),
@@ -430,12 +440,31 @@ async fn summarise(
             cache: CacheRetention::None,
             ..Request::default()
         };
-        let asked = ask(&writer, request);
-        let answer = tokio::select! {
+        let mut request = request;
+        let id = format!("summary_{}", attempt.sources().id("msg_"));
+        let asked = async {
+            let held = money::hold(instance, attempt, &writer, &mut request, &id).await;
+            match held {
+                Ok(held) => {
+                    let provider = &writer.reference.provider;
+                    instance.shared.models.gateway().pace(provider, &request).await;
+                    Ok((held, ask(&writer, request).await))
+                }
+                Err(money::Refused::Model(error)) => Ok((None, Err(error))),
+                Err(money::Refused::Cancelled) => Err(Stop::Cancelled),
+                Err(money::Refused::Stop(stop)) => Err(stop),
+            }
+        };
+        let (held, answer) = tokio::select! {
             biased;
             () = attempt.cancel().cancelled() => return Err(Stop::Cancelled),
-            answer = asked => answer,
+            answer = asked => answer?,
         };
+        if held.is_some() {
+            let price = writer.price.as_ref().zip(answer.as_ref().ok());
+            let cost = price.map(|(price, message)| price.cost(&message.usage));
+            money::release(instance, attempt, &id, cost).await?;
+        }
         let error = match answer {
             Ok(message) => {
                 let price = writer.price.as_ref();

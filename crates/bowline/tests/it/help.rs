@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 16] = [
     "init",
     "run",
     "show",
@@ -13,6 +13,8 @@ const COMMANDS: [&str; 14] = [
     "reject",
     "answer",
     "agents",
+    "models",
+    "spend",
     "serve",
     "bench",
     "doctor",

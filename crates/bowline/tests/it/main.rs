@@ -13,6 +13,7 @@ mod npm;
 mod read;
 mod run;
 mod serve;
+mod spend;
 mod stop;
 mod streams;
 mod streams_process;

@@ -5,6 +5,7 @@
 mod bench;
 mod cassettes;
 mod clouds;
+mod gateway;
 mod handoff;
 mod messages;
 mod providers;

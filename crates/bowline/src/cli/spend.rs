@@ -1,0 +1,204 @@
+//! `bowline spend`.
+
+use std::{collections::BTreeMap, process::ExitCode};
+
+use bowline_agent::{
+    conversation::EntryBody,
+    record::Fact,
+    spend::{self, Totals},
+};
+use bowline_model::format_usd;
+use bowline_store::Store as _;
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{
+    Global,
+    place::Place,
+    terminal::{Paint, Terminal},
+};
+use crate::error::Error;
+
+/// Records that are read of a conversation at once.
+const PAGE: usize = 1_000;
+
+/// Show what model calls have cost.
+///
+/// Amounts are in US dollars, as far as prices are known; calls without a known price are counted beside
+/// them. What a call cost that broke off is estimated, and shown as wasted. What is reserved for calls
+/// that are under way is shown apart.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    bowline spend\n  \
+    bowline spend --by day --since 2026-11-01\n  \
+    bowline spend --calls triage t1\n  \
+    bowline spend --by model --json | jq '.rows[] | {name, costUsd}'")]
+pub(super) struct Spend {
+    /// What is added up together
+    #[arg(long, value_enum, default_value_t = By::Agent)]
+    by: By,
+    /// Only from this day on, UTC
+    #[arg(long, value_name = "YYYY-MM-DD", value_parser = day)]
+    since: Option<String>,
+    /// List each model call of one conversation instead
+    #[arg(long, num_args = 2, value_names = ["AGENT", "ID"], conflicts_with_all = ["by", "since"])]
+    calls: Option<Vec<String>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum By {
+    Agent,
+    Instance,
+    Model,
+    Day,
+}
+
+fn day(text: &str) -> Result<String, String> {
+    let whole = bowline_store::Timestamp::parse(&format!("{text}T00:00:00Z"));
+    match whole.filter(|_| text.len() == 10) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("a day is written 2026-11-22".to_owned()),
+    }
+}
+
+pub(super) async fn spend(
+    args: &Spend,
+    global: &Global,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
+    let place = Place::find(global)?;
+    if let Some([agent, id]) = args.calls.as_deref() {
+        return calls(&place, agent, id, terminal).await;
+    }
+    let (lines, open) = match place.read()? {
+        Some(store) => spend::lines(&*store, args.since.as_deref()).await?,
+        None => (Vec::new(), Vec::new()),
+    };
+    let mut rows: BTreeMap<String, Totals> = BTreeMap::new();
+    let mut sum = Totals::default();
+    for line in &lines {
+        let name = match args.by {
+            By::Agent => line.actor.name().to_owned(),
+            By::Instance => format!("{}/{}", line.actor.name(), line.actor.key().escape_debug()),
+            By::Model => format!("{}/{}", line.provider, line.model),
+            By::Day => line.day.clone(),
+        };
+        rows.entry(name).or_default().add(&line.totals);
+        sum.add(&line.totals);
+    }
+    let reserved: u64 = open.iter().map(|open| open.micro_usd).sum();
+    if terminal.json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(name, row)| totals(Some(name), row))
+            .collect();
+        let sum = totals(None, &sum);
+        terminal.json(&json!({
+            "type": "spend", "rows": rows, "total": sum, "reservedUsd": format_usd(reserved),
+        }))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if rows.is_empty() {
+        terminal.say("no model was called yet");
+        return Ok(ExitCode::SUCCESS);
+    }
+    let names = rows.keys().map(|name| name.chars().count()).max();
+    let names = names.unwrap_or(0).max(5);
+    let head = format!(
+        "{:names$}  {:>12}  {:>12}  {:>7}  {:>5}  {:>8}  {:>12}  {:>10}",
+        "", "cost $", "wasted $", "calls", "cut", "unpriced", "input", "output"
+    );
+    terminal.answer(format!("{}\n", terminal.out.paint(Paint::Strong, head)))?;
+    rows.insert("total".to_owned(), sum);
+    let total = rows.remove_entry("total");
+    for (name, row) in rows.into_iter().chain(total) {
+        terminal.answer(format_args!(
+            "{name:names$}  {:>12}  {:>12}  {:>7}  {:>5}  {:>8}  {:>12}  {:>10}\n",
+            format_usd(row.cost_micro_usd),
+            format_usd(row.wasted_micro_usd),
+            row.calls,
+            row.cut,
+            row.unpriced,
+            row.usage.context(),
+            row.usage.output,
+        ))?;
+    }
+    if reserved > 0 {
+        let amount = format_usd(reserved);
+        terminal.say(format!("${amount} is reserved for {} calls", open.len()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn totals(name: Option<&str>, totals: &Totals) -> Value {
+    let mut row = json!({
+        "costUsd": format_usd(totals.cost_micro_usd),
+        "wastedUsd": format_usd(totals.wasted_micro_usd),
+        "calls": totals.calls, "cut": totals.cut, "unpriced": totals.unpriced,
+        "usage": totals.usage,
+    });
+    if let Some(name) = name {
+        row["name"] = json!(name);
+    }
+    row
+}
+
+/// The request log of a conversation.
+async fn calls(
+    place: &Place,
+    agent: &str,
+    id: &str,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
+    let reading = place.conversation(agent, id).await?;
+    let models: BTreeMap<&str, String> = reading
+        .conversation
+        .entries
+        .iter()
+        .filter_map(|entry| match &entry.body {
+            EntryBody::Assistant { message, .. } => {
+                let model = &message.model;
+                Some((&*entry.id, format!("{}/{}", model.provider, model.model)))
+            }
+            EntryBody::User(_) | EntryBody::Signal(_) | EntryBody::ToolResults(_) => None,
+        })
+        .collect();
+    let mut after = 0;
+    loop {
+        let records = reading.store.read(&reading.actor, after, PAGE).await?;
+        for stored in &records {
+            let Fact::AssistantCompleted(done) = Fact::of(stored)? else {
+                continue;
+            };
+            let model = models.get(&*done.message_id).map_or("-", String::as_str);
+            let outcome = match (&done.error, done.interrupted) {
+                (Some(error), _) => error.code.as_str(),
+                (None, true) => "interrupted",
+                (None, false) => "answered",
+            };
+            let timing = done.timing;
+            let cost = done.cost_micro_usd.map(format_usd);
+            if terminal.json {
+                terminal.json(&json!({
+                    "type": "call", "time": stored.record.time, "model": model, "outcome": outcome,
+                    "usage": done.usage, "costUsd": cost, "timing": timing,
+                }))?;
+                continue;
+            }
+            let millis = |ms: Option<u64>| ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
+            terminal.answer(format_args!(
+                "{}  {model}  {outcome}  in {} out {}  ${}  {} (first {})\n",
+                stored.record.time,
+                done.usage.context(),
+                done.usage.output,
+                cost.as_deref().unwrap_or("-"),
+                millis(timing.map(|timing| timing.duration_ms)),
+                millis(timing.and_then(|timing| timing.first_token_ms)),
+            ))?;
+        }
+        match records.last() {
+            Some(last) if records.len() == PAGE => after = last.seq,
+            _ => return Ok(ExitCode::SUCCESS),
+        }
+    }
+}
