@@ -18,8 +18,8 @@ mod condition;
 mod question;
 
 pub use condition::Condition;
-pub(crate) use question::MAX_CHOICES;
 pub use question::{Choice, MAX_ANSWER, Question};
+pub(crate) use question::{MAX_CHOICES, about_effect, verdict};
 
 /// Space of the approvals of an actor: approval id → [`Approval`].
 pub const APPROVALS: &str = "approval";
@@ -51,6 +51,9 @@ pub struct Approval {
     /// What the model asks, when it is a question and not a call that needs consent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub question: Option<Question>,
+    /// The effect outside that was cut, when the question is what became of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effect_id: Option<String>,
     /// What was decided.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
@@ -172,6 +175,12 @@ impl Answer {
 }
 
 impl Approval {
+    /// The arguments that there is consent to.
+    pub(crate) fn granted(&self) -> &Value {
+        let edited = self.answer.as_ref().and_then(|one| one.arguments.as_ref());
+        edited.unwrap_or(&self.arguments)
+    }
+
     /// Checks an answer, and makes it what is kept: the label of the choice that was meant.
     ///
     /// # Errors

@@ -621,6 +621,19 @@ impl Instance for AgentInstance {
         step
     }
 
+    fn withdraw(&mut self, submission: &Submission) -> Step {
+        let mut step = Step::new();
+        let waiting = self.conversation.approvals.values();
+        let open: Vec<_> = waiting
+            .filter(|one| one.answer.is_none())
+            .cloned()
+            .collect();
+        for approval in open {
+            self.decide(&mut step, submission, approval, Decision::Withdraw.into());
+        }
+        step
+    }
+
     fn close(&mut self, submission: &Submission, closing: &Closing) -> Step {
         let mut step = Step::new();
         if Input::is_compact(&submission.payload) {

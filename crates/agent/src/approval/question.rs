@@ -1,7 +1,10 @@
 //! A question that the model asks a person.
 
+use bowline_runtime::effect::Status;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use super::{Answer, Decision};
 
 /// Most choices of a question.
 pub(crate) const MAX_CHOICES: usize = 20;
@@ -39,6 +42,41 @@ struct Arguments {
     #[serde(default)]
     choices: Vec<Choice>,
     free_text: Option<bool>,
+}
+
+/// What can be said of an effect that was cut, and what it means.
+const VERDICTS: [(&str, &str); 4] = [
+    ("again", "make the call again, under the same effect id"),
+    ("done", "it was done; go on as if it had returned"),
+    ("not done", "it was not done; the model is told"),
+    ("unknown", "nobody can say; the model is told"),
+];
+
+/// The question what became of an effect that was begun and never heard of again.
+pub(crate) fn about_effect(tool: &str) -> Question {
+    let choice = |(label, description): (&str, &str)| Choice {
+        label: label.to_owned(),
+        description: Some(description.to_owned()),
+    };
+    Question {
+        text: format!("A call of {tool} was cut. What became of it?"),
+        choices: VERDICTS.map(choice).into(),
+        free_text: false,
+    }
+}
+
+/// How the effect settles after this answer; `None` when the call is made again.
+pub(crate) fn verdict(answer: &Answer) -> Option<Status> {
+    let given = match answer.decision {
+        Decision::Answer => answer.text.as_deref(),
+        Decision::Approve | Decision::Reject | Decision::Expire | Decision::Withdraw => None,
+    };
+    match given {
+        Some("again") => None,
+        Some("done") => Some(Status::Done),
+        Some("not done") => Some(Status::Failed),
+        Some(_) | None => Some(Status::Unknown),
+    }
 }
 
 impl Question {

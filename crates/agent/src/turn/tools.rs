@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Stop;
 use crate::{
-    approval::{APPROVALS, Approval, Decision, EXPIRES_AFTER},
+    approval::{self, APPROVALS, Approval, Decision, EXPIRES_AFTER, Question},
     context,
     definition::{Approval as Policy, Definition, SandboxKind},
     instance::AgentInstance,
@@ -89,8 +89,9 @@ struct Plan {
     answered: Vec<(ToolCall, String)>,
     local: VecDeque<Planned>,
     outside: VecDeque<(Planned, Intended)>,
-    /// Effects that were intended before and must not be done again.
-    unknown: Vec<(ToolCall, Intended)>,
+    /// Effects that were intended before and must not be done again: what is known of them, and what
+    /// the model is told.
+    closed: Vec<(ToolCall, Intended, Status)>,
     /// Intents that are not written down yet.
     new: Vec<Intended>,
     /// Requests for consent that are not written down yet.
@@ -133,12 +134,28 @@ pub(super) async fn run(
         running.local.push(Ended::answered(call, text));
     }
     running
-        .intend(instance, attempt, &plan.new, plan.unknown)
+        .intend(instance, attempt, &plan.new, plan.closed)
         .await?;
     running
         .work(instance, attempt, plan.local, plan.outside)
         .await?;
     running.finish(instance, attempt, &batch.calls, true).await
+}
+
+/// What happens to one call.
+enum Fate {
+    /// It is not run; the model is told why.
+    Refused(String),
+    /// It is a question, and this is the answer.
+    Answered(String),
+    /// It was put to a person, and nobody has answered; it ends then.
+    Waits(Timestamp),
+    /// It has to be put to a person.
+    Asks(Box<Approval>),
+    /// It was intended before and must not be done again.
+    Closed(Intended, Status),
+    /// It is run with these arguments; again, when it was intended before.
+    Runs(Mounted, Value, Option<Intended>),
 }
 
 fn plan(
@@ -149,101 +166,36 @@ fn plan(
     attempt: &Attempt,
 ) -> Plan {
     let mut plan = Plan::default();
-    let now = instance.shared.sources.now();
     for call in &batch.calls {
         if instance.conversation.outcomes.contains_key(&call.id) {
             continue;
         }
-        let refuse = |text: String| (call.clone(), text);
-        if batch.truncated {
-            let text = format!(
-                "Tool call \"{}\" was not executed: the response hit the output token limit.",
-                call.name
-            );
-            plan.refused.push(refuse(text));
-            continue;
-        }
-        let Some(tool) = tools.iter().find(|tool| tool.name() == call.name) else {
-            plan.refused
-                .push(refuse(format!("Tool \"{}\" not found", call.name)));
-            continue;
-        };
-        if let Some(text) = &call.invalid_arguments {
-            let shown: String = text.chars().take(2_000).collect();
-            plan.refused.push(refuse(format!(
-                "The arguments of \"{}\" are not a JSON object:\n{shown}",
-                call.name
-            )));
-            continue;
-        }
-        let arguments = match tool.validate(&call.arguments) {
-            Ok(arguments) => arguments,
-            Err(text) => {
-                plan.refused.push(refuse(text));
-                continue;
+        match fate(instance, definition, tools, batch, call, attempt) {
+            Fate::Refused(text) => plan.refused.push((call.clone(), text)),
+            Fate::Answered(text) => plan.answered.push((call.clone(), text)),
+            Fate::Waits(until) => plan.waits(until),
+            Fate::Asks(approval) => {
+                plan.waits(approval.expires_at);
+                plan.ask.push(*approval);
             }
-        };
-        let question = match tool.tool.asks(&arguments) {
-            Ok(question) => question,
-            Err(error) => {
-                plan.refused.push(refuse(error.to_string()));
-                continue;
-            }
-        };
-        let arguments = match consent(instance, definition, call, arguments, question.is_some()) {
-            Consent::Given(arguments) => arguments,
-            Consent::Answered(text) => {
-                plan.answered.push((call.clone(), text));
-                continue;
-            }
-            Consent::Refused(text) => {
-                plan.refused.push(refuse(text));
-                continue;
-            }
-            Consent::Open(until) => {
-                plan.until = Some(plan.until.map_or(until, |first| first.min(until)));
-                continue;
-            }
-            Consent::Ask(arguments) => {
-                let expires = definition.approvals_expire.get(&call.name);
-                let until = now.after(expires.copied().unwrap_or(EXPIRES_AFTER));
-                plan.until = Some(plan.until.map_or(until, |first| first.min(until)));
-                plan.ask.push(Approval {
-                    approval_id: instance.shared.sources.id("appr_"),
-                    submission_id: attempt.submission().id.clone(),
-                    tool_call_id: call.id.clone(),
-                    tool_name: call.name.clone(),
+            Fate::Closed(intended, status) => plan.closed.push((call.clone(), intended, status)),
+            Fate::Runs(tool, arguments, before) => {
+                let effect = tool.tool.effect();
+                let planned = Planned {
+                    call: call.clone(),
+                    tool,
                     arguments,
-                    requested_at: now,
-                    expires_at: until,
-                    question,
-                    answer: None,
-                });
-                continue;
-            }
-        };
-        let planned = Planned {
-            call: call.clone(),
-            tool: tool.clone(),
-            arguments,
-        };
-        match tool.tool.effect() {
-            Effect::None => plan.local.push_back(planned),
-            Effect::Outside(on_crash) => {
-                match instance.effects.iter().find(|open| open.cause == call.id) {
-                    Some(open) => match open.on_crash {
-                        OnCrash::Retry => plan.outside.push_back((planned, open.clone())),
-                        OnCrash::Unknown | OnCrash::Ask => {
-                            plan.unknown.push((call.clone(), open.clone()))
-                        }
-                    },
-                    None => {
+                };
+                match (effect, before) {
+                    (_, Some(intended)) => plan.outside.push_back((planned, intended)),
+                    (Effect::None, None) => plan.local.push_back(planned),
+                    (Effect::Outside(on_crash), None) => {
                         let intended = Intended {
                             effect_id: instance.shared.sources.id("eff_"),
                             cause: call.id.clone(),
                             name: call.name.clone(),
                             on_crash,
-                            time: now,
+                            time: instance.shared.sources.now(),
                         };
                         plan.new.push(intended.clone());
                         plan.outside.push_back((planned, intended));
@@ -253,6 +205,91 @@ fn plan(
         }
     }
     plan
+}
+
+fn fate(
+    instance: &AgentInstance,
+    definition: &Definition,
+    tools: &[Mounted],
+    batch: &Batch,
+    call: &ToolCall,
+    attempt: &Attempt,
+) -> Fate {
+    let name = &call.name;
+    if batch.truncated {
+        return Fate::Refused(format!(
+            "Tool call \"{name}\" was not executed: the response hit the output token limit."
+        ));
+    }
+    let Some(tool) = tools.iter().find(|tool| tool.name() == name) else {
+        return Fate::Refused(format!("Tool \"{name}\" not found"));
+    };
+    if let Some(text) = &call.invalid_arguments {
+        let shown: String = text.chars().take(2_000).collect();
+        return Fate::Refused(format!(
+            "The arguments of \"{name}\" are not a JSON object:\n{shown}"
+        ));
+    }
+    let arguments = match tool.validate(&call.arguments) {
+        Ok(arguments) => arguments,
+        Err(text) => return Fate::Refused(text),
+    };
+    let asks = |arguments: Value, question: Option<Question>, effect_id: Option<String>| {
+        let now = instance.shared.sources.now();
+        let expires = definition.approvals_expire.get(name);
+        Fate::Asks(Box::new(Approval {
+            approval_id: instance.shared.sources.id("appr_"),
+            submission_id: attempt.submission().id.clone(),
+            tool_call_id: call.id.clone(),
+            tool_name: name.clone(),
+            arguments,
+            requested_at: now,
+            expires_at: now.after(expires.copied().unwrap_or(EXPIRES_AFTER)),
+            question,
+            effect_id,
+            answer: None,
+        }))
+    };
+    let approval = instance.conversation.approvals.get(&call.id);
+    let open = instance.effects.iter().find(|open| open.cause == call.id);
+    if let Some(open) = open {
+        // It was begun, so there was consent to it, perhaps with other arguments.
+        let arguments = approval.map_or(arguments, |approval| approval.granted().clone());
+        return match open.on_crash {
+            OnCrash::Retry => Fate::Runs(tool.clone(), arguments, Some(open.clone())),
+            OnCrash::Unknown => Fate::Closed(open.clone(), Status::Unknown),
+            OnCrash::Ask => match approval.filter(|one| one.effect_id.is_some()) {
+                None => {
+                    let question = approval::about_effect(name);
+                    asks(arguments, Some(question), Some(open.effect_id.clone()))
+                }
+                Some(approval) => match &approval.answer {
+                    None => Fate::Waits(approval.expires_at),
+                    Some(answer) => match approval::verdict(answer) {
+                        None => Fate::Runs(tool.clone(), arguments, Some(open.clone())),
+                        Some(status) => Fate::Closed(open.clone(), status),
+                    },
+                },
+            },
+        };
+    }
+    let question = match tool.tool.asks(&arguments) {
+        Ok(question) => question,
+        Err(error) => return Fate::Refused(error.to_string()),
+    };
+    match consent(definition, name, approval, arguments, question.is_some()) {
+        Consent::Given(arguments) => Fate::Runs(tool.clone(), arguments, None),
+        Consent::Answered(text) => Fate::Answered(text),
+        Consent::Refused(text) => Fate::Refused(text),
+        Consent::Open(until) => Fate::Waits(until),
+        Consent::Ask(arguments) => asks(arguments, question, None),
+    }
+}
+
+impl Plan {
+    fn waits(&mut self, until: Timestamp) {
+        self.until = Some(self.until.map_or(until, |first| first.min(until)));
+    }
 }
 
 /// Whether a call may be made.
@@ -270,19 +307,19 @@ enum Consent {
 }
 
 fn consent(
-    instance: &AgentInstance,
     definition: &Definition,
-    call: &ToolCall,
+    name: &str,
+    approval: Option<&Approval>,
     arguments: Value,
     question: bool,
 ) -> Consent {
     let needed = question
-        || match definition.approvals.get(&call.name) {
+        || match definition.approvals.get(name) {
             None | Some(Policy::Never) => false,
             Some(Policy::Required) => true,
             Some(Policy::When(condition)) => condition.holds(&arguments),
         };
-    let Some(approval) = instance.conversation.approvals.get(&call.id) else {
+    let Some(approval) = approval else {
         return if needed {
             Consent::Ask(arguments)
         } else {
@@ -355,9 +392,9 @@ impl Running {
         instance: &mut AgentInstance,
         attempt: &Attempt,
         new: &[Intended],
-        unknown: Vec<(ToolCall, Intended)>,
+        closed: Vec<(ToolCall, Intended, Status)>,
     ) -> Result<(), Stop> {
-        if new.is_empty() && unknown.is_empty() {
+        if new.is_empty() && closed.is_empty() {
             return Ok(());
         }
         let mut step = Step::new();
@@ -366,17 +403,20 @@ impl Running {
             effect::intend(&mut step, intended);
             instance.effects.push(intended.clone());
         }
-        for (call, intended) in unknown {
-            effect::settle(
-                &mut step,
-                &intended.effect_id,
-                Status::Unknown,
-                attempt.now(),
-            );
+        for (call, intended, status) in closed {
+            effect::settle(&mut step, &intended.effect_id, status, attempt.now());
             instance
                 .effects
                 .retain(|open| open.effect_id != intended.effect_id);
-            let ended = Ended::refused(call, super::interrupted());
+            let ended = match status {
+                Status::Done => {
+                    Ended::answered(call, "A person says that this was done.".to_owned())
+                }
+                Status::Failed => {
+                    Ended::refused(call, "A person says that this was not done.".to_owned())
+                }
+                Status::Unknown => Ended::refused(call, super::interrupted()),
+            };
             self.outcome(instance, &mut step, &ended);
         }
         let records = attempt.commit(step).await?;

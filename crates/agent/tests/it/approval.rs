@@ -7,6 +7,7 @@ use bowline_agent::{
     ChunkBody,
     approval::{self, Approval, Condition, Decision},
     definition::Approval as Policy,
+    tool::{Effect, OnCrash},
 };
 use bowline_runtime::{Outcome, Receipt, RuntimeError};
 use bowline_store::Store as _;
@@ -322,4 +323,79 @@ async fn a_question_that_makes_no_sense_is_told_to_the_model() {
         told[2].contains("give choices") && told[3].contains("there twice"),
         "{told:?}"
     );
+}
+
+#[tokio::test]
+async fn a_message_that_steers_withdraws_the_request_and_joins_the_parked_run() {
+    let script = "turns:\n  - tools: [{name: notify, input: {text: hello}}]\n  - text: Something else then.\n    expect: {matches: Rather not}\n";
+    let mut stage = Stage::new(script);
+    stage.consent = true;
+    let process = stage.process(Death::Never);
+    let (receipt, approval) = parked(&process).await;
+    let steering = bowline_agent::Outgoing::user("Rather not").into_submission();
+    let later = process.runtime.steer(&instance(), steering).await.unwrap();
+    let settled = process.settled(&later).await.unwrap();
+    assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
+    assert_eq!(
+        settled.answered_by_submission_id,
+        Some(receipt.submission_id.clone())
+    );
+    assert!(stage.effects.lock().unwrap().is_empty());
+    let told = lines(&stage.conversation().await);
+    assert!(
+        told[2].contains("withdrawn because a new message came"),
+        "{told:?}"
+    );
+    let yes = json!({"approvalId": approval.approval_id, "decision": "approve"});
+    assert!(answer(&process, yes).await.is_err());
+    assert_valid(&stage.conversation().await);
+}
+
+#[tokio::test]
+async fn a_person_says_what_became_of_an_effect_that_was_cut() {
+    for (said, effects, told) in [
+        ("again", 2, "result: notify: sent hello"),
+        (
+            "done",
+            1,
+            "result: notify: A person says that this was done.",
+        ),
+        (
+            "not done",
+            1,
+            "failed: notify: A person says that this was not done.",
+        ),
+        ("unknown", 1, "failed: notify: {\"type\":\"interrupted\""),
+    ] {
+        let mut stage = Stage::new(ASKS);
+        stage.effect = Effect::Outside(OnCrash::Ask);
+        // The third commit is the settlement: the effect was done, and nobody knows.
+        let dying = stage.process(Death::Before(3));
+        let receipt = dying.send_keyed("Go", "k").await.unwrap();
+        assert!(dying.settled(&receipt).await.is_err());
+        assert_eq!(stage.effects.lock().unwrap().len(), 1);
+
+        let (again, approval) = parked(&stage.process(Death::Never)).await;
+        assert_eq!(again.submission_id, receipt.submission_id);
+        assert!(approval.effect_id.is_some());
+        let later = stage.process(Death::Never);
+        let answered =
+            json!({"approvalId": approval.approval_id, "decision": "answer", "text": said});
+        answer(&later, answered).await.unwrap();
+        let settled = later.settled(&receipt).await.unwrap();
+        assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
+        let made = stage.effects.lock().unwrap().clone();
+        assert_eq!(made.len(), effects, "{said}");
+        assert!(
+            made.iter().all(|id| *id == made[0]),
+            "one effect id: {made:?}"
+        );
+        let conversation = stage.conversation().await;
+        assert_valid(&conversation);
+        assert!(
+            lines(&conversation)[2].starts_with(told),
+            "{said}: {:?}",
+            lines(&conversation)
+        );
+    }
 }
