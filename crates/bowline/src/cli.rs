@@ -19,16 +19,21 @@ mod abort;
 mod agents;
 mod answer;
 mod approve;
+mod backup;
 mod bench;
 mod compact;
 mod completions;
+mod delete;
 mod doctor;
+mod export;
 mod fault;
+mod import;
 mod init;
 mod markdown;
 mod models;
 mod place;
 mod reject;
+mod restore;
 mod run;
 mod screen;
 mod serve;
@@ -94,6 +99,11 @@ enum Command {
     Approve(approve::Approve),
     Reject(reject::Reject),
     Answer(answer::AnswerArgs),
+    Delete(delete::Delete),
+    Export(export::Export),
+    Import(import::Import),
+    Backup(backup::Backup),
+    Restore(restore::Restore),
     Agents(agents::Agents),
     Serve(serve::Serve),
     Models(models::Models),
@@ -126,7 +136,8 @@ pub fn main() -> ExitCode {
         }
         Err(error) => Err(fault::Fault::NoThreads(error).into()),
     };
-    outcome.unwrap_or_else(|error| {
+    outcome.unwrap_or_else(|mut error| {
+        place::name_damaged(&cli.global, &mut error);
         terminal.error(&error);
         ExitCode::from(match error.kind {
             Kind::Usage => 2,
@@ -147,6 +158,11 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Approve(args) => approve::approve(args, global, terminal).await,
         Command::Reject(args) => reject::reject(args, global, terminal).await,
         Command::Answer(args) => answer::answer(args, global, terminal).await,
+        Command::Delete(args) => delete::delete(args, global, terminal).await,
+        Command::Export(args) => export::export(args, global, terminal).await,
+        Command::Import(args) => import::import(args, global, terminal).await,
+        Command::Backup(args) => backup::backup(args, global, terminal).await,
+        Command::Restore(args) => restore::restore(args, global, terminal).await,
         Command::Agents(_) => agents::agents(global, terminal),
         Command::Serve(args) => serve::serve(args, global, terminal).await,
         Command::Models(args) => models::models(args, global, terminal),

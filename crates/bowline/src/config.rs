@@ -9,10 +9,13 @@ use std::fs;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bowline_agent::definition::document::Node;
 use bowline_agent::definition::{Fault, FaultKind, LimitSettings};
 use bowline_model::NamedModel;
+
+use crate::retention::Retention;
 
 mod error;
 mod gateway;
@@ -45,6 +48,8 @@ pub struct Config {
     pub limits: LimitSettings,
     /// `[server]`.
     pub server: Server,
+    /// `[retention]`.
+    pub retention: Retention,
     /// The secrets file.
     pub secrets: Secrets,
 }
@@ -91,6 +96,7 @@ impl Config {
             gateway: Gateway::default(),
             limits: LimitSettings::default(),
             server: Server::default(),
+            retention: Retention::default(),
             secrets: Secrets::default(),
             project,
         }
@@ -118,9 +124,18 @@ impl Config {
 
     /// Takes the settings of a file, and says where the secrets are.
     fn read(&mut self, text: &str) -> Result<SecretsPlace, Fault> {
-        const SECTIONS: [&str; 10] = [
-            "project", "data", "models", "bindings", "limits", "egress", "server", "auth",
-            "secrets", "gateway",
+        const SECTIONS: [&str; 11] = [
+            "project",
+            "data",
+            "models",
+            "bindings",
+            "limits",
+            "egress",
+            "server",
+            "auth",
+            "secrets",
+            "retention",
+            "gateway",
         ];
         let root = Node::from_toml(text)?;
         let sections = root.table("", &SECTIONS)?;
@@ -150,6 +165,13 @@ impl Config {
                 node.text("addr")?.trim().parse().map_err(|_| {
                     node.wants("addr", "an address and port such as `127.0.0.1:8787`")
                 })?;
+        }
+        if let Some(node) =
+            section("retention", &["conversations"])?.and_then(|table| table.get("conversations"))
+        {
+            const HOUR: Duration = Duration::from_secs(3_600);
+            let kept = node.duration("conversations", HOUR, HOUR * 24 * 3_660)?;
+            self.retention.conversations = Some(kept);
         }
         if let Some(node) = sections.get("bindings")
             && let Some((name, line, _)) = node.entries("bindings")?.iter().next()

@@ -3,7 +3,7 @@
 use bowline_agent::definition::DefinitionError;
 use bowline_model::ModelError;
 use bowline_runtime::{Failure, RuntimeError};
-use bowline_store::{CommitError, StoreError};
+use bowline_store::{CommitError, DumpError, StoreError};
 
 use crate::config::ConfigError;
 
@@ -68,6 +68,12 @@ impl From<StoreError> for Error {
 
 impl From<CommitError> for Error {
     fn from(error: CommitError) -> Self {
+        Self::failure(error.code(), error.to_string(), "")
+    }
+}
+
+impl From<DumpError> for Error {
+    fn from(error: DumpError) -> Self {
         Self::failure(error.code(), error.to_string(), "")
     }
 }

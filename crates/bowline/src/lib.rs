@@ -7,6 +7,7 @@
 //! - [`server`]: agents over HTTP.
 //! - [`config`]: what `bowline.toml` says.
 //! - [`error`]: what a user is told.
+//! - [`retention`]: what is deleted when it is old.
 //! - [`standing`]: why an instance is not moving.
 //! - [`cli`]: the command line.
 //! - [`measure`]: what a turn costs.
@@ -31,6 +32,7 @@ pub mod config;
 pub mod error;
 pub mod measure;
 pub mod project;
+pub mod retention;
 pub mod server;
 pub mod service;
 pub mod standing;
@@ -40,4 +42,5 @@ pub use bowline_agent::{
 };
 pub use error::Error;
 pub use project::Project;
+pub use retention::Retention;
 pub use service::{Bowline, Reply, Service};

@@ -24,7 +24,7 @@ use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError, Time
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Error;
+use crate::{error::Error, retention::Retention};
 
 /// A data directory, and the agents that will run on it.
 #[derive(Debug)]
@@ -34,6 +34,7 @@ pub struct Bowline {
     models: ModelSettings,
     sources: Sources,
     options: RuntimeOptions,
+    retention: Retention,
 }
 
 impl Bowline {
@@ -58,6 +59,7 @@ impl Bowline {
             models: ModelSettings::new(env, "."),
             sources: Sources::system(),
             options: RuntimeOptions::default(),
+            retention: Retention::default(),
         }
     }
 
@@ -89,8 +91,36 @@ impl Bowline {
         self
     }
 
-    /// Starts. Nothing that was interrupted goes on before [`Service::resume`] or a message.
-    pub fn start(mut self) -> Service {
+    /// Sets what is deleted when it is old. Default: nothing.
+    #[must_use]
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Starts within the current Tokio runtime: what was interrupted goes on, what is due is done,
+    /// messages are carried, until [`Service::stop`] or the last clone of the service is dropped.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn start(self) -> Service {
+        let retention = self.retention;
+        let service = self.start_alone();
+        let (runtime, stop) = (service.runtime.clone(), service.stop.0.clone());
+        tokio::spawn(async move {
+            tokio::join!(
+                runtime.supervise(stop.clone()),
+                retention.enforce(&runtime, &stop)
+            );
+        });
+        service
+    }
+
+    /// Starts without a supervisor, for a process that is there for one conversation: nothing that was
+    /// interrupted goes on before [`Service::resume`], [`Service::wake`] or a message, and schedules
+    /// fire only in conversations that are awake.
+    pub fn start_alone(mut self) -> Service {
         if self.models.clock.now().is_none() {
             let sources = self.sources.clone();
             self.models.clock = Clock::new(move || {
@@ -105,7 +135,11 @@ impl Bowline {
             self.options,
             [(KIND.to_owned(), program)],
         );
-        Service { runtime, agents }
+        Service {
+            runtime,
+            agents,
+            stop: Arc::new(StopOnDrop(CancellationToken::new())),
+        }
     }
 }
 
@@ -114,6 +148,17 @@ impl Bowline {
 pub struct Service {
     runtime: Runtime,
     agents: Agents,
+    stop: Arc<StopOnDrop>,
+}
+
+/// Tells the supervisor to stop when nobody has the service any more.
+#[derive(Debug)]
+struct StopOnDrop(CancellationToken);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 /// How a submission ended.
@@ -282,6 +327,39 @@ impl Service {
         Ok(load(&**self.runtime.store(), &actor(agent, instance)).await?)
     }
 
+    /// Sends a message that goes before what a parked run waits for: the request is withdrawn, and the
+    /// run goes on with this message. With nothing parked it is the same as [`Service::send`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Service::send`].
+    pub async fn steer(
+        &self,
+        agent: &str,
+        instance: &str,
+        message: Outgoing,
+    ) -> Result<Receipt, Error> {
+        self.agents.check(agent)?;
+        check_instance(instance)?;
+        Ok(self
+            .runtime
+            .steer(&actor(agent, instance), message.into_submission())
+            .await?)
+    }
+
+    /// Deletes a conversation whole: history, files, children. What runs in it is stopped, and does not
+    /// settle. `false` when there was none.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub async fn delete(&self, agent: &str, instance: &str) -> Result<bool, Error> {
+        let actor = actor(agent, instance);
+        let known = self.store().head(&actor).await?;
+        self.runtime.purge(&actor).await?;
+        Ok(known.is_some_and(|head| head.seq > 0))
+    }
+
     /// The submissions that have not settled, in order.
     ///
     /// # Errors
@@ -331,12 +409,6 @@ impl Service {
             .await?)
     }
 
-    /// Wakes conversations when they are due, until it is told to stop: first what was open when the
-    /// last process ended, then what is scheduled.
-    pub async fn supervise(&self, stop: CancellationToken) {
-        self.runtime.supervise(stop).await;
-    }
-
     /// The names of the agents, in order.
     pub fn agents(&self) -> impl Iterator<Item = &str> {
         self.agents.names()
@@ -365,6 +437,7 @@ impl Service {
     /// Stops in good order; what is open goes on after the next start. `false` when that took longer
     /// than `bound`; nothing is lost then either.
     pub async fn stop(&self, bound: Duration) -> bool {
+        self.stop.0.cancel();
         let drained = self.runtime.drain(bound).await;
         self.runtime.store().close().await;
         drained
@@ -450,7 +523,8 @@ pub async fn peek(
     instance: &str,
 ) -> Result<Option<Conversation>, StoreError> {
     let actor = actor(agent, instance);
-    if store.head(&actor).await?.is_none() {
+    // One that was deleted is still known to the store, by its fence.
+    if store.head(&actor).await?.is_none_or(|head| head.seq == 0) {
         return Ok(None);
     }
     load(store, &actor).await.map(Some)

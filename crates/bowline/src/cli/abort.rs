@@ -48,7 +48,7 @@ pub(super) async fn abort(
     if !chosen.is_empty() {
         let agent = place.project.agent(&args.agent, None)?;
         let mut signals = Signals::new()?;
-        let service = place.open()?.agent(agent).start();
+        let service = place.open()?.agent(agent).start_alone();
         for submission in chosen {
             service
                 .abort(&args.agent, &args.id, Some(&submission))

@@ -54,6 +54,18 @@ pub(super) enum Fault {
     /// There is no such approval.
     #[error("nothing waits for the approval {0}")]
     NoApproval(String),
+    /// There is no data where it should be.
+    #[error("there is no data in {0}")]
+    NoData(PathBuf),
+    /// There is data where a backup should be put.
+    #[error("there is data in {0} already")]
+    DataExists(PathBuf),
+    /// Something is where a backup should be written.
+    #[error("{0} is there already, and is not empty")]
+    BackupExists(PathBuf),
+    /// Nobody said that it shall be done.
+    #[error("nothing was changed: this cannot be undone, and was not confirmed")]
+    NotConfirmed,
     /// The run was interrupted before the answer was complete.
     #[error("interrupted; what is done is kept")]
     Interrupted {
@@ -92,6 +104,10 @@ impl Fault {
             Self::Waits(_) => "conversation_waits",
             Self::NotOpen(_) => "submission_not_open",
             Self::NoApproval(_) => "approval_not_found",
+            Self::NoData(_) => "data_not_found",
+            Self::DataExists(_) => "data_exists",
+            Self::BackupExists(_) => "backup_exists",
+            Self::NotConfirmed => "usage_not_confirmed",
             Self::Interrupted { .. } => "run_interrupted",
             Self::Output(_) => "output_failed",
             Self::Terminal(_) => "terminal_failed",
@@ -130,6 +146,13 @@ impl Fault {
                 "`bowline show AGENT ID` lists what is pending; check --project and --data"
                     .to_owned()
             }
+            Self::NoData(_) => "check the path, --project and --data".to_owned(),
+            Self::DataExists(_) => {
+                "with --replace it is kept as store.db.replaced, or choose another --data"
+                    .to_owned()
+            }
+            Self::BackupExists(_) => "choose a folder that is not there yet".to_owned(),
+            Self::NotConfirmed => "add --yes to do it without being asked".to_owned(),
             Self::Interrupted { resume } => format!("to go on: {resume}"),
             Self::Output(_) => "check where it is redirected to".to_owned(),
             Self::Terminal(_) => "send one message with -m instead".to_owned(),
@@ -150,6 +173,10 @@ impl From<Fault> for Error {
             | Fault::ProjectExists(_)
             | Fault::NoConversation { .. }
             | Fault::NoApproval(_)
+            | Fault::NoData(_)
+            | Fault::DataExists(_)
+            | Fault::BackupExists(_)
+            | Fault::NotConfirmed
             | Fault::NotOpen(_) => Self::usage(code, message, hint),
             Fault::Waits(_)
             | Fault::ProjectUnwritable { .. }

@@ -20,7 +20,7 @@ use crate::{
 /// Conversations that an error names at most.
 const NAMED: usize = 5;
 /// The database within a data directory.
-const DATABASE: &str = "store.db";
+pub(super) const DATABASE: &str = "store.db";
 
 /// A project and its data. Finding it writes nothing.
 #[derive(Debug, Clone)]
@@ -40,8 +40,15 @@ impl Place {
 
     /// Takes the data directory for this process; it is made when it is not there.
     pub(super) fn open(&self) -> Result<Bowline, Error> {
-        let store = self.store(SqliteOptions::default())?;
-        Ok(Bowline::on(store).models(self.project.models()))
+        let retention = self.project.config.retention;
+        Ok(Bowline::on(self.take()?)
+            .models(self.project.models())
+            .retention(retention))
+    }
+
+    /// The store itself, for this process alone.
+    pub(super) fn take(&self) -> Result<Arc<SqliteStore>, Error> {
+        self.store(SqliteOptions::default())
     }
 
     /// True when something was stored here.
@@ -112,6 +119,19 @@ impl Place {
             known: known.to_vec(),
         }
         .into()
+    }
+}
+
+/// Says which data is damaged, when some is.
+pub(super) fn name_damaged(global: &Global, error: &mut Error) {
+    if error.code == "store_corrupt"
+        && error.hint.is_empty()
+        && let Ok(place) = Place::find(global)
+    {
+        error.hint = format!(
+            "the data is {}; check it with `bowline doctor --deep`, or put a backup in its place with `bowline restore DIR --replace`",
+            place.data.join(DATABASE).display()
+        );
     }
 }
 

@@ -17,11 +17,11 @@ use clap::Args;
 use serde::Serialize;
 use tokio::sync::broadcast::Receiver;
 
-pub(super) use self::parked::asked;
 use self::{
     follow::{Ended, Turn},
     parked::Said,
 };
+pub(super) use self::{message::again, parked::asked};
 use super::{
     Global,
     fault::Fault,
@@ -131,7 +131,7 @@ pub(super) async fn run(
     .check(&args.agent)?;
 
     let signals = Signals::new()?;
-    let service = place.open()?.agent(agent).start();
+    let service = place.open()?.agent(agent).start_alone();
     let agent = args.agent.clone();
     let again = message::again(&agent, &id, global);
     let places = message::places(global);
@@ -324,7 +324,7 @@ pub(super) async fn go_on(
     let service = place
         .open()?
         .agent(place.project.agent(agent, None)?)
-        .start();
+        .start_alone();
     let ready = Ready {
         service,
         agent: agent.to_owned(),

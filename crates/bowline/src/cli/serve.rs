@@ -64,16 +64,11 @@ pub(super) async fn serve(
     }
 
     let stop = CancellationToken::new();
-    let supervisor = {
-        let (service, stop) = (service.clone(), stop.clone());
-        tokio::spawn(async move { service.supervise(stop).await })
-    };
     let serving = tokio::spawn(server.serve(stop.clone()));
     signals.next().await;
     stop.cancel();
     let end = async {
         let _ = serving.await;
-        let _ = supervisor.await;
         service.stop(DRAIN).await
     };
     tokio::select! {

@@ -128,6 +128,31 @@ impl Terminal {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
+    /// Asks whether to do something that cannot be undone; `yes` says so beforehand.
+    ///
+    /// # Errors
+    ///
+    /// When the answer is no, or there is nobody to ask.
+    pub(super) async fn confirm(self, yes: bool, question: &str) -> Result<(), Error> {
+        if yes {
+            return Ok(());
+        }
+        if !self.input || !self.err.terminal || self.json {
+            return Err(Fault::NotConfirmed.into());
+        }
+        let prompt = format!("{} [y]es, [n]o: ", one_line(question));
+        let typed = tokio::task::spawn_blocking(move || {
+            let _ = write!(io::stderr(), "{prompt}");
+            let mut line = String::new();
+            io::stdin().read_line(&mut line).map(|_| line)
+        });
+        let typed = typed.await.ok().and_then(Result::ok).unwrap_or_default();
+        match typed.trim().to_lowercase().as_str() {
+            "y" | "yes" => Ok(()),
+            _ => Err(Fault::NotConfirmed.into()),
+        }
+    }
+
     /// Says what went wrong and what to do next.
     pub(super) fn error(self, error: &Error) {
         if self.json {

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 21] = [
     "init",
     "run",
     "show",
@@ -12,6 +12,11 @@ const COMMANDS: [&str; 16] = [
     "approve",
     "reject",
     "answer",
+    "delete",
+    "export",
+    "import",
+    "backup",
+    "restore",
     "agents",
     "models",
     "spend",

@@ -8,6 +8,7 @@ mod bench;
 mod clients;
 mod compact;
 mod help;
+mod house;
 mod kill;
 mod npm;
 mod read;

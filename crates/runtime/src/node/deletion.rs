@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use bowline_store::{ActorId, Batch, RowChange, Wake};
+use bowline_store::{ActorId, Batch, CommitError, RowChange, Seq, Wake};
+use tokio::sync::mpsc;
 
 use super::{POST_PAGE, Runtime};
 use crate::{
@@ -93,6 +94,34 @@ impl Runtime {
         }
         self.post();
         Ok(())
+    }
+
+    /// Deletes an actor that is asleep, stands at `seq` and has nothing under way; `false`, and nothing
+    /// changed, for one that is not so. Who asks for it at that moment is told `actor_deleting`.
+    ///
+    /// # Errors
+    ///
+    /// When the store cannot be written.
+    pub async fn purge_idle(&self, actor: &ActorId, seq: Seq) -> Result<bool, RuntimeError> {
+        let held = {
+            let mut awake = self.awake();
+            let sleeps = awake.actors.get(actor).is_none_or(mpsc::Sender::is_closed);
+            if !sleeps {
+                return Ok(false);
+            }
+            *awake.deleting.entry(actor.clone()).or_default() += 1;
+            Held {
+                runtime: self,
+                actors: vec![actor.clone()],
+            }
+        };
+        let purged = self.0.store.purge_idle(actor, seq).await;
+        drop(held);
+        match purged {
+            Ok(()) => Ok(true),
+            Err(CommitError::Conflict { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes down that the deletion has begun, and that it is due at once.

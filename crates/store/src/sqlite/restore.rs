@@ -53,19 +53,28 @@ fn put_in_place(into: &Path, copy: &Path, target: &Path) -> Result<(), StoreErro
         let path = path.to_path_buf();
         move |error: std::io::Error| fault::file(&path, &error)
     };
-    if target.exists() {
-        // Brings its log into the database, so that the one file is all of it.
-        let conn = schema::connect(into, schema::Role::Writer, &SqliteOptions::default())?;
-        checkpoint::recover(&conn)?;
-        drop(conn);
-        fs::rename(target, into.join(REPLACED)).map_err(failed(target))?;
-    }
-    for end in ["-wal", "-shm"] {
-        let mut name = target.as_os_str().to_owned();
+    let with = |path: &Path, end: &str| {
+        let mut name = path.as_os_str().to_owned();
         name.push(end);
-        let log = PathBuf::from(name);
-        if log.exists() {
-            fs::remove_file(&log).map_err(failed(&log))?;
+        PathBuf::from(name)
+    };
+    if target.exists() {
+        // Brings its log into the database, so that the one file is all of it. What is too damaged
+        // for that is moved with its log.
+        let emptied = schema::connect(into, schema::Role::Writer, &SqliteOptions::default())
+            .and_then(|conn| checkpoint::recover(&conn));
+        if let Err(cause) = emptied {
+            tracing::warn!(%cause, "the store that is replaced cannot be read");
+        }
+    }
+    let replaced = into.join(REPLACED);
+    for end in ["-wal", "-shm", ""] {
+        let (old, kept) = (with(target, end), with(&replaced, end));
+        if kept.exists() {
+            fs::remove_file(&kept).map_err(failed(&kept))?;
+        }
+        if old.exists() {
+            fs::rename(&old, &kept).map_err(failed(&old))?;
         }
     }
     schema::sync_directory(into)?;

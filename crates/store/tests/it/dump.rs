@@ -76,6 +76,19 @@ async fn a_backup_takes_the_place_of_the_data_and_keeps_what_it_replaced() {
     store.close().await;
     assert!(data.join("store.db.replaced").is_file() && !data.join("restoring").exists());
 
+    // Also where nothing can be read any more.
+    std::fs::write(data.join("store.db"), [b'?'; 8192]).unwrap();
+    std::fs::write(data.join("store.db-wal"), [b'?'; 512]).unwrap();
+    SqliteStore::restore(&copy, &data, true).await.unwrap();
+    let store = open(&data);
+    assert_eq!(store.head(&actor("a")).await.unwrap().unwrap().seq, 1);
+    store.verify().await.unwrap();
+    store.close().await;
+    assert_eq!(
+        std::fs::read(data.join("store.db.replaced")).unwrap(),
+        [b'?'; 8192]
+    );
+
     let elsewhere = root.path().join("new/data");
     SqliteStore::restore(&data, &elsewhere, false)
         .await

@@ -107,7 +107,7 @@ pub(super) fn command_line(args: impl Iterator<Item = OsString>, id: Option<&str
 }
 
 /// The line that goes on with a conversation.
-pub(super) fn again(agent: &str, id: &str, global: &Global) -> String {
+pub(crate) fn again(agent: &str, id: &str, global: &Global) -> String {
     format!(
         "bowline run {} --id {}{}",
         quoted(agent),
