@@ -2,6 +2,7 @@
 
 mod check;
 mod finding;
+mod guest;
 mod index;
 mod source;
 mod tree;
@@ -13,6 +14,9 @@ use std::process::ExitCode;
 const HELP: &str = "\
 usage: cargo xtask check    verify the rules of the repository; one line for each problem
        cargo xtask index    rewrite the list of pages in docs/errors/README.md
+       cargo xtask guest    build the isolates' guest from its sources, and its image from that
+       cargo xtask guest --check
+                            the same, and compare with the image in the repository
        cargo xtask help     this text
 ";
 
@@ -21,6 +25,8 @@ fn main() -> ExitCode {
     let outcome = match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["check"] => root().and_then(|root| check(&root)),
         ["index"] => root().and_then(|root| index::write(&root)),
+        ["guest"] => root().and_then(|root| guest::write(&root)),
+        ["guest", "--check"] => root().and_then(|root| guest::compare(&root)),
         ["help" | "-h" | "--help"] => {
             say(HELP);
             Ok(ExitCode::SUCCESS)

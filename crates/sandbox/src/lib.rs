@@ -8,6 +8,7 @@
 //! - [`search`]: glob, grep, diff and patch, with ripgrep's libraries.
 //! - [`archive`]: tar and zip, safe to unpack; [`json`]: queries and changes by JSONPath; [`digest`].
 //! - [`edits`]: changes of several files, all or none, that notice a changed base.
+//! - [`isolate`]: JavaScript and TypeScript in throw-away isolates that can be saved while they wait.
 //! - [`tools`]: `read`, `write`, `edit`, `bash`, `grep` and `glob` as a model gets them.
 //!
 //! Nothing here reads a clock: writes get the time that their overlay was begun with.
@@ -15,6 +16,7 @@
 pub mod archive;
 pub mod digest;
 pub mod edits;
+pub mod isolate;
 pub mod json;
 pub mod search;
 pub mod shell;

@@ -71,11 +71,9 @@ impl Feature {
             Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
                 "remove the folder"
             }
-            Self::Bindings
-            | Self::Code
-            | Self::Egress
-            | Self::Result
-            | Self::Subagents => "remove the key",
+            Self::Bindings | Self::Code | Self::Egress | Self::Result | Self::Subagents => {
+                "remove the key"
+            }
         }
     }
 }

@@ -153,7 +153,7 @@ pub(super) async fn call(
         held: false,
         last_draft: Instant::now(),
         money,
-        bounded: rendered.definition.limits.spend_usd.is_some(),
+        bounded: asked.rendered.definition.limits.spend_usd.is_some(),
         began: Instant::now(),
         first: None,
     };

@@ -348,7 +348,9 @@ async fn make(
             cost: record.cost_micro_usd,
         };
         let (store, now) = (instance.store.clone(), attempt.now());
-        let counted = instance.spending.count(&*store, &instance.actor, now, model, made);
+        let counted = instance
+            .spending
+            .count(&*store, &instance.actor, now, model, made);
         step.rows.push(counted.await?);
     }
     let scope = instance.scope(attempt.submission(), Some(attempt.id()));
@@ -447,7 +449,12 @@ async fn summarise(
             match held {
                 Ok(held) => {
                     let provider = &writer.reference.provider;
-                    instance.shared.models.gateway().pace(provider, &request).await;
+                    instance
+                        .shared
+                        .models
+                        .gateway()
+                        .pace(provider, &request)
+                        .await;
                     Ok((held, ask(&writer, request).await))
                 }
                 Err(money::Refused::Model(error)) => Ok((None, Err(error))),

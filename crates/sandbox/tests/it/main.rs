@@ -10,6 +10,7 @@ mod archives;
 mod bash_peer;
 mod feed;
 mod fuzz;
+mod isolate;
 mod kills;
 mod limits;
 mod operations;

@@ -1,0 +1,252 @@
+//! What a program can reach: namespaces of functions that the host answers.
+
+use super::wire::Writer;
+
+/// The namespaces of a program. Names are resolved when they are used, so that many cost little.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bindings {
+    /// Name, and method names separated by newlines.
+    spaces: Vec<(String, String)>,
+}
+
+/// A name cannot be bound.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BindingError {
+    /// It is no identifier of JavaScript, or one that the language or the engine uses.
+    #[error(
+        "`{0}` cannot be the name of a binding; use letters, digits and `_`, and no name of JavaScript"
+    )]
+    Name(String),
+    /// Two namespaces have it.
+    #[error("there are two bindings named `{0}`; rename one")]
+    Twice(String),
+    /// A method's name is empty, longer than 256 bytes or has control characters.
+    #[error("the binding `{0}` has a method with an impossible name; rename it")]
+    Method(String),
+    /// More names than fit.
+    #[error("the names of all bindings together have more than {0} bytes; bind fewer")]
+    TooMany(usize),
+}
+
+impl BindingError {
+    /// The stable type that users see.
+    pub fn code(&self) -> &'static str {
+        "isolate_binding"
+    }
+}
+
+/// Words that cannot name a global constant, and globals that code needs.
+const TAKEN: &[&str] = &[
+    "arguments",
+    "async",
+    "await",
+    "break",
+    "case",
+    "catch",
+    "class",
+    "const",
+    "continue",
+    "debugger",
+    "default",
+    "delete",
+    "do",
+    "else",
+    "enum",
+    "eval",
+    "export",
+    "extends",
+    "false",
+    "finally",
+    "for",
+    "function",
+    "globalThis",
+    "global",
+    "if",
+    "implements",
+    "import",
+    "in",
+    "instanceof",
+    "interface",
+    "let",
+    "new",
+    "null",
+    "package",
+    "private",
+    "protected",
+    "public",
+    "return",
+    "static",
+    "super",
+    "switch",
+    "this",
+    "throw",
+    "true",
+    "try",
+    "typeof",
+    "undefined",
+    "var",
+    "void",
+    "while",
+    "with",
+    "yield",
+    "NaN",
+    "Infinity",
+    "Object",
+    "Function",
+    "Array",
+    "Number",
+    "Boolean",
+    "String",
+    "Symbol",
+    "Date",
+    "Promise",
+    "RegExp",
+    "Error",
+    "AggregateError",
+    "EvalError",
+    "RangeError",
+    "ReferenceError",
+    "SyntaxError",
+    "TypeError",
+    "URIError",
+    "InternalError",
+    "JSON",
+    "Math",
+    "ArrayBuffer",
+    "Uint8Array",
+    "Int8Array",
+    "Uint16Array",
+    "Int16Array",
+    "Uint32Array",
+    "Int32Array",
+    "Float16Array",
+    "Float32Array",
+    "Float64Array",
+    "Uint8ClampedArray",
+    "BigUint64Array",
+    "BigInt64Array",
+    "DataView",
+    "Map",
+    "BigInt",
+    "Set",
+    "WeakMap",
+    "WeakSet",
+    "WeakRef",
+    "FinalizationRegistry",
+    "Proxy",
+    "Reflect",
+    "Iterator",
+    "console",
+    "crypto",
+    "performance",
+    "setTimeout",
+    "setInterval",
+    "setImmediate",
+    "clearTimeout",
+    "clearInterval",
+    "clearImmediate",
+    "queueMicrotask",
+    "structuredClone",
+    "atob",
+    "btoa",
+    "URL",
+    "URLSearchParams",
+    "TextEncoder",
+    "TextDecoder",
+    "Event",
+    "EventTarget",
+    "CustomEvent",
+    "AbortController",
+    "AbortSignal",
+    "DOMException",
+    "parseInt",
+    "parseFloat",
+    "isNaN",
+    "isFinite",
+    "decodeURI",
+    "decodeURIComponent",
+    "encodeURI",
+    "encodeURIComponent",
+    "escape",
+    "unescape",
+    "DisposableStack",
+    "AsyncDisposableStack",
+    "SuppressedError",
+];
+
+impl Bindings {
+    /// All names together, in bytes.
+    pub const MAX_BYTES: usize = 1 << 20;
+
+    /// None.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// With one more namespace.
+    ///
+    /// # Errors
+    /// [`BindingError`] when a name cannot be used.
+    pub fn with<S: AsRef<str>>(
+        mut self,
+        namespace: &str,
+        methods: impl IntoIterator<Item = S>,
+    ) -> Result<Self, BindingError> {
+        let mut bytes = namespace.bytes();
+        let first = bytes
+            .next()
+            .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b'$');
+        let rest = bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
+        if !first || !rest || namespace.len() > 64 || TAKEN.contains(&namespace) {
+            return Err(BindingError::Name(namespace.to_owned()));
+        }
+        if self.spaces.iter().any(|(name, _)| name == namespace) {
+            return Err(BindingError::Twice(namespace.to_owned()));
+        }
+        let mut names = String::new();
+        for method in methods {
+            let method = method.as_ref();
+            if method.is_empty() || method.len() > 256 || method.chars().any(char::is_control) {
+                return Err(BindingError::Method(namespace.to_owned()));
+            }
+            if !names.is_empty() {
+                names.push('\n');
+            }
+            names.push_str(method);
+        }
+        self.spaces.push((namespace.to_owned(), names));
+        if self
+            .spaces
+            .iter()
+            .map(|(n, m)| n.len() + m.len())
+            .sum::<usize>()
+            > Self::MAX_BYTES
+        {
+            return Err(BindingError::TooMany(Self::MAX_BYTES));
+        }
+        Ok(self)
+    }
+
+    /// Whether the namespace has this method. A call that a program makes is always checked by the host,
+    /// whatever the engine let pass.
+    pub fn allow(&self, namespace: &str, method: &str) -> bool {
+        self.spaces.iter().any(|(name, methods)| {
+            name == namespace && methods.split('\n').any(|m| m == method && !m.is_empty())
+        })
+    }
+
+    /// The identity of the set: a saved program can be restored only with the same.
+    pub fn hash(&self) -> [u8; 32] {
+        let mut out = Writer::default();
+        self.write(&mut out);
+        *blake3::hash(&out.bytes).as_bytes()
+    }
+
+    pub(super) fn write(&self, out: &mut Writer) {
+        out.number(self.spaces.len() as u64);
+        for (name, methods) in &self.spaces {
+            out.text(name.as_bytes());
+            out.text(methods.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The engine of all isolates of a process: settings, image, pool, and the tick that stops programs.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use wasmtime::{
+    Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, ModuleExport,
+    OptLevel, PoolingAllocationConfig, Store,
+};
+
+use super::admission::{Admission, Slot};
+use super::guest::{self, Guest};
+use super::{IsolateError, Limits, module_cache};
+
+/// The guest, booted; `guest/build.sh` and `cargo xtask guest` make it.
+pub(super) const IMAGE: &[u8] = include_bytes!("../../guest/image.wasm");
+/// Its SHA-256 in hexadecimal digits and a newline.
+const IMAGE_SHA256: &str = include_str!("../../guest/image.sha256");
+
+/// How many milliseconds pass between two looks at a running program.
+const TICK: Duration = Duration::from_millis(1);
+/// For how many ticks the thread goes on when nothing runs, so that runs soon after need not wake it.
+const LINGER: u32 = 100;
+
+/// Settings of [`Isolates`].
+#[derive(Clone, Debug)]
+pub struct IsolatesOptions {
+    /// A folder of this user (made with mode 0700) that keeps the compiled engine between processes.
+    /// Without it each start compiles for about a second. Default none.
+    pub cache: Option<PathBuf>,
+    /// Isolates that live at the same time in this process. Default 1,000, at most 10,000.
+    pub live: u32,
+    /// How many of them one owner may have. Default 100.
+    pub live_per_owner: u32,
+    /// Programs that may wait for an isolate. Default 10,000.
+    pub waiting: u32,
+    /// Memory of all isolates together, in bytes. Default 4 GiB.
+    pub memory: u64,
+}
+
+impl Default for IsolatesOptions {
+    fn default() -> Self {
+        Self {
+            cache: None,
+            live: 1_000,
+            live_per_owner: 100,
+            waiting: 10_000,
+            memory: 4 << 30,
+        }
+    }
+}
+
+/// Makes isolates. Cheap to clone; one for a process is enough.
+#[derive(Clone)]
+pub struct Isolates {
+    pub(super) shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) engine: Engine,
+    pub(super) pre: InstancePre<Guest>,
+    pub(super) exports: Exports,
+    /// The memory that every isolate starts with.
+    pub(super) base: Vec<u8>,
+    pub(super) memory_limit: u64,
+    pub(super) memory_used: AtomicU64,
+    pub(super) admission: Arc<Admission>,
+    ticker: Arc<Ticker>,
+}
+
+pub(super) struct Exports {
+    pub(super) memory: ModuleExport,
+    pub(super) stack: ModuleExport,
+    pub(super) alloc: ModuleExport,
+    pub(super) start: ModuleExport,
+    pub(super) settle: ModuleExport,
+}
+
+impl std::fmt::Debug for Isolates {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Isolates").finish_non_exhaustive()
+    }
+}
+
+impl Isolates {
+    /// Starts the engine: milliseconds with a warm cache, about a second of compiling without.
+    ///
+    /// # Errors
+    /// [`IsolateError::Engine`] when this machine cannot run it, for example for want of address space.
+    pub fn open(options: &IsolatesOptions) -> Result<Self, IsolateError> {
+        let failed = |error: wasmtime::Error| IsolateError::Engine(format!("{error:#}"));
+        let live = options.live.clamp(1, 10_000);
+        let engine = Engine::new(&config(live)).map_err(failed)?;
+        let module = module_cache::module(&engine, IMAGE, image_hash(), options.cache.as_deref())?;
+        let mut linker = Linker::new(&engine);
+        guest::link(&mut linker).map_err(failed)?;
+        let pre = linker.instantiate_pre(&module).map_err(failed)?;
+        let exports = Exports::new(&module)?;
+        let mut store = Store::new(&engine, Guest::idle());
+        store.set_epoch_deadline(u64::MAX / 2);
+        let instance = pre.instantiate(&mut store).map_err(failed)?;
+        let base = instance
+            .get_memory(&mut store, "memory")
+            .map(|memory| memory.data(&store).to_vec())
+            .unwrap_or_default();
+        drop(store);
+        Ok(Self {
+            shared: Arc::new(Shared {
+                ticker: Ticker::start(engine.clone())?,
+                engine,
+                pre,
+                exports,
+                base,
+                memory_limit: options.memory,
+                memory_used: AtomicU64::new(0),
+                admission: Admission::new(live, options.live_per_owner, options.waiting),
+            }),
+        })
+    }
+
+    /// Waits for room for one more isolate. Owners (an agent's name, for example) take turns, so that
+    /// one that asks for many does not hold up the others.
+    ///
+    /// # Errors
+    /// [`IsolateError::QueueFull`] when too many wait already.
+    pub async fn admit(&self, owner: &str) -> Result<Slot, IsolateError> {
+        self.shared.admission.admit(owner).await
+    }
+
+    /// Room for one more isolate, if there is some and nobody waits for it.
+    pub fn try_admit(&self, owner: &str) -> Option<Slot> {
+        self.shared.admission.try_admit(owner)
+    }
+
+    /// The identity of the image, on which saved programs depend: a SHA-256 in hexadecimal digits.
+    pub fn image(&self) -> &'static str {
+        image_hash()
+    }
+}
+
+pub(super) fn image_hash() -> &'static str {
+    IMAGE_SHA256.trim_ascii_end()
+}
+
+impl Exports {
+    fn new(module: &Module) -> Result<Self, IsolateError> {
+        let export = |name: &str| {
+            module
+                .get_export_index(name)
+                .ok_or_else(|| IsolateError::Engine(format!("the image has no export {name}")))
+        };
+        Ok(Self {
+            memory: export("memory")?,
+            stack: export("__stack_pointer")?,
+            alloc: export("sb_alloc")?,
+            start: export("sb_start")?,
+            settle: export("sb_settle")?,
+        })
+    }
+}
+
+fn config(live: u32) -> Config {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_core_instances(live)
+        .total_memories(live)
+        .total_tables(live)
+        .max_memories_per_module(1)
+        .max_tables_per_module(1)
+        .table_elements(4_096)
+        .max_memory_size(usize::try_from(Limits::MEMORY_MAX).unwrap_or(usize::MAX))
+        .max_unused_warm_slots(64)
+        .linear_memory_keep_resident(4 << 20)
+        .table_keep_resident(64 << 10)
+        .pagemap_scan(if swapless() {
+            Enabled::Auto
+        } else {
+            Enabled::No
+        });
+    let mut config = Config::new();
+    config
+        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool))
+        .memory_init_cow(true)
+        .memory_guaranteed_dense_image_size(64 << 20)
+        .memory_reservation(4 << 30)
+        .memory_guard_size(32 << 20)
+        .epoch_interruption(true)
+        // Code runs on threads that may have 2 MiB of stack.
+        .max_wasm_stack(1 << 20)
+        .cranelift_opt_level(OptLevel::Speed)
+        .wasm_backtrace_max_frames(None)
+        .wasm_multi_memory(false)
+        .wasm_relaxed_simd(false)
+        .wasm_tail_call(false)
+        .wasm_memory64(false);
+    config
+}
+
+/// Whether no page of this process can ever be swapped out. Only then may wasmtime find dirty pages
+/// with `PAGEMAP_SCAN`: it does not see those that were swapped out, so the next program in the slot
+/// would find them.
+fn swapless() -> bool {
+    let no_areas =
+        std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() <= 1);
+    no_areas && !Path::new("/sys/block/zram0").exists()
+}
+
+/// Moves the engine's epoch while something runs; sleeps otherwise.
+struct Ticker {
+    running: AtomicUsize,
+    closed: AtomicBool,
+    idle: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Ticker {
+    fn start(engine: Engine) -> Result<Arc<Self>, IsolateError> {
+        let ticker = Arc::new(Self {
+            running: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            idle: Mutex::new(false),
+            wake: Condvar::new(),
+        });
+        let this = Arc::clone(&ticker);
+        std::thread::Builder::new()
+            .name("isolate-tick".to_owned())
+            .spawn(move || this.run(&engine))
+            .map_err(|error| IsolateError::Engine(error.to_string()))?;
+        Ok(ticker)
+    }
+
+    fn run(&self, engine: &Engine) {
+        let mut unused = 0;
+        while !self.closed.load(Ordering::Acquire) {
+            std::thread::sleep(TICK);
+            engine.increment_epoch();
+            unused = if self.running.load(Ordering::Acquire) == 0 {
+                unused + 1
+            } else {
+                0
+            };
+            if unused > LINGER {
+                let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+                *idle = true;
+                while self.running.load(Ordering::SeqCst) == 0
+                    && !self.closed.load(Ordering::Acquire)
+                {
+                    idle = self.wake.wait(idle).unwrap_or_else(PoisonError::into_inner);
+                }
+                *idle = false;
+                unused = 0;
+            }
+        }
+    }
+
+    fn enter(&self) {
+        if self.running.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.nudge();
+        }
+    }
+
+    fn nudge(&self) {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if *idle {
+            self.wake.notify_one();
+        }
+    }
+
+    fn leave(&self) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    /// While the guest runs, the tick does.
+    pub(super) fn ticking<T>(&self, run: impl FnOnce() -> T) -> T {
+        struct Leave<'a>(&'a Ticker);
+        impl Drop for Leave<'_> {
+            fn drop(&mut self) {
+                self.0.leave();
+            }
+        }
+        self.ticker.enter();
+        let _leave = Leave(&self.ticker);
+        run()
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.ticker.closed.store(true, Ordering::Release);
+        self.ticker.nudge();
+    }
+}
