@@ -294,7 +294,6 @@ fn mistakes_are_named_with_line_and_next_step() {
 #[test]
 fn what_is_not_built_is_refused_and_never_ignored() {
     for (key, what, hint) in [
-        ("fallback: [a/c]", "`fallback`", "remove the key"),
         ("subagents: [a]", "`subagents`", "remove the key"),
         ("bindings: [a]", "`bindings`", "remove the key"),
         ("code: true", "`code: true`", "remove the key"),
