@@ -203,6 +203,7 @@ impl Talk {
             started: false,
             message: &message,
             cost_micro_usd: None,
+            timing: None,
             error: None,
             interrupted: false,
         };
