@@ -2,7 +2,7 @@
 //!
 //! One file each: `init`, `run`, `show`, `tail`, `abort`, `compact`, `approve`, `reject`, `answer`,
 //! `delete`, `export`, `import`, `backup`, `restore`, `agents`, `models`, `spend`, `serve`, `bench`,
-//! `doctor`, `completions`.
+//! `code`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
@@ -21,6 +21,7 @@ mod answer;
 mod approve;
 mod backup;
 mod bench;
+mod code;
 mod compact;
 mod completions;
 mod delete;
@@ -109,6 +110,7 @@ enum Command {
     Models(models::Models),
     Spend(spend::Spend),
     Bench(bench::Bench),
+    Code(code::Code),
     Doctor(doctor::Doctor),
     Completions(completions::Completions),
 }
@@ -168,6 +170,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Models(args) => models::models(args, global, terminal),
         Command::Spend(args) => spend::spend(args, global, terminal).await,
         Command::Bench(args) => bench::bench(args, terminal).await,
+        Command::Code(args) => code::code(args, terminal).await,
         Command::Doctor(args) => doctor::doctor(args, global, terminal).await,
         Command::Completions(args) => completions::completions(args, &mut Cli::command(), terminal),
     }

@@ -93,6 +93,12 @@ impl From<RuntimeError> for Error {
     }
 }
 
+impl From<bowline_sandbox::isolate::IsolateError> for Error {
+    fn from(error: bowline_sandbox::isolate::IsolateError) -> Self {
+        Self::failure(error.code(), error.to_string(), "")
+    }
+}
+
 impl From<ModelError> for Error {
     fn from(error: ModelError) -> Self {
         Self::failure(error.code(), error.to_string(), error.hint())

@@ -3,6 +3,8 @@
 //! The agent is scripted and the disk is real. CPU time and bytes are those of this process, read
 //! from `/proc`; where that is missing they are zero.
 
+pub mod isolate;
+
 use std::{fmt, path::Path, time::Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};

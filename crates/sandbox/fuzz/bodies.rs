@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bowline_sandbox::{
-    archive, search, tools,
+    archive, isolate, search, tools,
     workspace::{Overlay, Workspace, WorkspaceLimits, WriteOptions, absolute},
 };
 use bowline_store::{ActorId, MemoryStore, Timestamp};
@@ -14,11 +14,13 @@ use bytes::Bytes;
 pub type Body = fn(&[u8]);
 
 /// All bodies, with the names of their corpora.
-pub const ALL: [(&str, Body); 4] = [
+pub const ALL: [(&str, Body); 6] = [
     ("paths", paths),
     ("patch", patch),
     ("archives", archives),
     ("matcher", matcher),
+    ("messages", isolate::fuzz_messages),
+    ("code", code),
 ];
 
 fn run<F: Future<Output = ()>>(body: impl FnOnce(Overlay) -> F) {
@@ -146,5 +148,21 @@ pub fn matcher(data: &[u8]) {
                 assert_eq!(after, text.replacen(old, new, 1));
             }
         }
+    }
+}
+
+/// Source code of any kind is a program or a typed error, and any stack can be told where it stands.
+pub fn code(data: &[u8]) {
+    let text = String::from_utf8_lossy(data).into_owned();
+    match isolate::Program::new("main.ts", &text) {
+        Ok(program) => {
+            let _ = program.locate(&text);
+            for line in [0, 1, 7, u32::MAX] {
+                let _ = program.locate(&format!(
+                    "    at f (main.ts:{line}:{line})\n    at main.ts:9"
+                ));
+            }
+        }
+        Err(error) => assert!(error.code() == "isolate_syntax", "{error:?}"),
     }
 }

@@ -1101,7 +1101,7 @@ static JSModuleDef *load(JSContext *ctx, const char *name, void *opaque)
     char *text;
     (void)opaque;
     if (!s) {
-        JS_ThrowReferenceError(ctx, "there is no module '%s': code sees only the modules and bindings it is given", name);
+        JS_ThrowPlainError(ctx, "there is no module '%s': code sees only the modules and bindings it is given", name);
         return NULL;
     }
     text = malloc(s->text_len + 1);

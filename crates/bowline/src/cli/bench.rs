@@ -48,6 +48,18 @@ enum What {
     },
     /// Appends, reads, delivery and memory of a Durable Streams server
     Streams(Streams),
+    /// Isolates: start, calls, saving, memory, stopping, loops, stripping of types
+    Isolate {
+        /// Runs for each latency
+        #[arg(long, default_value_t = 2_000)]
+        runs: usize,
+        /// Isolates that live at the same time
+        #[arg(long, default_value_t = 1_000)]
+        live: u32,
+        /// Programs that are parked
+        #[arg(long, default_value_t = 10_000)]
+        parked: usize,
+    },
 }
 
 /// Which server, and for how long.
@@ -102,6 +114,25 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
             })).collect();
             let raw = json!({"best": report.raw.0, "median": report.raw.1});
             terminal.json(&json!({"type": "bench", "what": "store", "rawFlushesPerSecond": raw, "rows": rows}))
+        }
+        What::Isolate { runs, live, parked } => {
+            let amount = measure::isolate::Amount {
+                runs: *runs,
+                live: *live,
+                parked: *parked,
+            };
+            let dir = dir.to_path_buf();
+            let run = tokio::task::spawn_blocking(move || measure::isolate::isolates(&dir, amount));
+            let figures = run
+                .await
+                .map_err(|error| Fault::Output(std::io::Error::other(error)))??;
+            if !terminal.json {
+                return terminal.answer(figures);
+            }
+            let rows: Vec<_> = figures.0.iter().map(|figure| json!({
+                "what": figure.what, "value": figure.value, "p99": figure.p99, "unit": figure.unit,
+            })).collect();
+            terminal.json(&json!({"type": "bench", "what": "isolate", "rows": rows}))
         }
         What::Turn { turns } => {
             let report = measure::turns(dir, *turns).await?;

@@ -72,6 +72,14 @@ pub(super) enum Fault {
         /// The command that goes on.
         resume: String,
     },
+    /// The code threw an error that it did not catch.
+    #[error("{text}")]
+    Threw {
+        /// Name and message.
+        text: String,
+        /// Where, a frame each line; may be empty.
+        stack: String,
+    },
     /// Standard output cannot be written.
     #[error("standard output cannot be written: {0}")]
     Output(std::io::Error),
@@ -109,6 +117,7 @@ impl Fault {
             Self::BackupExists(_) => "backup_exists",
             Self::NotConfirmed => "usage_not_confirmed",
             Self::Interrupted { .. } => "run_interrupted",
+            Self::Threw { .. } => "code_threw",
             Self::Output(_) => "output_failed",
             Self::Terminal(_) => "terminal_failed",
             Self::Watch { .. } => "tail_failed",
@@ -154,6 +163,7 @@ impl Fault {
             Self::BackupExists(_) => "choose a folder that is not there yet".to_owned(),
             Self::NotConfirmed => "add --yes to do it without being asked".to_owned(),
             Self::Interrupted { resume } => format!("to go on: {resume}"),
+            Self::Threw { stack, .. } => stack.trim().to_owned(),
             Self::Output(_) => "check where it is redirected to".to_owned(),
             Self::Terminal(_) => "send one message with -m instead".to_owned(),
             Self::Watch { .. } => "`bowline show AGENT ID` prints what there is so far".to_owned(),
@@ -181,6 +191,7 @@ impl From<Fault> for Error {
             Fault::Waits(_)
             | Fault::ProjectUnwritable { .. }
             | Fault::Interrupted { .. }
+            | Fault::Threw { .. }
             | Fault::Output(_)
             | Fault::Terminal(_)
             | Fault::Watch { .. }

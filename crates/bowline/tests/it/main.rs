@@ -6,6 +6,7 @@ mod approval;
 mod bad_input;
 mod bench;
 mod clients;
+mod code;
 mod compact;
 mod help;
 mod house;

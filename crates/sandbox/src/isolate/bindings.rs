@@ -1,12 +1,19 @@
 //! What a program can reach: namespaces of functions that the host answers.
 
+use std::sync::{Arc, OnceLock};
+
 use super::wire::Writer;
 
-/// The namespaces of a program. Names are resolved when they are used, so that many cost little.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Bindings {
+/// The namespaces of a program. Names are resolved when they are used, so that many cost little. Cheap to
+/// clone.
+#[derive(Clone, Debug, Default)]
+pub struct Bindings(Arc<Spaces>);
+
+#[derive(Clone, Debug, Default)]
+struct Spaces {
     /// Name, and method names separated by newlines.
     spaces: Vec<(String, String)>,
+    hash: OnceLock<[u8; 32]>,
 }
 
 /// A name cannot be bound.
@@ -188,7 +195,7 @@ impl Bindings {
     /// # Errors
     /// [`BindingError`] when a name cannot be used.
     pub fn with<S: AsRef<str>>(
-        mut self,
+        self,
         namespace: &str,
         methods: impl IntoIterator<Item = S>,
     ) -> Result<Self, BindingError> {
@@ -200,7 +207,7 @@ impl Bindings {
         if !first || !rest || namespace.len() > 64 || TAKEN.contains(&namespace) {
             return Err(BindingError::Name(namespace.to_owned()));
         }
-        if self.spaces.iter().any(|(name, _)| name == namespace) {
+        if self.0.spaces.iter().any(|(name, _)| name == namespace) {
             return Err(BindingError::Twice(namespace.to_owned()));
         }
         let mut names = String::new();
@@ -214,37 +221,37 @@ impl Bindings {
             }
             names.push_str(method);
         }
-        self.spaces.push((namespace.to_owned(), names));
-        if self
-            .spaces
-            .iter()
-            .map(|(n, m)| n.len() + m.len())
-            .sum::<usize>()
-            > Self::MAX_BYTES
-        {
+        let mut spaces = self.0.spaces.clone();
+        spaces.push((namespace.to_owned(), names));
+        if spaces.iter().map(|(n, m)| n.len() + m.len()).sum::<usize>() > Self::MAX_BYTES {
             return Err(BindingError::TooMany(Self::MAX_BYTES));
         }
-        Ok(self)
+        Ok(Self(Arc::new(Spaces {
+            spaces,
+            hash: OnceLock::new(),
+        })))
     }
 
-    /// Whether the namespace has this method. A call that a program makes is always checked by the host,
-    /// whatever the engine let pass.
+    /// Whether the namespace has this method. The host's side of an isolate checks each call with it,
+    /// whatever the guest let pass.
     pub fn allow(&self, namespace: &str, method: &str) -> bool {
-        self.spaces.iter().any(|(name, methods)| {
+        self.0.spaces.iter().any(|(name, methods)| {
             name == namespace && methods.split('\n').any(|m| m == method && !m.is_empty())
         })
     }
 
     /// The identity of the set: a saved program can be restored only with the same.
     pub fn hash(&self) -> [u8; 32] {
-        let mut out = Writer::default();
-        self.write(&mut out);
-        *blake3::hash(&out.bytes).as_bytes()
+        *self.0.hash.get_or_init(|| {
+            let mut out = Writer::default();
+            self.write(&mut out);
+            *blake3::hash(&out.bytes).as_bytes()
+        })
     }
 
     pub(super) fn write(&self, out: &mut Writer) {
-        out.number(self.spaces.len() as u64);
-        for (name, methods) in &self.spaces {
+        out.number(self.0.spaces.len() as u64);
+        for (name, methods) in &self.0.spaces {
             out.text(name.as_bytes());
             out.text(methods.as_bytes());
         }

@@ -12,8 +12,8 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Caller, Linker, Memory, ResourceLimiter, StoreContextMut, UpdateDeadline};
 
 use super::value::Value;
-use super::wire::{Malformed, Reader};
-use super::{IsolateError, Limits, Usage};
+use super::wire::{self, Malformed, Reader};
+use super::{Bindings, IsolateError, Limits, Usage};
 
 /// A call that a program made and that waits for its answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,6 +89,7 @@ pub(super) const STOP_WALL: u8 = 2;
 /// The host's side of one guest.
 pub(super) struct Guest {
     pub(super) memory: Option<Memory>,
+    pub(super) bindings: Bindings,
     pub(super) limits: Limits,
     pub(super) usage: Usage,
     pub(super) waiting: BTreeMap<u32, Waits>,
@@ -109,6 +110,7 @@ impl Guest {
     pub(super) fn idle() -> Self {
         Self {
             memory: None,
+            bindings: Bindings::none(),
             limits: Limits {
                 memory: Limits::MEMORY_MAX,
                 ..Limits::default()
@@ -126,8 +128,14 @@ impl Guest {
         }
     }
 
-    pub(super) fn new(shared: Arc<super::engine::Shared>, limits: Limits, usage: Usage) -> Self {
+    pub(super) fn new(
+        shared: Arc<super::engine::Shared>,
+        bindings: Bindings,
+        limits: Limits,
+        usage: Usage,
+    ) -> Self {
         let mut guest = Self::idle();
+        guest.bindings = bindings;
         guest.limits = limits;
         guest.usage = usage;
         guest.total = Some((shared, 0));
@@ -201,6 +209,15 @@ impl Guest {
         }
         self.register(id, Waits::Call)?;
         let target = binding(bytes).map_err(|error| self.malformed(error))?;
+        if let Target::Binding {
+            namespace, method, ..
+        } = &target
+            && !self.bindings.allow(namespace, method)
+        {
+            return Err(self.refuse(IsolateError::Fault(
+                "it calls what it was not given".to_owned(),
+            )));
+        }
         self.calls.push(Call { id, target });
         Ok(())
     }
@@ -242,7 +259,7 @@ impl Guest {
         };
         self.log.push(LogLine {
             level,
-            text: String::from_utf8_lossy(bytes).into_owned(),
+            text: wire::text(bytes),
         });
         Ok(())
     }
@@ -428,4 +445,46 @@ pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
 /// What wasmtime calls at each tick.
 pub(super) fn on_tick(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<UpdateDeadline> {
     store.data_mut().tick()
+}
+
+/// What a fuzzer drives: the host's side of an isolate gets `data` as a message of each kind. It must not
+/// panic, and must stop at every limit.
+#[doc(hidden)]
+pub fn fuzz_messages(data: &[u8]) {
+    let mut guest = Guest::idle();
+    guest.bindings = Bindings::none()
+        .with("state", ["readFile"])
+        .unwrap_or_default();
+    guest.limits = Limits {
+        log: 1_000,
+        calls: 10,
+        concurrency: 5,
+        ..Limits::default()
+    };
+    let (kind, rest) = data
+        .split_first()
+        .map_or((0, data), |(kind, rest)| (*kind, rest));
+    let id = rest.first().map_or(1, |byte| u32::from(*byte));
+    for kind in [kind % 5, 0, 1, 2, 3, 4] {
+        let outcome = match kind {
+            0 => guest.call(id, rest),
+            1 => guest.print(id, rest),
+            2 => guest.done(id, rest),
+            3 => guest.timer(
+                id,
+                f64::from_bits(u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            ),
+            _ => {
+                guest.cancel(id);
+                Ok(())
+            }
+        };
+        // Each refusal says why.
+        assert_eq!(outcome.is_err(), guest.stopped.take().is_some());
+        assert!(guest.waiting.len() <= 5 && guest.usage.calls <= 10);
+    }
+    assert!(guest.log.iter().map(|line| line.text.len()).sum::<usize>() <= 3_000);
+    let mut memory = vec![0; 8_192];
+    let _ = super::saved::apply(rest, 4_096, &mut memory);
+    assert!(memory[..4_096].iter().all(|byte| *byte == 0));
 }

@@ -30,8 +30,8 @@
 //! with the same answers in the same order at the same times make the same calls with the same ids, so
 //! it can be run again from a journal instead.
 //!
-//! **Trust.** Everything that comes out of an isolate is hostile: arguments, names, errors, logs. The
-//! host checks each call against its [`Bindings`] ([`Bindings::allow`]).
+//! **Trust.** Everything that comes out of an isolate is hostile: arguments, errors, logs. Only that a
+//! call names something in its [`Bindings`] has been checked, outside the guest.
 //!
 //! - [`Program`]: shapes what models write, strips types, tells positions as the author wrote them.
 //! - [`Isolates`], [`Slot`], [`Isolate`]: the engine, room in it, one run.
@@ -57,6 +57,8 @@ pub use admission::Slot;
 pub use bindings::{BindingError, Bindings};
 pub use engine::{Isolates, IsolatesOptions};
 pub use error::IsolateError;
+#[doc(hidden)]
+pub use guest::fuzz_messages;
 pub use guest::{Call, LogLevel, LogLine, Target};
 pub use limits::{Limits, Usage};
 pub use program::Program;

@@ -144,6 +144,7 @@ impl Isolates {
     ) -> Result<Isolate, IsolateError> {
         let guest = Guest::new(
             Arc::clone(&self.shared),
+            bindings.clone(),
             start.limits.clone(),
             Usage::default(),
         );
@@ -175,7 +176,12 @@ impl Isolates {
         now: Timestamp,
     ) -> Result<Isolate, IsolateError> {
         let found = saved::open(bytes, key, &bindings.hash())?;
-        let mut guest = Guest::new(Arc::clone(&self.shared), limits.clone(), found.usage);
+        let mut guest = Guest::new(
+            Arc::clone(&self.shared),
+            bindings.clone(),
+            limits.clone(),
+            found.usage,
+        );
         guest.waiting = found.waiting.iter().copied().collect();
         let (mut live, _) = Live::new(&self.shared, slot, guest, bindings.hash())?;
         live.fill(&found)?;
@@ -183,6 +189,24 @@ impl Isolates {
         isolate.elapsed = found.elapsed;
         isolate.carried = found.elapsed;
         Ok(isolate)
+    }
+}
+
+impl Isolates {
+    /// Makes an isolate that runs nothing and compares its memory with the image, byte for byte: no
+    /// program may find what another left in the same place. For checks of an installation.
+    ///
+    /// # Errors
+    /// [`IsolateError::Engine`] when the pool has no room.
+    pub fn is_fresh(&self, slot: Slot) -> Result<bool, IsolateError> {
+        let guest = Guest::new(
+            Arc::clone(&self.shared),
+            Bindings::none(),
+            Limits::default(),
+            Usage::default(),
+        );
+        let (live, _) = Live::new(&self.shared, slot, guest, [0; 32])?;
+        Ok(live.memory.data(&live.store) == self.shared.base)
     }
 }
 

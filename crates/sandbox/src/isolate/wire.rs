@@ -220,7 +220,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn text(&mut self) -> Result<String, Malformed> {
-        Ok(String::from_utf8_lossy(self.slice()?).into_owned())
+        Ok(text(self.slice()?))
     }
 
     /// How many items follow; each has at least one byte.
@@ -304,4 +304,23 @@ impl<'a> Reader<'a> {
         self.depth -= 1;
         Ok(value)
     }
+}
+
+/// The guest's UTF-8, in which lone surrogates stand as three bytes each: they become one U+FFFD.
+pub(super) fn text(bytes: &[u8]) -> String {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return text.to_owned();
+    }
+    let mut whole = Vec::with_capacity(bytes.len());
+    let mut rest = bytes;
+    while let Some((first, tail)) = rest.split_first() {
+        if let [0xed, 0xa0..=0xbf, 0x80..=0xbf, after @ ..] = rest {
+            whole.extend_from_slice("\u{fffd}".as_bytes());
+            rest = after;
+        } else {
+            whole.push(*first);
+            rest = tail;
+        }
+    }
+    String::from_utf8_lossy(&whole).into_owned()
 }

@@ -1,10 +1,15 @@
 //! Isolates: what programs do, and what they cannot do.
 
 mod basics;
+mod escape;
+mod image;
+mod language;
+mod turns;
 
 use std::path::Path;
 use std::sync::OnceLock;
 
+use bowline_sandbox::isolate::Target;
 use bowline_sandbox::isolate::{
     Answer, Bindings, Isolate, IsolateError, Isolates, IsolatesOptions, Limits, Program, Start,
     Status, Value,
@@ -47,16 +52,22 @@ pub(crate) fn begin(source: &str, bindings: &Bindings, start: &Start) -> Isolate
         .unwrap()
 }
 
-/// Runs a program without bindings; its timers fire one after the other.
+/// Runs a program without bindings; each timer fires when it is due.
 pub(crate) fn finish(mut isolate: Isolate) -> Isolate {
     let mut now = 0;
+    let mut due = std::collections::BTreeSet::new();
     while *isolate.status() == Status::Waiting {
         for call in isolate.take_calls() {
-            now += 1;
-            if isolate.waiting().contains(&call.id) {
-                isolate.answer(call.id, &Answer::Timer, at(now)).unwrap();
+            if let Target::Timer { after } = call.target {
+                due.insert((now + i64::try_from(after.as_millis()).unwrap(), call.id));
             }
         }
+        for id in isolate.take_cancelled() {
+            due.retain(|(_, timer)| *timer != id);
+        }
+        let (time, id) = due.pop_first().unwrap();
+        now = time;
+        isolate.answer(id, &Answer::Timer, at(now)).unwrap();
     }
     isolate
 }

@@ -1,0 +1,242 @@
+//! `bowline code`.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use bowline_runtime::Sources;
+use bowline_sandbox::isolate::{
+    Answer, Bindings, Isolate, IsolateError, Isolates, IsolatesOptions, Limits, LogLevel, LogLine,
+    Program, Start, Status, Target, Value,
+};
+use bowline_store::Timestamp;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{
+    fault::Fault,
+    terminal::{Paint, Terminal},
+};
+use crate::error::Error;
+
+/// Run JavaScript or TypeScript in an isolate.
+///
+/// Code in an isolate reaches no network, no files and no process; it has the time and the memory that
+/// its limits allow.
+#[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    bowline code run sum.ts\n  \
+    bowline code run report.ts --module lib/table.ts --input '{\"rows\": 3}'\n  \
+    echo '[1, 2, 3].map((x) => x * 2)' | bowline code run -")]
+pub(super) struct Code {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Run a file and print its result
+    ///
+    /// The file may be a module, statements, an expression or a function, as models write them. Its
+    /// result is the value of the last expression, or of the function that it exports, as JSON.
+    /// What it prints goes to standard error.
+    Run {
+        /// The file; `-` is standard input
+        file: PathBuf,
+        /// A file that it imports, once for each; its name is its path as given here
+        #[arg(long, value_name = "FILE")]
+        module: Vec<PathBuf>,
+        /// JSON that is passed to the function
+        #[arg(long, value_name = "JSON")]
+        input: Option<String>,
+        /// Seconds that it may take, waiting included
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        wall: u64,
+        /// Seconds of CPU time that it may use
+        #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+        cpu: u64,
+        /// Memory that it may use, in MiB
+        #[arg(long, value_name = "MIB", default_value_t = 64)]
+        memory: u64,
+    },
+}
+
+pub(super) async fn code(args: &Code, terminal: Terminal) -> Result<ExitCode, Error> {
+    let What::Run {
+        file,
+        module,
+        input,
+        wall,
+        cpu,
+        memory,
+    } = &args.what;
+    let program = program(file, module)?;
+    let input = match input {
+        Some(text) => serde_json::from_str::<serde_json::Value>(text)
+            .map(Value::from)
+            .map_err(|error| Fault::Arguments(format!("--input is no JSON: {error}")))?,
+        None => Value::Undefined,
+    };
+    let limits = Limits {
+        wall: Duration::from_secs(*wall),
+        cpu: Duration::from_secs(*cpu),
+        memory: memory.saturating_mul(1 << 20),
+        ..Limits::default()
+    };
+    let isolate = run(&program, input, &limits, terminal).await?;
+    finish(&program, &isolate, terminal)
+}
+
+fn program(file: &Path, modules: &[PathBuf]) -> Result<Program, Error> {
+    let name = if file == Path::new("-") {
+        "stdin.ts".to_owned()
+    } else {
+        file.display().to_string()
+    };
+    let source = if file == Path::new("-") {
+        std::io::read_to_string(std::io::stdin())
+    } else {
+        std::fs::read_to_string(file)
+    };
+    let unreadable = |path: &Path, why: &std::io::Error| Fault::UnreadableFile {
+        path: path.display().to_string(),
+        why: why.to_string(),
+    };
+    let mut program = Program::new(&name, &source.map_err(|why| unreadable(file, &why))?)?;
+    for path in modules {
+        let source = std::fs::read_to_string(path).map_err(|why| unreadable(path, &why))?;
+        program = program.module(&path.display().to_string(), &source)?;
+    }
+    Ok(program)
+}
+
+/// Runs it to its end; timers take real time.
+async fn run(
+    program: &Program,
+    input: Value,
+    limits: &Limits,
+    terminal: Terminal,
+) -> Result<Isolate, Error> {
+    let options = IsolatesOptions {
+        cache: cache_folder(),
+        live: 1,
+        ..IsolatesOptions::default()
+    };
+    let mut start = Start::new(seed(), now());
+    start.input = input;
+    start.limits = limits.clone();
+    let begun = std::time::Instant::now();
+    let program = program.clone();
+    let mut isolate = blocking(move || {
+        let isolates = Isolates::open(&options)?;
+        let slot = isolates
+            .try_admit("code")
+            .ok_or(IsolateError::QueueFull(1))?;
+        isolates.start(slot, &program, &Bindings::none(), &start)
+    })
+    .await?;
+    let mut due = BTreeSet::new();
+    loop {
+        print(&isolate.take_log(), terminal);
+        if *isolate.status() != Status::Waiting {
+            return Ok(isolate);
+        }
+        for call in isolate.take_calls() {
+            if let Target::Timer { after } = call.target {
+                due.insert((begun.elapsed().saturating_add(after), call.id));
+            }
+        }
+        for id in isolate.take_cancelled() {
+            due.retain(|(_, timer)| *timer != id);
+        }
+        let Some((at, id)) = due.pop_first() else {
+            isolate.discard(IsolateError::Deadlock);
+            continue;
+        };
+        if at > limits.wall {
+            tokio::time::sleep(limits.wall.saturating_sub(begun.elapsed())).await;
+            isolate.discard(IsolateError::Wall(limits.wall));
+            continue;
+        }
+        tokio::time::sleep(at.saturating_sub(begun.elapsed())).await;
+        isolate =
+            blocking(move || isolate.answer(id, &Answer::Timer, now()).map(|()| isolate)).await?;
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, IsolateError> + Send + 'static,
+) -> Result<T, Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    Ok(done.map_err(|error| Fault::Output(std::io::Error::other(error)))??)
+}
+
+fn print(log: &[LogLine], terminal: Terminal) {
+    for line in log {
+        let paint = match line.level {
+            LogLevel::Debug => Paint::Dim,
+            LogLevel::Info => Paint::Strong,
+            LogLevel::Warn => Paint::Odd,
+            LogLevel::Error => Paint::Bad,
+        };
+        let text = super::terminal::clean(&line.text);
+        if line.level == LogLevel::Info {
+            terminal.say(text);
+        } else {
+            terminal.say(terminal.err.paint(paint, text));
+        }
+    }
+}
+
+fn finish(program: &Program, isolate: &Isolate, terminal: Terminal) -> Result<ExitCode, Error> {
+    let usage = isolate.usage();
+    match isolate.status() {
+        Status::Completed(value) if terminal.json => {
+            terminal.json(&json!({
+                "type": "code", "outcome": "completed", "result": value.to_json(),
+                "cpuMs": usage.cpu.as_secs_f64() * 1e3, "memory": usage.memory,
+            }))?;
+        }
+        Status::Completed(Value::Undefined) => {}
+        Status::Completed(Value::String(text)) => terminal.answer(text)?,
+        Status::Completed(value) => {
+            terminal.answer(serde_json::to_string_pretty(&value.to_json()).unwrap_or_default())?;
+        }
+        Status::Threw(value) => {
+            let (text, stack) = match value {
+                Value::Error(error) => (error.to_string(), program.locate(&error.stack)),
+                value => (format!("the code threw {}", value.to_json()), String::new()),
+            };
+            return Err(Fault::Threw { text, stack }.into());
+        }
+        Status::Stopped(error) => return Err(error.clone().into()),
+        Status::Waiting => return Err(IsolateError::Deadlock.into()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn now() -> Timestamp {
+    Sources::system().now()
+}
+
+/// Nobody may guess what the code's `crypto` gives.
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    let sources = Sources::system();
+    for part in seed.chunks_mut(8) {
+        part.copy_from_slice(&sources.random().to_le_bytes());
+    }
+    seed
+}
+
+/// Where compiled engines are kept for the next process.
+fn cache_folder() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CACHE_HOME")
+        .filter(|dir| Path::new(dir).is_absolute())
+        .map(PathBuf::from)
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache")))?;
+    Some(base.join("bowline").join("isolate"))
+}

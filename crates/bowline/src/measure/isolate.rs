@@ -1,0 +1,433 @@
+//! What an isolate costs: the figures of `bowline bench isolate`.
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bowline_sandbox::isolate::{
+    Answer, Bindings, Isolate, IsolateError, Isolates, IsolatesOptions, Limits, Program, Start,
+    Status, Value,
+};
+use bowline_store::Timestamp;
+
+use crate::error::Error;
+
+const TRIVIAL: &str = "1 + 1";
+const THREE_CALLS: &str = "async () => { const a = await host.one(1); const b = await host.two({ a }); \
+    const c = await host.three([a, b]); return [a, b, c] }";
+const MANY_CALLS: &str =
+    "async () => { let n = 0; for (let i = 0; i < 1000; i++) n = await host.one(n); return n }";
+const PARKED: &str = "async () => (await host.one({ ask: 'go on?' })).length";
+const PARKED_MORE: &str = "async () => { const list = Array.from({ length: 200 }, (_, i) => ({ id: i, name: 'item ' + i })); \
+    const byName = new Map(list.map((x) => [x.name, x])); const answer = await host.one(list.length); return byName.size + answer }";
+const KERNELS: [(&str, &str); 4] = [
+    (
+        "fib(27)",
+        "const fib = (n) => n < 2 ? n : fib(n - 1) + fib(n - 2); fib(27)",
+    ),
+    (
+        "JSON, 20,000 round trips",
+        "const t = JSON.stringify({ a: [1, 2, 3], b: { c: 'text', d: null } }); let n = 0; \
+        for (let i = 0; i < 20000; i++) n += JSON.stringify(JSON.parse(t)).length; n",
+    ),
+    (
+        "strings, 100,000 parts",
+        "let s = ''; for (let i = 0; i < 100000; i++) s += 'line ' + i + '\\n'; s.split('\\n').map((l) => l.toUpperCase()).join('-').length",
+    ),
+    (
+        "regex, 20,000 matches",
+        "const s = 'key=value; '.repeat(20000); [...s.matchAll(/(\\w+)=(\\w+)/g)].length + s.replace(/value/g, 'x').length",
+    ),
+];
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Amount {
+    /// Runs for each latency.
+    pub runs: usize,
+    /// Isolates that live at the same time.
+    pub live: u32,
+    /// Programs that are parked.
+    pub parked: usize,
+}
+
+/// One figure.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// What was measured.
+    pub what: String,
+    /// The value, or the median.
+    pub value: f64,
+    /// The 99th of a hundred, where there are many.
+    pub p99: Option<f64>,
+    /// The unit of both.
+    pub unit: &'static str,
+}
+
+/// A whole run.
+#[derive(Clone, Debug, Default)]
+pub struct Figures(pub Vec<Figure>);
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{:<58} {:>12} {:>12}", "", "value or p50", "p99")?;
+        for figure in &self.0 {
+            let p99 = figure
+                .p99
+                .map(|p99| format!("{p99:.3}"))
+                .unwrap_or_default();
+            writeln!(
+                f,
+                "{:<58} {:>12.3} {p99:>12} {}",
+                figure.what, figure.value, figure.unit
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Figures {
+    fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str) {
+        self.0.push(Figure {
+            what: what.into(),
+            value,
+            p99: None,
+            unit,
+        });
+    }
+
+    fn times(&mut self, what: impl Into<String>, mut times: Vec<Duration>) {
+        times.sort_unstable();
+        let at = |part: usize| {
+            times
+                .get(times.len() * part / 100)
+                .map_or(0.0, |t| t.as_secs_f64() * 1e3)
+        };
+        self.0.push(Figure {
+            what: what.into(),
+            value: at(50),
+            p99: Some(at(99)),
+            unit: "ms",
+        });
+    }
+}
+
+/// Measures everything; `dir` takes the compiled engine.
+///
+/// # Errors
+/// When the engine cannot be started, or a program does not end as it must.
+pub fn isolates(dir: &Path, amount: Amount) -> Result<Figures, Error> {
+    Ok(measure(dir, amount)?)
+}
+
+fn measure(dir: &Path, amount: Amount) -> Result<Figures, IsolateError> {
+    let mut figures = Figures::default();
+    let options = IsolatesOptions {
+        cache: Some(dir.join("isolate-cache")),
+        live: amount.live.max(64),
+        live_per_owner: u32::MAX,
+        ..IsolatesOptions::default()
+    };
+    let begin = Instant::now();
+    drop(Isolates::open(&options)?);
+    figures.add(
+        "boot, engine compiled",
+        begin.elapsed().as_secs_f64() * 1e3,
+        "ms",
+    );
+    let begin = Instant::now();
+    let isolates = Isolates::open(&options)?;
+    figures.add(
+        "boot, engine from the cache",
+        begin.elapsed().as_secs_f64() * 1e3,
+        "ms",
+    );
+    let bench = Bench {
+        isolates,
+        bindings: Bindings::none()
+            .with("host", ["one", "two", "three"])
+            .unwrap_or_default(),
+    };
+    bench.fresh(amount.runs, &mut figures)?;
+    bench.calls(&mut figures)?;
+    bench.saved(amount, &mut figures)?;
+    bench.live(amount.live, &mut figures)?;
+    bench.kernels(&mut figures)?;
+    bench.stopped(&mut figures)?;
+    types(&mut figures)?;
+    Ok(figures)
+}
+
+struct Bench {
+    isolates: Isolates,
+    bindings: Bindings,
+}
+
+impl Bench {
+    fn start(&self, program: &Program, limits: &Limits) -> Result<Isolate, IsolateError> {
+        let slot = self
+            .isolates
+            .try_admit("bench")
+            .ok_or(IsolateError::QueueFull(0))?;
+        let mut start = Start::new([7; 32], now());
+        start.limits = limits.clone();
+        self.isolates.start(slot, program, &self.bindings, &start)
+    }
+
+    fn run(&self, program: &Program) -> Result<Isolate, IsolateError> {
+        let limits = Limits {
+            cpu: Duration::from_secs(60),
+            ..Limits::default()
+        };
+        let mut isolate = self.start(program, &limits)?;
+        while *isolate.status() == Status::Waiting {
+            for call in isolate.take_calls() {
+                isolate.answer(call.id, &Answer::Value(Value::Number(1.0)), now())?;
+            }
+        }
+        match isolate.status() {
+            Status::Completed(_) => Ok(isolate),
+            Status::Stopped(error) => Err(error.clone()),
+            Status::Waiting | Status::Threw(_) => Err(IsolateError::Stopped),
+        }
+    }
+
+    fn fresh(&self, runs: usize, figures: &mut Figures) -> Result<(), IsolateError> {
+        for (what, source) in [
+            ("fresh isolate to its result, 1 + 1", TRIVIAL),
+            ("fresh isolate, three calls", THREE_CALLS),
+        ] {
+            let program = Program::new("main.ts", source)?;
+            for threads in [1, 16] {
+                let begin = Instant::now();
+                let times = self.times(&program, runs, threads)?;
+                let all = begin.elapsed();
+                figures.times(format!("{what}, {threads} threads"), times);
+                figures.add(
+                    format!("{what}, {threads} threads, runs"),
+                    per_second(runs, all),
+                    "1/s",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn times(
+        &self,
+        program: &Program,
+        runs: usize,
+        threads: usize,
+    ) -> Result<Vec<Duration>, IsolateError> {
+        let each = runs.div_ceil(threads);
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..threads)
+                .map(|_| {
+                    scope.spawn(move || -> Result<Vec<Duration>, IsolateError> {
+                        (0..each)
+                            .map(|_| {
+                                let begin = Instant::now();
+                                drop(self.run(program)?);
+                                Ok(begin.elapsed())
+                            })
+                            .collect()
+                    })
+                })
+                .collect();
+            let mut times = Vec::with_capacity(runs);
+            for thread in all {
+                times.extend(thread.join().map_err(|_| IsolateError::Stopped)??);
+            }
+            Ok(times)
+        })
+    }
+
+    fn calls(&self, figures: &mut Figures) -> Result<(), IsolateError> {
+        let program = Program::new("main.ts", MANY_CALLS)?;
+        let mut times = Vec::new();
+        for _ in 0..20 {
+            let begin = Instant::now();
+            drop(self.run(&program)?);
+            times.push(begin.elapsed() / 1_000);
+        }
+        figures.times("call of a binding and its answer", times);
+        Ok(())
+    }
+
+    fn saved(&self, amount: Amount, figures: &mut Figures) -> Result<(), IsolateError> {
+        let key = [1; 32];
+        for (what, source) in [
+            ("trivial program", PARKED),
+            ("200 objects and a Map", PARKED_MORE),
+        ] {
+            let program = Program::new("main.ts", source)?;
+            let (mut saves, mut restores, mut size) = (Vec::new(), Vec::new(), 0);
+            for _ in 0..amount.runs.min(500) {
+                let mut isolate = self.start(&program, &Limits::default())?;
+                let begin = Instant::now();
+                let bytes = isolate.save(&key)?;
+                saves.push(begin.elapsed());
+                size = bytes.len();
+                drop(isolate);
+                let begin = Instant::now();
+                drop(self.restore(&bytes, &key)?);
+                restores.push(begin.elapsed());
+            }
+            figures.times(format!("save, {what}"), saves);
+            figures.times(format!("restore, {what}"), restores);
+            figures.add(format!("size, {what}"), float(size) / 1024.0, "KiB");
+        }
+        let program = Program::new("main.ts", PARKED)?;
+        let begin = Instant::now();
+        let parked = (0..amount.parked)
+            .map(|_| self.start(&program, &Limits::default())?.save(&key))
+            .collect::<Result<Vec<_>, _>>()?;
+        figures.add(
+            format!("{} programs started and parked", amount.parked),
+            begin.elapsed().as_secs_f64() * 1e3,
+            "ms",
+        );
+        figures.add(
+            "their size together",
+            float(parked.iter().map(Vec::len).sum()) / 1_048_576.0,
+            "MiB",
+        );
+        let begin = Instant::now();
+        for bytes in &parked {
+            let mut isolate = self.restore(bytes, &key)?;
+            isolate.answer(1, &Answer::Value(Value::from("yes")), now())?;
+            if *isolate.status() != Status::Completed(Value::Number(3.0)) {
+                return Err(IsolateError::Stopped);
+            }
+        }
+        figures.add(
+            "restored and finished",
+            begin.elapsed().as_secs_f64() * 1e3,
+            "ms",
+        );
+        Ok(())
+    }
+
+    fn restore(&self, bytes: &[u8], key: &[u8; 32]) -> Result<Isolate, IsolateError> {
+        let slot = self
+            .isolates
+            .try_admit("bench")
+            .ok_or(IsolateError::QueueFull(0))?;
+        self.isolates
+            .restore(slot, bytes, key, &self.bindings, &Limits::default(), now())
+    }
+
+    fn live(&self, live: u32, figures: &mut Figures) -> Result<(), IsolateError> {
+        let program = Program::new("main.ts", PARKED)?;
+        let before = resident();
+        let all = (0..live)
+            .map(|_| self.start(&program, &Limits::default()))
+            .collect::<Result<Vec<_>, _>>()?;
+        let more = (resident() - before).max(0.0);
+        figures.add(
+            format!("resident memory of {} waiting isolates", all.len()),
+            more / 1024.0,
+            "MiB",
+        );
+        figures.add(
+            "resident memory of one",
+            more / f64::from(live.max(1)),
+            "KiB",
+        );
+        Ok(())
+    }
+
+    fn kernels(&self, figures: &mut Figures) -> Result<(), IsolateError> {
+        for (what, source) in KERNELS {
+            let program = Program::new("main.ts", source)?;
+            let times = self.times(&program, 9, 1)?;
+            figures.times(what, times);
+        }
+        Ok(())
+    }
+
+    /// How far beyond its budget a program gets before it is stopped.
+    fn stopped(&self, figures: &mut Figures) -> Result<(), IsolateError> {
+        let limits = Limits {
+            cpu: Duration::from_millis(50),
+            memory: 256 << 20,
+            ..Limits::default()
+        };
+        let hostile = [
+            ("loop", "for (;;) {}"),
+            ("regex", "/(a+)+$/.test('a'.repeat(40) + 'b')"),
+            ("sort", "new Array(3e6).fill(1).sort()"),
+            ("BigInt", "(3n ** 4000000n).toString()"),
+        ];
+        for (what, source) in hostile {
+            let program = Program::new("main.ts", source)?;
+            let begin = Instant::now();
+            let isolate = self.start(&program, &limits)?;
+            let wall = begin.elapsed();
+            let used = isolate.usage().cpu;
+            figures.add(
+                format!("stopped after 50 ms of CPU, {what}: CPU"),
+                used.as_secs_f64() * 1e3,
+                "ms",
+            );
+            figures.add(
+                format!("stopped after 50 ms of CPU, {what}: wall"),
+                wall.as_secs_f64() * 1e3,
+                "ms",
+            );
+        }
+        Ok(())
+    }
+}
+
+fn types(figures: &mut Figures) -> Result<(), IsolateError> {
+    let part = "interface Row { id: number; name?: string }\nenum Kind { A, B = 4 }\n\
+        class Store<T extends Row> { constructor(private readonly rows: T[]) {}\n  find(id: number): T | undefined { return this.rows.find((r) => r.id === id) }\n}\n\
+        const store = new Store<Row>([{ id: Kind.B, name: 'x' } as Row]);\nconst found = store.find(4)!;\n\
+        export function describe(row: Row | undefined): string {\n  return row?.name ?? 'none';\n}\n";
+    for (lines, runs) in [(50, 200), (2_000, 20)] {
+        let mut source = String::new();
+        for n in 0..lines / 10 {
+            let text = part
+                .replace("Store", &format!("Store{n}"))
+                .replace("Row", &format!("Row{n}"))
+                .replace("Kind", &format!("Kind{n}"))
+                .replace("store", &format!("store{n}"))
+                .replace("found", &format!("found{n}"))
+                .replace("describe", &format!("describe{n}"));
+            source.push_str(&text);
+        }
+        let mut times = Vec::new();
+        for _ in 0..runs {
+            let begin = Instant::now();
+            Program::new("main.ts", &source)?;
+            times.push(begin.elapsed());
+        }
+        figures.times(format!("types stripped, {lines} lines"), times);
+    }
+    Ok(())
+}
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(1_700_000_000_000)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn float(number: usize) -> f64 {
+    number as f64
+}
+
+fn per_second(runs: usize, all: Duration) -> f64 {
+    float(runs) / all.as_secs_f64().max(1e-9)
+}
+
+/// Resident memory of this process in KiB; 0 where `/proc` is missing.
+fn resident() -> f64 {
+    std::fs::read_to_string("/proc/self/status")
+        .ok()
+        .and_then(|text| {
+            let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
+            line.split_whitespace().nth(1)?.parse().ok()
+        })
+        .unwrap_or(0.0)
+}

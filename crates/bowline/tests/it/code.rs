@@ -1,0 +1,52 @@
+//! `bowline code`.
+
+use crate::world::World;
+
+#[test]
+fn a_file_runs_and_its_result_is_the_answer() {
+    let world = World::empty();
+    world.write(
+        "main.ts",
+        "import { twice } from './lib/math';\ninterface In { n: number }\n\
+         export default async (input: In) => {\n  console.log('working');\n  \
+         await new Promise((done) => setTimeout(done, 1));\n  return { twice: twice(input.n) };\n};\n",
+    );
+    world.write(
+        "lib/math.ts",
+        "export const twice = (n: number): number => 2 * n;\n",
+    );
+    let ran = world.run(&[
+        "code",
+        "run",
+        "main.ts",
+        "--module",
+        "lib/math.ts",
+        "--input",
+        "{\"n\": 21}",
+    ]);
+    assert_eq!(
+        (ran.status, ran.stdout.trim()),
+        (0, "{\n  \"twice\": 42\n}"),
+        "{}",
+        ran.stderr
+    );
+    assert!(ran.stderr.contains("working"), "{}", ran.stderr);
+
+    world.write(
+        "bad.ts",
+        "type A = 1;\nconst a: A = 1;\nthrow new Error(`no ${a}`)\n",
+    );
+    let ran = world.run(&["code", "run", "bad.ts", "--json"]);
+    assert_eq!(ran.status, 1);
+    assert!(
+        ran.stdout.contains("code_threw") && ran.stdout.contains("Error: no 1"),
+        "{}",
+        ran.stdout
+    );
+    assert!(ran.stdout.contains("bad.ts:3:"), "{}", ran.stdout);
+
+    world.write("loop.ts", "for (;;) {}");
+    let ran = world.run(&["code", "run", "loop.ts", "--cpu", "0", "--json"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.stdout.contains("isolate_cpu"), "{}", ran.stdout);
+}
