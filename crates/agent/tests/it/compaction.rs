@@ -74,6 +74,25 @@ async fn a_conversation_is_compacted_before_its_window_is_full() {
 }
 
 #[tokio::test]
+async fn a_call_shares_the_messages_of_the_calls_before_it() {
+    let window = Window::new(Mind::new(0, plain), None);
+    let process = window.process(Death::Never);
+    for _ in 0..6 {
+        process.answered("Hi").await;
+    }
+    let asked = window.mind.asked(Purpose::Answer);
+    for pair in asked.windows(2) {
+        let shared = pair[0].messages.iter().zip(&pair[1].messages);
+        assert!(
+            shared
+                .into_iter()
+                .all(|(one, other)| Arc::ptr_eq(one, other))
+        );
+        assert!(Arc::ptr_eq(&pair[0].tools, &pair[1].tools));
+    }
+}
+
+#[tokio::test]
 async fn a_summary_carries_the_one_before_it_on_and_follows_instructions() {
     let mut window = Window::new(
         Mind::new(10_000, |request: &Request| match request.position.purpose {
