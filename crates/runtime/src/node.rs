@@ -248,7 +248,6 @@ impl Runtime {
         submission: &str,
     ) -> Result<Settled, RuntimeError> {
         let store = &self.0.store;
-        let mut tail = store.tail(actor);
         loop {
             let waiting = self.ask(actor, |reply| Command::Wait {
                 submission: submission.to_owned(),
@@ -258,6 +257,7 @@ impl Runtime {
                 return Ok(settled);
             }
             // The actor sleeps. The place first: whatever happens after it moves it.
+            let mut tail = store.tail(actor);
             let head = store.head(actor).await?;
             if let Some(settled) = submission::settled(&**store, actor, submission).await? {
                 return Ok(settled);
