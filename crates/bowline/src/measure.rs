@@ -1,9 +1,13 @@
-//! What a turn costs: the figures of `bowline bench turn`.
+//! What a turn costs: the figures of `bowline bench turn`. Beside it, those of `bench recovery` and
+//! `bench idle`.
 //!
 //! The agent is scripted and the disk is real. CPU time and bytes are those of this process, read
 //! from `/proc`; where that is missing they are zero.
 
 pub mod isolate;
+pub(crate) mod child;
+pub mod idle;
+pub mod recovery;
 
 use std::{fmt, path::Path, time::Instant};
 
@@ -258,7 +262,7 @@ fn service(dir: &Path, tools: u64) -> Result<Service, Error> {
         "Answer."
     });
     let agent = agent.map_err(|error| Error::failure("internal_error", error.to_string(), ""))?;
-    Ok(Bowline::open(dir.join("data"))?.agent(agent).start())
+    Ok(Bowline::open(dir.join("data"))?.agent(agent).start_alone())
 }
 
 /// Takes so many turns, spread over so many conversations.

@@ -63,6 +63,11 @@ impl Bowline {
         }
     }
 
+    /// The store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+
     /// Adds an agent.
     #[must_use]
     pub fn agent(mut self, agent: Agent) -> Self {

@@ -14,12 +14,13 @@ use serde_json::json;
 use super::{fault::Fault, terminal::Terminal};
 use crate::{error::Error, measure};
 
-/// Measure this machine: what the store keeps, what a turn costs, what streams do.
+/// Measure this machine: the store, a turn, streams, how soon a killed process is back.
 ///
 /// Compare ratios of one run, not figures of two: other work on the machine counts as well.
 #[derive(Debug, Args)]
 #[command(
-    after_long_help = "Examples:\n  bowline bench store\n  bowline bench turn --turns 5000 --dir /mnt/disk"
+    after_long_help = "Examples:\n  bowline bench store\n  bowline bench turn --turns 5000 --dir /mnt/disk\n  \
+    bowline bench recovery\n  bowline bench idle --instances 10000"
 )]
 pub(super) struct Bench {
     #[command(subcommand)]
@@ -60,6 +61,21 @@ enum What {
         #[arg(long, default_value_t = 10_000)]
         parked: usize,
     },
+    /// Kill a process with many conversations in flight: how soon the next one has gone on with all
+    Recovery {
+        /// Conversations in flight
+        #[arg(long, default_value_t = 1_000)]
+        conversations: usize,
+    },
+    /// Memory, start and wake of a process with many sleeping instances; takes a few minutes to fill
+    Idle {
+        /// Instances in the data directory
+        #[arg(long, default_value_t = 100_000)]
+        instances: usize,
+    },
+    /// One part of a measurement, in a process of its own.
+    #[command(hide = true)]
+    Child { part: String, many: usize },
 }
 
 /// Which server, and for how long.
@@ -84,6 +100,15 @@ struct Streams {
 
 pub(super) async fn bench(args: &Bench, terminal: Terminal) -> Result<ExitCode, Error> {
     let parent = args.dir.clone().unwrap_or_else(std::env::temp_dir);
+    if let What::Child { part, many } = &args.what {
+        match part.as_str() {
+            "recovery-begin" => measure::recovery::begin(&parent, *many).await?,
+            "recovery-resume" => measure::recovery::resume(&parent, *many).await?,
+            "idle" => measure::idle::serve(&parent, *many).await?,
+            other => return Err(Fault::Arguments(format!("there is no part {other}")).into()),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let dir = parent.join(format!("bowline-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir).map_err(Fault::Output)?;
     let outcome = measure(&args.what, &dir, terminal).await;
@@ -156,6 +181,21 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
                 .json(&json!({"type": "bench", "what": "turn", "rows": rows, "context": context}))
         }
         What::Streams(args) => streams(args, dir, terminal).await,
+        What::Recovery { conversations } => {
+            let report = measure::recovery::run(dir, *conversations).await?;
+            if !terminal.json {
+                return terminal.answer(report);
+            }
+            terminal.json(&json!({"type": "bench", "what": "recovery", "figures": report}))
+        }
+        What::Idle { instances } => {
+            let report = measure::idle::run(dir, (*instances).max(2)).await?;
+            if !terminal.json {
+                return terminal.answer(report);
+            }
+            terminal.json(&json!({"type": "bench", "what": "idle", "figures": report}))
+        }
+        What::Child { .. } => Ok(()),
     }
 }
 

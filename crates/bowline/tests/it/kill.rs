@@ -1,8 +1,13 @@
 //! The binary, killed at random moments and started again with the same line.
 //!
 //! The model is a server that speaks a real wire format and says what the script of the example
-//! says, so that its calls can be counted across processes. `BOWLINE_KILL_SEEDS` sets the number of
-//! seeds (50 by default); `BOWLINE_KILL_SEED` runs a single one again.
+//! says, so that its calls can be counted across processes. `approvals` kills a run that waits for a
+//! person, and the commands that answer it; `service` a process that serves everything at once.
+//! `BOWLINE_KILL_SEEDS` sets the number of seeds of each, with one to three kills each;
+//! `BOWLINE_KILL_SEED` runs a single one again.
+
+mod approvals;
+mod service;
 
 use std::{
     collections::BTreeMap,
@@ -26,6 +31,24 @@ use crate::world::World;
 
 /// Most kills of one run; the default number of attempts is ten.
 const MOST_KILLS: u64 = 3;
+
+/// The seeds to run.
+fn seeds(default: u64) -> Vec<u64> {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
+    match number("BOWLINE_KILL_SEED") {
+        Some(seed) => vec![seed],
+        None => (1..=number("BOWLINE_KILL_SEEDS").unwrap_or(default)).collect(),
+    }
+}
+
+/// The command that runs a seed again.
+fn replay(seed: u64) -> String {
+    format!("BOWLINE_KILL_SEED={seed} cargo test -p bowline --test it kill")
+}
 
 /// What the example's script says in each model call.
 fn script() -> Vec<Value> {
@@ -234,16 +257,8 @@ async fn a_run_that_is_killed_at_random_moments_ends_as_if_it_had_not() {
     let expected = ending(&world).await;
     assert!(!expected.files.is_empty());
 
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    let seeds: Vec<u64> = match number("BOWLINE_KILL_SEED") {
-        Some(seed) => vec![seed],
-        None => (1..=number("BOWLINE_KILL_SEEDS").unwrap_or(50)).collect(),
-    };
-    for seed in seeds {
+    let mut all = 0;
+    for seed in seeds(15) {
         let (world, server) = self::world(turns.clone()).await;
         let random = SeededRandom::new(seed);
         let kills = 1 + random.next() % MOST_KILLS;
@@ -257,7 +272,7 @@ async fn a_run_that_is_killed_at_random_moments_ends_as_if_it_had_not() {
             killed += usize::from(finish(child).await.status.code().is_none());
         }
         let output = finish(start(&world)).await;
-        let replay = format!("BOWLINE_KILL_SEED={seed} cargo test -p bowline --test it kill");
+        let replay = replay(seed);
         assert!(
             output.status.success(),
             "{replay}: {}",
@@ -269,5 +284,7 @@ async fn a_run_that_is_killed_at_random_moments_ends_as_if_it_had_not() {
             made <= calls + killed,
             "{replay}: {made} model calls with {killed} kills, {calls} without"
         );
+        all += killed;
     }
+    println!("{all} kills");
 }

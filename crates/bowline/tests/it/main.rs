@@ -1,6 +1,11 @@
 //! The binary, as somebody who types sees it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
 
 mod approval;
 mod bad_input;

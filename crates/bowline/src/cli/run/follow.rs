@@ -76,32 +76,33 @@ impl Turn {
         let reply = service.reply(&agent, &id, &submission);
         tokio::pin!(reply);
         let mut open = true;
-        let waiting = self.waiting().await?;
-        if !waiting.is_empty() {
-            self.drain(screen)?;
-            return Ok(Ended::Parked(waiting));
-        }
+        // Whatever is committed may have parked it: also a part of what it waits for that was asked
+        // for long ago.
+        let mut tail = self
+            .service
+            .store()
+            .tail(&bowline_agent::actor(&agent, &id));
+        let mut seen = 0;
         loop {
             tokio::select! {
                 biased;
                 stop = signals.next() => return Ok(Ended::Stopped(stop)),
                 chunk = self.chunks.recv(), if open => match chunk {
-                    Ok(chunk) => {
-                        self.show(&chunk, screen)?;
-                        if let ChunkBody::ApprovalRequested { .. } = chunk.body {
-                            let waiting = self.waiting().await?;
-                            if !waiting.is_empty() {
-                                self.drain(screen)?;
-                                return Ok(Ended::Parked(waiting));
-                            }
-                        }
-                    }
+                    Ok(chunk) => self.show(&chunk, screen)?,
                     Err(RecvError::Lagged(missed)) => screen.missed(missed),
                     Err(RecvError::Closed) => open = false,
                 },
                 reply = &mut reply => {
                     self.drain(screen)?;
                     return Ok(Ended::Settled(reply?));
+                }
+                Some(seq) = tail.beyond(seen) => {
+                    seen = seq;
+                    let waiting = self.waiting().await?;
+                    if !waiting.is_empty() {
+                        self.drain(screen)?;
+                        return Ok(Ended::Parked(waiting));
+                    }
                 }
             }
         }
