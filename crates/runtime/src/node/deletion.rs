@@ -1,6 +1,9 @@
 //! Actors are deleted whole, their children first.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use bowline_store::{ActorId, Batch, CommitError, RowChange, Seq, Wake};
 use tokio::sync::mpsc;
@@ -16,6 +19,8 @@ use crate::{
     submission::QUEUE,
 };
 
+/// How long an attempt has to stop by itself before its actor is deleted under it.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
 /// Children that are looked at at once.
 const PAGE: usize = 256;
 
@@ -53,8 +58,8 @@ impl Drop for Held<'_> {
 }
 
 impl Runtime {
-    /// Deletes an actor whole, with its children. What runs in them is stopped first; it does not
-    /// settle, it is gone. Messages that they sent before still arrive. Who asks for one of them
+    /// Deletes an actor whole, with its children. What runs in them is stopped first, at most a minute
+    /// each; it does not settle, it is gone. Messages that they sent before still arrive. Who asks for one of them
     /// meanwhile is told `actor_deleting`. A deletion that is cut by the end of the process goes on
     /// after the next start.
     ///
@@ -160,8 +165,12 @@ impl Runtime {
         held.actors.push(actor.clone());
         if let Some(mailbox) = mailbox
             && mailbox.send(Command::Stop).await.is_ok()
+            && tokio::time::timeout(STOP_WITHIN, mailbox.closed())
+                .await
+                .is_err()
         {
-            mailbox.closed().await;
+            // The deletion fences it: nothing that it still does can land.
+            tracing::warn!(%actor, "an attempt did not stop; its actor is deleted under it");
         }
     }
 

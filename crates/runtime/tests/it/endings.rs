@@ -197,3 +197,19 @@ async fn attempts_that_die_with_their_process_are_counted_too() {
     );
     assert_eq!(stage.count(&actor, kind::ATTEMPT_STARTED).await, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_deletion_does_not_wait_for_an_attempt_that_ignores_it_and_nothing_of_that_lands() {
+    let (stage, actor) = (Stage::new(), actor("a"));
+    let runtime = stage.start();
+    submit(&runtime, &actor, &Plan::ending(1, End::Deaf)).await;
+    tokio::time::sleep(MINUTE).await;
+    let began = stage.sources.now();
+    runtime.purge(&actor).await.unwrap();
+    assert!(stage.sources.now().since(began) <= MINUTE * 2);
+    tokio::time::sleep(HOUR * 2).await;
+    assert!(stage.records(&actor).await.is_empty());
+    let receipt = submit(&runtime, &actor, &Plan::steps(1)).await;
+    let settled = settle(&runtime, &actor, &receipt).await;
+    assert_eq!(settled.outcome, Outcome::Completed);
+}
