@@ -24,6 +24,7 @@ use bowline_store::{MemoryStore, StoredRecord, Timestamp};
 
 use crate::{Agent, Bowline, Outgoing, Render, Service, error::Error};
 
+pub mod model;
 pub mod streams;
 
 /// One way to use an agent.

@@ -109,6 +109,19 @@ impl AssistantMessage {
             .collect()
     }
 
+    /// Whether the transcript was larger than a window of so many tokens, although no error said so:
+    /// some servers cut what they are sent, or have no room left to answer.
+    pub fn overflowed_silently(&self, window: u64) -> bool {
+        let sent = self.usage.context();
+        match self.stop {
+            StopReason::Stop => sent > window,
+            StopReason::Length => self.usage.output == 0 && sent >= window - window / 100,
+            StopReason::ToolUse | StopReason::Refused | StopReason::Aborted | StopReason::Error => {
+                false
+            }
+        }
+    }
+
     /// The tool calls, in source order.
     pub fn tool_calls(&self) -> impl Iterator<Item = &ToolCall> {
         self.parts.iter().filter_map(|part| match part {

@@ -325,6 +325,13 @@ async fn stream(
         streaming.partial.apply(&event);
         tell(instance, streaming, &event);
         if let Event::Done(message) = event {
+            let window = resolved.context_window;
+            if window.is_some_and(|window| message.overflowed_silently(window)) {
+                let provider = resolved.reference.provider.clone();
+                let what = "the transcript was cut to the model's window";
+                let error = ModelError::new(ErrorKind::ContextOverflow, provider, what);
+                return Err(Broken::Model(error));
+            }
             return Ok(message);
         }
         if Instant::now() >= streaming.next_draft(instance) && !streaming.fresh.is_empty() {

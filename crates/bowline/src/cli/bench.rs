@@ -47,6 +47,15 @@ enum What {
         #[arg(long, default_value_t = 2_000)]
         turns: u64,
     },
+    /// How fast answers of models are read, and how late
+    Model {
+        /// How often each format is measured; the best counts
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Megabytes of each answer
+        #[arg(long, default_value_t = 8)]
+        megabytes: usize,
+    },
     /// Appends, reads, delivery and memory of a Durable Streams server
     Streams(Streams),
     /// Isolates: start, calls, saving, memory, stopping, loops, stripping of types
@@ -179,6 +188,20 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
                 .collect();
             terminal
                 .json(&json!({"type": "bench", "what": "turn", "rows": rows, "context": context}))
+        }
+        What::Model { rounds, megabytes } => {
+            let report = measure::model::run(*rounds, *megabytes).await?;
+            if !terminal.json {
+                return terminal.answer(report);
+            }
+            let rows: Vec<_> = report.throughput.iter().map(|row| json!({
+                "what": row.what, "mbPerSecond": row.mb_per_s, "eventsPerSecond": row.events_per_s,
+            })).collect();
+            terminal.json(&json!({
+                "type": "bench", "what": "model", "rows": rows,
+                "latencyUs": {"p50": report.latency_p50_us, "p99": report.latency_p99_us},
+                "socketUs": {"p50": report.floor_p50_us, "p99": report.floor_p99_us},
+            }))
         }
         What::Streams(args) => streams(args, dir, terminal).await,
         What::Recovery { conversations } => {

@@ -356,3 +356,68 @@ async fn an_answer_made_in_the_background_is_read_again_after_a_kill_and_paid_on
     assert_eq!(spent["rows"][0]["name"], "fake/fake-1");
     assert_eq!(spent["reservedUsd"], "0.00");
 }
+
+/// Every file below a folder that holds a text.
+fn holding(dir: &Path, text: &str, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            holding(&path, text, found);
+        } else if let Ok(bytes) = std::fs::read(&path)
+            && bytes
+                .windows(text.len())
+                .any(|part| part == text.as_bytes())
+        {
+            found.push(path.display().to_string());
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_is_in_no_store_log_trace_prompt_or_workspace() {
+    const KEY: &str = "sk-leak-0123456789abcdef";
+    let server = FakeProvider::start().await.unwrap();
+    let world = World::empty();
+    world.write(
+        "agents/worker/agent.md",
+        "---\nmodel: fake\nfallback: [spare]\n---\nWork.\n",
+    );
+    let model = |name: &str| {
+        let url = server.base_url(Wire::Anthropic);
+        format!(
+            "[models.{name}]\napi = \"anthropic\"\nbase_url = \"{url}\"\nmodel = \"{name}-1\"\nkey_env = \"FAKE_KEY\"\n"
+        )
+    };
+    world.write("bowline.toml", &(model("fake") + &model("spare")));
+    let env = r#"{"command": "env; set; echo $FAKE_KEY; cat /proc/self/environ"}"#;
+    // An error that repeats the key, then an answer that looks for it.
+    let echo = format!(r#"{{"error":{{"type":"x","message":"bad key {KEY}"}}}}"#);
+    server.push(Reply::raw(401, "application/json", echo));
+    server.push(Answer::new().text("Looking.").tool("call_1", "bash", env));
+    server.push(Answer::new().text("Done."));
+    let output = world
+        .command(&["run", "worker", "--id", "1", "-m", "Go.", "--json", "-vv"])
+        .env("FAKE_KEY", KEY)
+        .env("BOWLINE_LOG", "trace")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(server.requests().len(), 3);
+    for said in [&output.stdout, &output.stderr] {
+        assert!(!String::from_utf8_lossy(said).contains(KEY));
+    }
+    assert!(output.stderr.len() > 100, "there is a trace to look at");
+    for request in server.requests() {
+        assert!(
+            !String::from_utf8_lossy(&request.raw).contains(KEY),
+            "in a prompt"
+        );
+    }
+    let mut found = Vec::new();
+    holding(world.path(), KEY, &mut found);
+    assert!(found.is_empty(), "{found:?}");
+}

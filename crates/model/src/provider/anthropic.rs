@@ -326,6 +326,9 @@ enum Block {
 
 impl Decoder for Messages {
     fn event(&mut self, event: SseView<'_>, out: &mut Assembly) -> Result<(), DecodeError> {
+        if event.name == "content_block_delta" && self.piece(event.data, out) {
+            return Ok(());
+        }
         let data = DecodeError::json(event)?;
         match data["type"].as_str().unwrap_or(event.name) {
             "message_start" => {
@@ -361,7 +364,41 @@ impl Decoder for Messages {
     }
 }
 
+/// A piece of text, which is nearly all that an answer is made of.
+#[derive(serde::Deserialize)]
+struct Piece<'a> {
+    index: u64,
+    #[serde(borrow)]
+    delta: PieceDelta<'a>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(tag = "type")]
+enum PieceDelta<'a> {
+    #[serde(rename = "text_delta")]
+    Text {
+        #[serde(borrow)]
+        text: std::borrow::Cow<'a, str>,
+    },
+    #[serde(other)]
+    Other,
+}
+
 impl Messages {
+    /// Takes a piece of text without building a tree of it. `false` when it is something else.
+    fn piece(&mut self, data: &str, out: &mut Assembly) -> bool {
+        let Ok(piece) = serde_json::from_str::<Piece<'_>>(data) else {
+            return false;
+        };
+        match (self.blocks.get_mut(&piece.index), piece.delta) {
+            (Some(Block::Text(slot)), PieceDelta::Text { text }) => {
+                out.text(slot, &text);
+                true
+            }
+            _ => false,
+        }
+    }
+
     fn open(&mut self, data: &Value, out: &mut Assembly) -> Result<(), DecodeError> {
         let block = &data["content_block"];
         let text = |key: &str| block[key].as_str().unwrap_or_default();

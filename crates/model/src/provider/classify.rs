@@ -35,6 +35,10 @@ pub(crate) fn classify(failure: &Failure<'_>) -> ModelError {
     // Inside a stream, and from routers, the code may be the HTTP status.
     let coded = || told.codes.iter().find_map(|code| code.parse::<u16>().ok());
     let status = failure.status.or_else(coded);
+    // It refuses what is too long without a word.
+    let wordless = failure.provider == "cerebras"
+        && failure.body.trim().is_empty()
+        && matches!(failure.status, Some(400 | 413));
     let kind = told
         .codes
         .iter()
@@ -42,6 +46,7 @@ pub(crate) fn classify(failure: &Failure<'_>) -> ModelError {
         .or_else(|| by_status(status?, &told.message, failure.retry_after))
         .unwrap_or_else(|| by_prose(&told.message, failure.retry_after));
     let kind = match kind {
+        _ if wordless => ErrorKind::ContextOverflow,
         ErrorKind::RateLimit { retry_after: None } => ErrorKind::RateLimit {
             retry_after: delay_in_prose(&told.message),
         },
@@ -586,6 +591,22 @@ mod tests {
         for (status, body, wanted) in cases {
             assert_eq!(classified(status, &body), wanted, "{status:?} {body}");
         }
+    }
+
+    #[test]
+    fn only_cerebras_refuses_a_transcript_without_a_word() {
+        let kind = |provider: &str, status: u16| {
+            classify(&Failure {
+                provider,
+                status: Some(status),
+                ..Failure::default()
+            })
+            .code()
+        };
+        assert_eq!(kind("cerebras", 400), "model_context_overflow");
+        assert_eq!(kind("cerebras", 413), "model_context_overflow");
+        assert_eq!(kind("cerebras", 429), "model_rate_limit");
+        assert_eq!(kind("groq", 400), "model_invalid_request");
     }
 
     #[test]

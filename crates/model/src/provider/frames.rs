@@ -117,8 +117,11 @@ fn event(frame: &[u8], take: &mut impl FnMut(SseView<'_>) -> bool) -> Result<boo
     }))
 }
 
-/// The name and the text of the first header, and what follows it.
-fn header(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>, &[u8])> {
+/// A header: its name, its text where it has one, and what follows it.
+type Header<'a> = (&'a [u8], Option<&'a [u8]>, &'a [u8]);
+
+/// The first header.
+fn header(bytes: &[u8]) -> Option<Header<'_>> {
     let length = usize::from(*bytes.first()?);
     let name = bytes.get(1..=length)?;
     let rest = bytes.get(length + 1..)?;

@@ -24,6 +24,8 @@ use crate::sse::{SseParser, SseView};
 
 /// The most that is read of the body of an error.
 const MAX_ERROR_BODY: usize = 64 * 1024;
+/// How much of a replayed body comes at once.
+const PIECE: usize = 16 * 1024;
 /// The most that is read of one answer.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
 
@@ -327,7 +329,11 @@ fn replayed(answered: &Answered) -> Result<Response, String> {
         let value = HeaderValue::try_from(value).map_err(|error| error.to_string())?;
         headers.insert(name, value);
     }
-    let mut pieces = vec![Ok(answered.bytes().map_err(|error| error.to_string())?)];
+    let mut body = answered.bytes().map_err(|error| error.to_string())?;
+    let mut pieces = Vec::new();
+    while !body.is_empty() {
+        pieces.push(Ok(body.split_to(body.len().min(PIECE))));
+    }
     if answered.cut {
         pieces.push(Err("the connection was reset".to_owned()));
     }

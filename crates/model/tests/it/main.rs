@@ -8,6 +8,7 @@ mod clouds;
 mod gateway;
 mod handoff;
 mod messages;
+mod overflow;
 mod providers;
 mod resolve;
 mod retry;
