@@ -4,9 +4,9 @@
 //! The agent is scripted and the disk is real. CPU time and bytes are those of this process, read
 //! from `/proc`; where that is missing they are zero.
 
-pub mod isolate;
 pub(crate) mod child;
 pub mod idle;
+pub mod isolate;
 pub mod recovery;
 
 use std::{fmt, path::Path, time::Instant};

@@ -4,6 +4,7 @@
 
 mod approval;
 mod compaction;
+mod defects;
 mod definition;
 mod feed;
 mod skill;

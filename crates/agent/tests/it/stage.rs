@@ -108,6 +108,11 @@ impl Stage {
         }
     }
 
+    /// Another script for the processes that start from now on.
+    pub(crate) fn script(&self, text: &str) {
+        std::fs::write(self.dir.path().join("script.yaml"), text).unwrap();
+    }
+
     pub(crate) fn instruct(&self, text: &str) {
         text.clone_into(&mut self.instructions.lock().unwrap());
     }
