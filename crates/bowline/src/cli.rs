@@ -1,8 +1,8 @@
 //! The command line.
 //!
 //! One file each: `init`, `run`, `show`, `tail`, `abort`, `compact`, `approve`, `reject`, `answer`,
-//! `delete`, `export`, `import`, `backup`, `restore`, `agents`, `models`, `spend`, `serve`, `bench`,
-//! `code`, `doctor`, `completions`.
+//! `delete`, `export`, `import`, `backup`, `restore`, `agents`, `models`, `spend`, `serve`, `auth`,
+//! `bench`, `code`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
@@ -20,6 +20,7 @@ mod agents;
 mod answer;
 mod approve;
 mod backup;
+mod auth;
 mod bench;
 mod code;
 mod compact;
@@ -109,6 +110,7 @@ enum Command {
     Serve(serve::Serve),
     Models(models::Models),
     Spend(spend::Spend),
+    Auth(auth::Auth),
     Bench(bench::Bench),
     Code(code::Code),
     Doctor(doctor::Doctor),
@@ -169,6 +171,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Serve(args) => serve::serve(args, global, terminal).await,
         Command::Models(args) => models::models(args, global, terminal),
         Command::Spend(args) => spend::spend(args, global, terminal).await,
+        Command::Auth(args) => auth::auth(args, terminal),
         Command::Bench(args) => bench::bench(args, terminal).await,
         Command::Code(args) => code::code(args, terminal).await,
         Command::Doctor(args) => doctor::doctor(args, global, terminal).await,

@@ -16,12 +16,15 @@ use bowline_agent::definition::{Fault, FaultKind, LimitSettings};
 use bowline_model::NamedModel;
 
 use crate::retention::Retention;
+use crate::server::Key;
 
+mod auth;
 mod error;
 mod gateway;
 mod models;
 mod secrets;
 
+pub use auth::Certificate;
 pub use error::{ConfigError, ConfigErrorKind};
 pub use gateway::Gateway;
 pub use secrets::Secrets;
@@ -50,6 +53,8 @@ pub struct Config {
     pub server: Server,
     /// `[retention]`.
     pub retention: Retention,
+    /// `[auth] keys`: who may use the server.
+    pub keys: Vec<Key>,
     /// The secrets file.
     pub secrets: Secrets,
 }
@@ -59,12 +64,21 @@ pub struct Config {
 pub struct Server {
     /// Where it listens. Default `127.0.0.1:8787`.
     pub addr: SocketAddr,
+    /// The URL that clients see, where a proxy stands in front.
+    pub public_url: Option<String>,
+    /// Origins whose pages may use the server. Default none.
+    pub cors: Vec<String>,
+    /// The certificate. Default: plain HTTP.
+    pub tls: Option<Certificate>,
 }
 
 impl Default for Server {
     fn default() -> Self {
         Self {
             addr: SocketAddr::from((Ipv4Addr::LOCALHOST, 8787)),
+            public_url: None,
+            cors: Vec::new(),
+            tls: None,
         }
     }
 }
@@ -97,6 +111,7 @@ impl Config {
             limits: LimitSettings::default(),
             server: Server::default(),
             retention: Retention::default(),
+            keys: Vec::new(),
             secrets: Secrets::default(),
             project,
         }
@@ -160,11 +175,11 @@ impl Config {
         if let Some(node) = sections.get("limits") {
             self.limits = LimitSettings::read(node)?;
         }
-        if let Some(node) = section("server", &["addr"])?.and_then(|table| table.get("addr")) {
-            self.server.addr =
-                node.text("addr")?.trim().parse().map_err(|_| {
-                    node.wants("addr", "an address and port such as `127.0.0.1:8787`")
-                })?;
+        if let Some(node) = sections.get("server") {
+            self.server = auth::server(node, &self.project)?;
+        }
+        if let Some(node) = sections.get("auth") {
+            self.keys = auth::keys(node)?;
         }
         if let Some(node) =
             section("retention", &["conversations"])?.and_then(|table| table.get("conversations"))
@@ -178,15 +193,10 @@ impl Config {
         {
             return Err(not_supported(line, &format!("`[bindings.{name}]`")));
         }
-        for (name, key) in [("egress", "allow"), ("auth", "keys")] {
-            if let Some(node) = section(name, &[key])?.and_then(|table| table.get(key))
-                && !node.list(key)?.is_empty()
-            {
-                return Err(not_supported(
-                    node.line(),
-                    &format!("`{key}` in `[{name}]`"),
-                ));
-            }
+        if let Some(node) = section("egress", &["allow"])?.and_then(|table| table.get("allow"))
+            && !node.list("allow")?.is_empty()
+        {
+            return Err(not_supported(node.line(), "`allow` in `[egress]`"));
         }
         match section("secrets", &["file"])?.and_then(|table| table.get("file")) {
             None => Ok(SecretsPlace::Default),

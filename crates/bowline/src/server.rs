@@ -6,6 +6,7 @@
 //! - `routes`: puts the routes of all modules together and wraps them.
 //! - `app`: [`App`], what every route has: the service, the settings, the drain.
 //! - `access`: [`Access`], who calls and what they may do.
+//! - `keys`: [`Key`], what a caller shows. `guard`: who is let in. `rates`: how often. `tls`: certificates.
 //! - `refusal`: [`Refusal`], the one error that goes out.
 //! - `conversation`: the conversation protocol, `/agents/{agent}/{id}`.
 //! - `stream`: durable streams, `/v1/stream/**`.
@@ -28,17 +29,24 @@
 mod access;
 mod app;
 mod conversation;
+mod guard;
+mod keys;
 mod listen;
 mod operations;
+mod rates;
 mod refusal;
 mod routes;
 mod settings;
 mod socket;
 mod stream;
+mod tls;
 
 pub use access::{Access, Scope, StreamGrant};
 pub use app::App;
+pub use keys::{Key, KeyHash, Keys, MAX_KEYS, fresh as fresh_key};
 pub use listen::{Peer, Server};
+pub use rates::Rate;
 pub use refusal::Refusal;
 pub use routes::router;
 pub use settings::Settings;
+pub use tls::Tls;

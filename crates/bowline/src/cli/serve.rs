@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Global, place::Place, signals::Signals, terminal::Terminal};
 use crate::{
     error::Error,
-    server::{App, Server, Settings},
+    server::{App, Keys, Server, Settings, Tls},
 };
 
 /// How long what runs may take to stop in good order once nobody is connected any more.
@@ -40,11 +40,7 @@ pub(super) async fn serve(
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
-    let settings = Settings {
-        addr: args.addr.unwrap_or(place.project.config.server.addr),
-        public_url: args.public_url.clone(),
-        ..Settings::default()
-    };
+    let settings = settings(args, &place)?;
     let mut bowline = place.open()?;
     for agent in place.project.agents()? {
         // One agent with a mistake must not keep the others from being served.
@@ -54,13 +50,23 @@ pub(super) async fn serve(
         }
     }
     let mut signals = Signals::new()?;
+    if !settings.addr.ip().is_loopback() && settings.tls.is_none() {
+        terminal.say(format_args!(
+            "Keys and messages travel in the clear: set `tls` in `[server]`, or put a proxy in front."
+        ));
+    }
+    let scheme = if settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let service = bowline.start();
     let server = Server::bind(App::new(service.clone(), settings)).await?;
     let addr = server.addr();
     if terminal.json {
         terminal.json(&json!({"type": "serving", "addr": addr.to_string()}))?;
     } else {
-        terminal.say(format_args!("Serving http://{addr}. Ctrl-C stops."));
+        terminal.say(format_args!("Serving {scheme}://{addr}. Ctrl-C stops."));
     }
 
     let stop = CancellationToken::new();
@@ -76,4 +82,20 @@ pub(super) async fn serve(
         _ = end => Ok(ExitCode::SUCCESS),
         again = signals.next() => Ok(again.exit_code()),
     }
+}
+
+fn settings(args: &Serve, place: &Place) -> Result<Settings, Error> {
+    let config = &place.project.config;
+    let tls = config.server.tls.as_ref();
+    let public_url = args.public_url.clone();
+    Ok(Settings {
+        addr: args.addr.unwrap_or(config.server.addr),
+        public_url: public_url.or_else(|| config.server.public_url.clone()),
+        keys: Keys::new(config.keys.iter().cloned()),
+        tls: tls
+            .map(|files| Tls::load(&files.cert, &files.key))
+            .transpose()?,
+        cors: config.server.cors.clone(),
+        ..Settings::default()
+    })
 }

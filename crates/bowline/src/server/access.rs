@@ -1,8 +1,10 @@
 //! Who calls, and what they may do.
 
+use std::sync::Arc;
+
 use axum::{extract::FromRequestParts, http::request::Parts};
 
-use super::{App, Refusal};
+use super::{App, Refusal, keys::Key};
 
 /// What a caller may do with an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -11,17 +13,44 @@ pub enum Scope {
     Read,
     /// Send, abort, answer.
     Send,
-    /// Everything else: list, delete, export, fork, settings.
+    /// Everything: also list, delete, export, fork, settings.
     Admin,
+}
+
+impl Scope {
+    /// The word for it in `bowline.toml`.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Send => "send",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The scope that a word means.
+    pub fn of_word(word: &str) -> Option<Self> {
+        [Self::Read, Self::Send, Self::Admin]
+            .into_iter()
+            .find(|scope| scope.word() == word)
+    }
 }
 
 /// Who calls. Every route takes it, and asks [`Access::require`] before it does anything.
 #[derive(Debug, Clone)]
 pub struct Access {
     /// A name for logs.
-    name: String,
-    /// Which streams; `None` for whoever reaches the loopback address.
-    streams: Option<Vec<StreamGrant>>,
+    name: Arc<str>,
+    grant: Grant,
+}
+
+#[derive(Debug, Clone)]
+enum Grant {
+    /// Whoever reaches the loopback address, or the socket in the data directory: the owner of the data.
+    Local,
+    /// What a key allows.
+    Key(Arc<Key>),
+    /// These streams, and nothing else.
+    Streams(Arc<[StreamGrant]>),
 }
 
 /// Streams that a key may use.
@@ -42,35 +71,65 @@ impl StreamGrant {
 }
 
 impl Access {
+    /// The owner of the data, who needs no key: through the loopback address, through the socket in
+    /// the data directory, or let in by the application that a router was merged into, which puts
+    /// this among the extensions of a request.
+    pub fn local(name: impl Into<Arc<str>>) -> Self {
+        Self {
+            name: name.into(),
+            grant: Grant::Local,
+        }
+    }
+
+    /// A caller that may use these streams and nothing else.
+    pub fn with_streams(name: impl Into<Arc<str>>, streams: Vec<StreamGrant>) -> Self {
+        Self {
+            name: name.into(),
+            grant: Grant::Streams(streams.into()),
+        }
+    }
+
+    pub(super) fn with_key(key: Arc<Key>) -> Self {
+        Self {
+            name: key.name.as_str().into(),
+            grant: Grant::Key(key),
+        }
+    }
+
     /// The name of the caller, for logs; it is no secret.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// A caller with a key of this name, which may use these streams. Put it among the extensions of
-    /// a request, and the routes take it from there.
-    pub fn with_streams(name: impl Into<String>, streams: Vec<StreamGrant>) -> Self {
-        Self {
-            name: name.into(),
-            streams: Some(streams),
-        }
-    }
-
-    /// True for whoever is let in without a key, because it reaches the loopback address.
+    /// True for whoever is let in without a key.
     pub fn is_local(&self) -> bool {
-        self.streams.is_none()
+        matches!(self.grant, Grant::Local)
     }
 
-    /// Checks that the caller may read, or write, the stream at a path.
+    /// Checks that the caller may read, or write, the stream at a path. Who may read an agent's
+    /// conversations may read their streams as well.
     ///
     /// # Errors
     ///
     /// `forbidden`.
     pub fn require_stream(&self, path: &str, write: bool) -> Result<(), Refusal> {
-        let covers = |grant: &StreamGrant| grant.covers(path, write);
-        match &self.streams {
-            Some(grants) if !grants.iter().any(covers) => Err(Refusal::Forbidden),
-            Some(_) | None => Ok(()),
+        let covered = |grants: &[StreamGrant]| grants.iter().any(|grant| grant.covers(path, write));
+        let allowed = match &self.grant {
+            Grant::Local => true,
+            Grant::Streams(grants) => covered(grants),
+            Grant::Key(key) => {
+                let conversation = path.strip_prefix("agents/").and_then(|rest| {
+                    let (agent, id) = rest.split_once('/')?;
+                    (!id.is_empty()).then_some(agent)
+                });
+                covered(&key.streams)
+                    || conversation.is_some_and(|agent| !write && key.allows(Scope::Read, agent))
+            }
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden)
         }
     }
 
@@ -80,9 +139,34 @@ impl Access {
     ///
     /// `forbidden`.
     pub fn require(&self, scope: Scope, agent: &str) -> Result<(), Refusal> {
-        // Whoever reaches the loopback address may do what the owner of the data may.
-        let _ = (scope, agent);
-        Ok(())
+        let allowed = match &self.grant {
+            Grant::Local => true,
+            Grant::Streams(_) => false,
+            Grant::Key(key) => key.allows(scope, agent),
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden)
+        }
+    }
+
+    /// Checks that the caller may do this with every agent, and see what belongs to none.
+    ///
+    /// # Errors
+    ///
+    /// `forbidden`.
+    pub fn require_all(&self, scope: Scope) -> Result<(), Refusal> {
+        let allowed = match &self.grant {
+            Grant::Local => true,
+            Grant::Streams(_) => false,
+            Grant::Key(key) => key.allows_all(scope),
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(Refusal::Forbidden)
+        }
     }
 }
 
@@ -90,12 +174,11 @@ impl FromRequestParts<App> for Access {
     type Rejection = Refusal;
 
     async fn from_request_parts(parts: &mut Parts, _app: &App) -> Result<Self, Refusal> {
-        if let Some(access) = parts.extensions.get::<Self>() {
-            return Ok(access.clone());
-        }
-        Ok(Self {
-            name: "loopback".to_owned(),
-            streams: None,
-        })
+        // The guard around all routes has put it there; without a guard nobody is let in.
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or(Refusal::Unauthorized)
     }
 }

@@ -9,7 +9,7 @@ use bowline_runtime::{
 use bowline_store::Store;
 use tokio_util::sync::CancellationToken;
 
-use super::{Settings, conversation::feed::Feeds, stream::Webhooks};
+use super::{Settings, conversation::feed::Feeds, guard::Guard, stream::Webhooks};
 use crate::service::Service;
 
 /// What every route has. Cheap to clone.
@@ -23,6 +23,7 @@ struct Inner {
     webhooks: Arc<Webhooks>,
     draining: CancellationToken,
     feeds: Feeds,
+    guard: Guard,
 }
 
 impl fmt::Debug for App {
@@ -42,6 +43,7 @@ impl App {
         streams.deliver_with(webhooks.clone());
         Self(Arc::new(Inner {
             feeds: Feeds::new(service.clone()),
+            guard: Guard::new(&settings),
             service,
             settings,
             streams,
@@ -68,6 +70,11 @@ impl App {
     /// How the server listens.
     pub fn settings(&self) -> &Settings {
         &self.0.settings
+    }
+
+    /// Who is let in.
+    pub(super) fn guard(&self) -> &Guard {
+        &self.0.guard
     }
 
     /// What the readers of conversations share.

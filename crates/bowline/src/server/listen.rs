@@ -13,10 +13,11 @@ use tokio::{
     net::TcpListener,
     sync::Semaphore,
 };
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Layer as _;
 
-use super::{App, router};
+use super::{App, Settings, router};
 use crate::error::Error;
 
 /// Largest head of a request, in bytes.
@@ -50,9 +51,17 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// `server_address` when it cannot be had.
+    /// `server_address` when it cannot be had; `server_needs_keys` when others than this machine could
+    /// reach it and nobody would have to show a key.
     pub async fn bind(app: App) -> Result<Self, Error> {
         let wanted = app.settings().addr;
+        if !wanted.ip().is_loopback() && app.settings().keys.is_empty() {
+            return Err(Error::usage(
+                "server_needs_keys",
+                format!("{wanted} can be reached from elsewhere, and no keys are set"),
+                "make one with `bowline auth new`, or listen on 127.0.0.1",
+            ));
+        }
         let refused = |error: std::io::Error| {
             Error::failure(
                 "server_address",
@@ -117,6 +126,7 @@ impl Server {
 /// The connections of a listener.
 pub(super) struct Connections {
     router: Router,
+    settings: Settings,
     builder: Builder<TokioExecutor>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
@@ -143,6 +153,7 @@ impl Connections {
             .keep_alive_interval(Some(settings.head_timeout));
         Self {
             router: router(app.clone()),
+            settings: settings.clone(),
             builder,
             room: Arc::new(Semaphore::new(settings.max_connections)),
             tasks: TaskTracker::new(),
@@ -156,27 +167,28 @@ impl Connections {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let service = TowerToHyperService::new(Extension(peer).layer(self.router.clone()));
-        let builder = self.builder.clone();
-        let (draining, cut) = (self.draining.clone(), self.cut.clone());
+        let one = Connection {
+            router: self.router.clone(),
+            builder: self.builder.clone(),
+            peer,
+            write_timeout: self.settings.write_timeout,
+            draining: self.draining.clone(),
+            cut: self.cut.clone(),
+        };
+        let tls = self.settings.tls.clone();
+        let (tls, handshake) = match peer {
+            Peer::Address(_) => (tls, self.settings.head_timeout),
+            Peer::Local => (None, self.settings.head_timeout),
+        };
         self.tasks.spawn(async move {
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
-            tokio::pin!(connection);
-            let mut ending = false;
-            loop {
-                tokio::select! {
-                    ended = connection.as_mut() => {
-                        if let Err(error) = ended {
-                            tracing::debug!(?peer, error, "a connection broke off");
-                        }
-                        break;
-                    }
-                    () = draining.cancelled(), if !ending => {
-                        ending = true;
-                        connection.as_mut().graceful_shutdown();
-                    }
-                    () = cut.cancelled() => break,
-                }
+            match tls {
+                None => one.answer(io).await,
+                Some(tls) => match tokio::time::timeout(handshake, tls.acceptor().accept(io)).await
+                {
+                    Ok(Ok(io)) => one.answer(io).await,
+                    Ok(Err(error)) => tracing::debug!(?peer, %error, "no handshake"),
+                    Err(_) => tracing::debug!(?peer, "the handshake took too long"),
+                },
             }
             drop(held);
         });
@@ -189,5 +201,46 @@ impl Connections {
         self.cut.cancel();
         self.tasks.wait().await;
         ended
+    }
+}
+
+/// One connection, and what it is answered by.
+struct Connection {
+    router: Router,
+    builder: Builder<TokioExecutor>,
+    peer: Peer,
+    write_timeout: Duration,
+    draining: CancellationToken,
+    cut: CancellationToken,
+}
+
+impl Connection {
+    async fn answer<I>(self, io: I)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        // A reader that takes nothing for long holds what was made for it.
+        let mut io = TimeoutStream::new(io);
+        io.set_write_timeout(Some(self.write_timeout));
+        let io = TokioIo::new(Box::pin(io));
+        let service = TowerToHyperService::new(Extension(self.peer).layer(self.router));
+        let connection = self.builder.serve_connection_with_upgrades(io, service);
+        tokio::pin!(connection);
+        let mut ending = false;
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => {
+                    if let Err(error) = ended {
+                        tracing::debug!(peer = ?self.peer, error, "a connection broke off");
+                    }
+                    break;
+                }
+                () = self.draining.cancelled(), if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                () = self.cut.cancelled() => break,
+            }
+        }
     }
 }

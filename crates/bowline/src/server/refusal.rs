@@ -63,6 +63,14 @@ pub enum Refusal {
     /// The caller may not do this.
     #[error("the key does not allow this")]
     Forbidden,
+    /// The host that is asked for is not this machine.
+    #[error(
+        "this server answers for localhost only: use that name, or set `--public-url` to the one in use"
+    )]
+    HostNotAllowed,
+    /// A page of another site asks.
+    #[error("pages of this origin may not use the server: add it to `cors` in `[server]`")]
+    OriginNotAllowed,
     /// Too many requests; how many seconds to wait.
     #[error("too many requests: try again later")]
     RateLimited(u64),
@@ -92,6 +100,8 @@ impl Refusal {
             Self::BodyTimeout => "body_timeout",
             Self::Unauthorized => "unauthorized",
             Self::Forbidden => "forbidden",
+            Self::HostNotAllowed => "host_not_allowed",
+            Self::OriginNotAllowed => "origin_not_allowed",
             Self::RateLimited(_) => "rate_limited",
             Self::Internal(_) => "internal_error",
             Self::Other(error) => &error.code,
@@ -113,7 +123,9 @@ impl Refusal {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::Forbidden => StatusCode::FORBIDDEN,
+            Self::Forbidden | Self::HostNotAllowed | Self::OriginNotAllowed => {
+                StatusCode::FORBIDDEN
+            }
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::Internal(_) => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Other(error) => status_of(error),

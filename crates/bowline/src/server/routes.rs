@@ -10,7 +10,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
-use super::{App, Refusal, conversation, operations, refusal, stream};
+use super::{App, Refusal, conversation, guard, operations, refusal, stream};
 
 /// Where the id of a request stands.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -38,6 +38,7 @@ pub fn router(app: App) -> Router {
                 Refusal::Internal("a request panicked".to_owned()).into_response()
             },
         ))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .layer(middleware::from_fn_with_state(app.clone(), identify))
         .with_state(app)
 }

@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use super::{Keys, Rate, Tls};
+
 /// How a server listens. Every bound has a default.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -10,6 +12,23 @@ pub struct Settings {
     /// The URL that clients see, without a path behind it, where a proxy stands in front. Default: what
     /// the request's `Host` says.
     pub public_url: Option<String>,
+    /// Who is let in. Without keys only the loopback address is served, and whoever reaches it is the
+    /// owner of the data.
+    pub keys: Keys,
+    /// The certificate. Default: plain HTTP.
+    pub tls: Option<Tls>,
+    /// Origins whose pages may use the server, such as `https://app.example`. Default none.
+    pub cors: Vec<String>,
+    /// Requests of one address that is not loopback. Default 200 a second.
+    pub address_rate: Rate,
+    /// Requests of one address without a key that is known. Default 10 a second.
+    pub stranger_rate: Rate,
+    /// Requests with one key. Default 2,000 a second.
+    pub key_rate: Rate,
+    /// Most event streams at once; further ones get `rate_limited`. Default 12,000.
+    pub max_followers: usize,
+    /// Longest time for a reader to take what is sent; then it is cut. Default 30 s.
+    pub write_timeout: Duration,
     /// Largest body of a request, in bytes. Default 32 MiB.
     pub max_body: usize,
     /// Longest time for the head of a request to arrive, and for an idle connection to stay. Default 30 s.
@@ -31,6 +50,14 @@ impl Default for Settings {
         Self {
             addr: SocketAddr::from(([127, 0, 0, 1], 8787)),
             public_url: None,
+            keys: Keys::default(),
+            tls: None,
+            cors: Vec::new(),
+            address_rate: Rate::per_second(200),
+            stranger_rate: Rate::per_second(10),
+            key_rate: Rate::per_second(2_000),
+            max_followers: 12_000,
+            write_timeout: Duration::from_secs(30),
             max_body: 32 * 1024 * 1024,
             head_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(60),

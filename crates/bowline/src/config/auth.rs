@@ -1,0 +1,132 @@
+//! `[auth]` and `[server]`.
+
+use std::path::{Path, PathBuf};
+
+use bowline_agent::definition::document::Node;
+use bowline_agent::definition::{Fault, FaultKind};
+
+use super::Server;
+use crate::server::{Key, KeyHash, MAX_KEYS, Scope, StreamGrant};
+
+/// Where the certificate of a server is, and its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// The chain, PEM.
+    pub cert: PathBuf,
+    /// The private key, PEM.
+    pub key: PathBuf,
+}
+
+pub(super) fn server(node: &Node, project: &Path) -> Result<Server, Fault> {
+    let table = node.table("server", &["addr", "public_url", "cors", "tls"])?;
+    let mut server = Server::default();
+    if let Some(node) = table.get("addr") {
+        server.addr = node
+            .text("addr")?
+            .trim()
+            .parse()
+            .map_err(|_| node.wants("addr", "an address and port such as `127.0.0.1:8787`"))?;
+    }
+    let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
+    if let Some(node) = table.get("public_url") {
+        let url = node.line_of_text("public_url")?;
+        if !is_url(url) {
+            return Err(node.wants("public_url", "a URL such as `https://agents.example`"));
+        }
+        server.public_url = Some(url.trim_end_matches('/').to_owned());
+    }
+    if let Some(node) = table.get("cors") {
+        for origin in node.list("cors")? {
+            let text = origin.line_of_text("cors")?;
+            if !is_url(text) || text.matches('/').count() != 2 || text.contains('*') {
+                return Err(origin.wants("cors", "an origin such as `https://app.example`"));
+            }
+            server.cors.push(text.to_owned());
+        }
+    }
+    if let Some(node) = table.get("tls") {
+        let table = node.table("tls", &["cert", "key"])?;
+        let file = |key: &str| {
+            let node = table.require(key, "give both `cert` and `key`, PEM files")?;
+            node.line_of_text(key).map(|file| project.join(file))
+        };
+        server.tls = Some(Certificate {
+            cert: file("cert")?,
+            key: file("key")?,
+        });
+    }
+    Ok(server)
+}
+
+pub(super) fn keys(node: &Node) -> Result<Vec<Key>, Fault> {
+    let table = node.table("auth", &["keys"])?;
+    let Some(node) = table.get("keys") else {
+        return Ok(Vec::new());
+    };
+    let list = node.list("keys")?;
+    if list.len() > MAX_KEYS {
+        return Err(node.wants("keys", "at most 10,000 keys"));
+    }
+    let mut keys = Vec::<Key>::new();
+    for node in list {
+        let key = key(node)?;
+        if keys.iter().any(|other| other.name == key.name) {
+            return Err(Fault::new(
+                FaultKind::InvalidValue,
+                Some(node.line()),
+                format!("there are two keys with the name `{}`", key.name),
+                "give each key a name of its own: logs and rates go by it",
+            ));
+        }
+        keys.push(key);
+    }
+    Ok(keys)
+}
+
+fn key(node: &Node) -> Result<Key, Fault> {
+    let table = node.table("keys", &["name", "hash", "agents", "scopes", "streams"])?;
+    let hint = "write the line that `bowline auth new` prints";
+    let name = table
+        .require("name", hint)?
+        .line_of_text("name")?
+        .to_owned();
+    let node = table.require("hash", hint)?;
+    let hash = KeyHash::parse(node.line_of_text("hash")?)
+        .ok_or_else(|| node.wants("hash", "`sha256:` and 64 hexadecimal digits, never the key"))?;
+    let agents = match table.get("agents") {
+        Some(node) => texts(node, "agents")?,
+        None => vec!["*".to_owned()],
+    };
+    let mut scopes = Vec::new();
+    if let Some(node) = table.get("scopes") {
+        for node in node.list("scopes")? {
+            let word = node.word("scopes", &["read", "send", "admin"])?;
+            scopes.extend(Scope::of_word(word));
+        }
+    }
+    let mut streams = Vec::new();
+    if let Some(node) = table.get("streams") {
+        for node in node.list("streams")? {
+            let table = node.table("streams", &["prefix", "write"])?;
+            let prefix = table.require("prefix", "give the beginning of the paths, or \"\"")?;
+            let write = table.get("write").map(|node| node.bool("write"));
+            streams.push(StreamGrant {
+                prefix: prefix.text("prefix")?.trim_start_matches('/').to_owned(),
+                write: write.transpose()?.unwrap_or(false),
+            });
+        }
+    }
+    Ok(Key {
+        name,
+        hash,
+        agents,
+        scopes,
+        streams,
+    })
+}
+
+fn texts(node: &Node, name: &str) -> Result<Vec<String>, Fault> {
+    let list = node.list(name)?.iter();
+    list.map(|node| node.line_of_text(name).map(str::to_owned))
+        .collect()
+}
