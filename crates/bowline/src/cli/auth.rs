@@ -70,10 +70,10 @@ pub(super) fn auth(args: &Auth, terminal: Terminal) -> Result<ExitCode, Error> {
             .collect::<Vec<_>>(),
     });
     if terminal.json {
-        terminal.json(&json!({"v": 1, "type": "key", "key": key, "entry": entry}))?;
+        terminal.json(&json!({"type": "key", "key": key, "entry": entry}))?;
         return Ok(ExitCode::SUCCESS);
     }
-    terminal.answer(&key)?;
+    terminal.answer(format_args!("{key}\n"))?;
     terminal.say(format_args!(
         "\nThat is the key; it is not kept anywhere. Let it in with this in bowline.toml:\n\n{}",
         lines(&entry)

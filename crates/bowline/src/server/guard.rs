@@ -126,6 +126,12 @@ fn admit(app: &App, request: &mut Request) -> Result<(), Refusal> {
         }
     };
     request.extensions_mut().insert(access);
+    // What says that it is too large need not be sent first.
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if length.is_some_and(|length| length > settings.max_body) {
+        return Err(Refusal::BodyTooLarge);
+    }
     Ok(())
 }
 

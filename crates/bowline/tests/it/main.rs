@@ -7,6 +7,7 @@
     clippy::print_stdout
 )]
 
+mod access;
 mod approval;
 mod bad_input;
 mod bench;

@@ -36,13 +36,17 @@ impl Site {
     }
 
     pub(crate) async fn start_with(bowline: Bowline, addr: SocketAddr) -> Self {
-        let service = bowline.start();
         let settings = Settings {
             addr,
             long_poll: Duration::from_millis(500),
             drain: Duration::from_secs(5),
             ..Settings::default()
         };
+        Self::start_as(bowline, settings).await
+    }
+
+    pub(crate) async fn start_as(bowline: Bowline, settings: Settings) -> Self {
+        let service = bowline.start();
         let server = Server::bind(App::new(service.clone(), settings))
             .await
             .unwrap();
