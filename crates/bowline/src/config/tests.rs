@@ -181,9 +181,9 @@ fn mistakes_are_named_with_line_and_next_step() {
         ),
         (
             "[auth]\nkeys = [{name = 'a'}]",
-            "not_supported",
-            ":2: `keys` in `[auth]`: not supported yet",
-            "remove it",
+            "missing_key",
+            ":2: the key `hash` is missing in `keys`",
+            "write the line that `bowline auth new` prints",
         ),
     ] {
         let dir = project(text);

@@ -48,13 +48,6 @@ impl Guard {
             followers: Arc::new(Semaphore::new(settings.max_followers)),
         }
     }
-
-    /// Event streams that are open.
-    pub(super) fn following(&self, settings: &Settings) -> usize {
-        settings
-            .max_followers
-            .saturating_sub(self.followers.available_permits())
-    }
 }
 
 /// Lets a request in, or answers it.
