@@ -64,7 +64,7 @@ enum What {
     },
 }
 
-pub(super) async fn code(args: &Code, terminal: Terminal) -> Result<ExitCode, Error> {
+pub(super) async fn execute(args: &Code, terminal: Terminal) -> Result<ExitCode, Error> {
     let What::Run {
         file,
         module,

@@ -329,11 +329,7 @@ impl Bench {
             more / 1024.0,
             "MiB",
         );
-        figures.add(
-            "memory of one",
-            more / f64::from(live.max(1)),
-            "KiB",
-        );
+        figures.add("memory of one", more / f64::from(live.max(1)), "KiB");
         Ok(())
     }
 
@@ -412,7 +408,6 @@ fn now() -> Timestamp {
     Timestamp::from_millis(1_700_000_000_000)
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
 fn float(number: usize) -> f64 {
     number as f64
 }

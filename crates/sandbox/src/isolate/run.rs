@@ -543,10 +543,6 @@ fn answer_message(id: u32, answer: &Answer, now: Timestamp, limit: u32) -> Vec<u
     out.bytes
 }
 
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "milliseconds since 1970 are far below 2^53"
-)]
 fn millis(time: Timestamp) -> f64 {
     time.as_millis() as f64
 }

@@ -121,7 +121,6 @@ impl std::fmt::Display for Thrown {
 
 impl Value {
     /// A number from an integer; beyond 2^53 it is rounded, as in JavaScript.
-    #[expect(clippy::cast_precision_loss, reason = "what JavaScript does")]
     pub fn integer(value: i64) -> Self {
         Self::Number(value as f64)
     }
@@ -199,11 +198,6 @@ fn properties_to_json(properties: &[(String, Value)]) -> Map<String, Json> {
         .collect()
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_precision_loss,
-    reason = "only where it is exact"
-)]
 fn number_to_json(number: f64) -> Json {
     if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 {
         return Json::from(number as i64);
@@ -211,7 +205,6 @@ fn number_to_json(number: f64) -> Json {
     serde_json::Number::from_f64(number).map_or(Json::Null, Json::Number)
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the range is checked")]
 fn date_to_json(millis: f64) -> Json {
     if millis.abs() <= 8.64e15 {
         return Json::String(Timestamp::from_millis(millis as i64).to_string());

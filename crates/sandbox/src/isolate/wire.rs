@@ -61,11 +61,6 @@ impl Writer {
         self.number(len as u64);
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "only where it is exact"
-    )]
     fn numeric(&mut self, number: f64) {
         let whole = number as i32;
         if f64::from(whole) == number && !(number == 0.0 && number.is_sign_negative()) {
