@@ -342,17 +342,7 @@ async fn make(
         summary: summary.text,
     };
     let mut step = Step::new();
-    if let Some(model) = &record.model {
-        let made = spend::Made::Answered {
-            usage: record.usage,
-            cost: record.cost_micro_usd,
-        };
-        let (store, now) = (instance.store.clone(), attempt.now());
-        let counted = instance
-            .spending
-            .count(&*store, &instance.actor, now, model, made);
-        step.rows.push(counted.await?);
-    }
+    step.rows.extend(counted(instance, attempt, &record).await?);
     let scope = instance.scope(attempt.submission(), Some(attempt.id()));
     let facts = [
         Fact::Compaction(Box::new(record)),
@@ -363,6 +353,26 @@ async fn make(
     instance.apply(&records)?;
     instance.no_summary_at = None;
     Ok(Made::Room)
+}
+
+/// The row that counts what a summary cost.
+async fn counted(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    record: &Compaction,
+) -> Result<Option<bowline_store::RowChange>, Stop> {
+    let Some(model) = &record.model else {
+        return Ok(None);
+    };
+    let made = spend::Made::Answered {
+        usage: record.usage,
+        cost: record.cost_micro_usd,
+    };
+    let (store, now) = (instance.store.clone(), attempt.now());
+    let counted = instance
+        .spending
+        .count(&*store, &instance.actor, now, model, made);
+    Ok(Some(counted.await?))
 }
 
 #[derive(Default)]
@@ -442,36 +452,7 @@ async fn summarise(
             cache: CacheRetention::None,
             ..Request::default()
         };
-        let mut request = request;
-        let id = format!("summary_{}", attempt.sources().id("msg_"));
-        let asked = async {
-            let held = money::hold(instance, attempt, &writer, &mut request, &id).await;
-            match held {
-                Ok(held) => {
-                    let provider = &writer.reference.provider;
-                    instance
-                        .shared
-                        .models
-                        .gateway()
-                        .pace(provider, &request)
-                        .await;
-                    Ok((held, ask(&writer, request).await))
-                }
-                Err(money::Refused::Model(error)) => Ok((None, Err(error))),
-                Err(money::Refused::Cancelled) => Err(Stop::Cancelled),
-                Err(money::Refused::Stop(stop)) => Err(stop),
-            }
-        };
-        let (held, answer) = tokio::select! {
-            biased;
-            () = attempt.cancel().cancelled() => return Err(Stop::Cancelled),
-            answer = asked => answer?,
-        };
-        if held.is_some() {
-            let price = writer.price.as_ref().zip(answer.as_ref().ok());
-            let cost = price.map(|(price, message)| price.cost(&message.usage));
-            money::release(instance, attempt, &id, cost).await?;
-        }
+        let answer = paid(instance, attempt, &writer, request).await?;
         let error = match answer {
             Ok(message) => {
                 let price = writer.price.as_ref();
@@ -502,6 +483,39 @@ async fn summarise(
             () = tokio::time::sleep(wait) => {}
         }
     }
+}
+
+/// Asks within the limits of what may be spent. The inner error is the model's.
+async fn paid(
+    instance: &AgentInstance,
+    attempt: &Attempt,
+    writer: &ResolvedModel,
+    mut request: Request,
+) -> Result<Result<AssistantMessage, ModelError>, Stop> {
+    let id = format!("summary_{}", attempt.sources().id("msg_"));
+    let asked = async {
+        match money::hold(instance, attempt, writer, &mut request, &id).await {
+            Ok(held) => {
+                let gateway = instance.shared.models.gateway();
+                gateway.pace(&writer.reference.provider, &request).await;
+                Ok((held, ask(writer, request).await))
+            }
+            Err(money::Refused::Model(error)) => Ok((None, Err(error))),
+            Err(money::Refused::Cancelled) => Err(Stop::Cancelled),
+            Err(money::Refused::Stop(stop)) => Err(stop),
+        }
+    };
+    let (held, answer) = tokio::select! {
+        biased;
+        () = attempt.cancel().cancelled() => return Err(Stop::Cancelled),
+        answer = asked => answer?,
+    };
+    if held.is_some() {
+        let price = writer.price.as_ref().zip(answer.as_ref().ok());
+        let cost = price.map(|(price, message)| price.cost(&message.usage));
+        money::release(instance, attempt, &id, cost).await?;
+    }
+    Ok(answer)
 }
 
 async fn ask(writer: &ResolvedModel, request: Request) -> Result<AssistantMessage, ModelError> {
