@@ -213,9 +213,25 @@ test("beyond the protocol: pages, lists, single submissions, waiting", async () 
   const rest = await (await fetch(`${server.url}/agents/demo?after=${encodeURIComponent(list.next)}`)).json();
   assert.ok(rest.instances.includes("beyond"));
 
+  const post = (path, body) =>
+    fetch(`${one.url}${path}`, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  const forked = await post("/fork", { id: "beyond-fork" });
+  assert.equal(forked.status, 201);
+  const other = client("beyond-fork");
+  const [mine, theirs] = [await one.history(), await other.history()];
+  assert.deepEqual(theirs.messages, mine.messages);
+  assert.notEqual(theirs.incarnation, mine.incarnation);
+  await other.wait(await other.send({ message: user("hi") }));
+  assert.equal((await other.history()).messages.length, 8);
+  assert.equal((await one.history()).messages.length, 6);
+  assert.equal((await post("/fork", { id: "beyond-fork" })).status, 409);
+  const exported = await fetch(`${one.url}/export`);
+  assert.match(await exported.text(), /^bowline-instance 1\n/);
+
   const slow = await one.send({ message: user("for ever") });
   const open = await json(`/submissions/${slow.submissionId}`);
   assert.equal(open.state, "running");
+  assert.equal((await (await post("/fork", { id: "busy" })).json()).error.type, "conversation_busy");
   const waiting = json(`/submissions/${slow.submissionId}?wait=30`);
   assert.deepEqual(await json(`/submissions/${slow.submissionId}/abort`, { method: "POST" }), { aborted: true });
   assert.equal((await waiting).outcome, "aborted");

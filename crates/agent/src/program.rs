@@ -9,7 +9,7 @@ use std::{
 
 use async_trait::async_trait;
 use bowline_model::{ModelRef, Models, ResolvedModel, RetryPolicy, ToolSpec};
-use bowline_runtime::{Bounds, Failure, Instance, Program, Sources};
+use bowline_runtime::{Bounds, Failure, Instance, Program, Sources, state::Proposed};
 use bowline_sandbox::workspace::{ChangeSet, Workspace, WorkspaceError, WriteOptions};
 use bowline_store::{ActorId, BlobId, Seq, Store, StoreError};
 use bytes::Bytes;
@@ -372,6 +372,16 @@ impl Program for Agents {
         );
         let instance = instance.await.map_err(|error| store_failure(&error))?;
         Ok(Box::new(instance))
+    }
+
+    fn validate_state(&self, actor: &ActorId, change: &Proposed<'_>) -> Result<(), Failure> {
+        let Some(agent) = self.0.agents.get(actor.name()) else {
+            return Ok(());
+        };
+        agent.may_be_state(change.next).map_err(|why| {
+            let hint = "set a state that the agent takes";
+            Failure::new("state_invalid", why, hint)
+        })
     }
 
     fn bounds(&self, actor: &ActorId) -> Bounds {

@@ -2,6 +2,8 @@
 
 use std::{fmt, sync::Arc};
 
+use serde_json::Value;
+
 use crate::{
     definition::{AgentName, Definition, InvalidName, Limits, SandboxKind},
     skill::Skill,
@@ -40,7 +42,11 @@ impl fmt::Debug for Rendered {
 pub struct Agent {
     name: AgentName,
     render: Arc<dyn Fn() -> Rendered + Send + Sync>,
+    state: Option<Arc<CheckState>>,
 }
+
+/// Says whether a value may be the shared state of an instance; if not, why.
+type CheckState = dyn Fn(&Value) -> Result<(), String> + Send + Sync;
 
 impl fmt::Debug for Agent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -78,6 +84,7 @@ impl Agent {
         Ok(Self {
             name,
             render: Arc::new(render),
+            state: None,
         })
     }
 
@@ -90,7 +97,24 @@ impl Agent {
                 definition: definition.clone(),
                 tools: Vec::new(),
             }),
+            state: None,
         }
+    }
+
+    /// Checks what is about to become the shared state of an instance, whoever sets it. The check must be
+    /// quick; a value that it refuses changes nothing. By default every value may be the state.
+    #[must_use]
+    pub fn check_state<F>(mut self, check: F) -> Self
+    where
+        F: Fn(&Value) -> Result<(), String> + Send + Sync + 'static,
+    {
+        self.state = Some(Arc::new(check));
+        self
+    }
+
+    /// Whether a value may be the state; if not, why.
+    pub(crate) fn may_be_state(&self, next: &Value) -> Result<(), String> {
+        self.state.as_ref().map_or(Ok(()), |check| check(next))
     }
 
     /// Its name.

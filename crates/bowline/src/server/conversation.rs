@@ -3,7 +3,7 @@
 //! - `send` takes messages; `view` gives the history, and the updates from an offset on, at once, as
 //!   they come, or as a stream of events; `attachment` gives files.
 //! - `submission` tells how one message stands, waits for its answer, and cancels it.
-//! - `manage` lists and deletes.
+//! - `manage` lists, deletes, exports and forks.
 //! - `feed` lets the readers of one conversation share what it costs to follow it; `wire` is what they
 //!   are sent.
 
@@ -44,6 +44,8 @@ pub(super) fn routes() -> Router<App> {
                 .post(send::send)
                 .delete(manage::delete),
         )
+        .route("/agents/{agent}/{id}/export", get(manage::export))
+        .route("/agents/{agent}/{id}/fork", post(manage::fork))
         .route("/agents/{agent}/{id}/abort", post(submission::abort_all))
         .route(
             "/agents/{agent}/{id}/attachments/{attachment}",

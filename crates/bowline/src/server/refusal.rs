@@ -153,7 +153,14 @@ fn status_of(error: &Error) -> StatusCode {
         | "conversation_not_found"
         | "schedule_not_found"
         | "fiber_not_found" => StatusCode::NOT_FOUND,
-        "submission_conflict" | "approval_answered" | "nothing_to_answer" => StatusCode::CONFLICT,
+        "submission_conflict"
+        | "approval_answered"
+        | "nothing_to_answer"
+        | "conversation_busy"
+        | "archive_exists"
+        | "archive_busy"
+        | "store_conflict" => StatusCode::CONFLICT,
+        "archive_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "invalid_key" | "instance_invalid" | "approval_invalid" => StatusCode::BAD_REQUEST,
         "queue_full" => StatusCode::TOO_MANY_REQUESTS,
         "runtime_unavailable" | "store_closed" | "store_full" => StatusCode::SERVICE_UNAVAILABLE,
