@@ -117,7 +117,7 @@ impl Assembly {
                 metadata,
             } => {
                 if let Some(message) = self.message(&message_id) {
-                    let known = message.metadata.get_or_insert_with(|| Value::Null);
+                    let known = message.metadata.get_or_insert(Value::Null);
                     merge(known, metadata);
                 }
             }
