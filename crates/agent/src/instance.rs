@@ -8,7 +8,7 @@ use bowline_runtime::{
     Attempt, Closing, Failure, Finish, Instance, Progress, Step, Submission,
     effect::{self, Intended, Status},
 };
-use bowline_sandbox::{shell::ShellState, workspace::Workspace};
+use bowline_sandbox::{shell::ShellState, tools::Seen, workspace::Workspace};
 use bowline_store::{ActorId, BlobId, RowChange, Store, StoreError, StoredRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -42,6 +42,8 @@ pub(crate) struct AgentInstance {
     pub(crate) workspace: Workspace,
     pub(crate) shell: ShellCell,
     pub(crate) shell_state: ShellState,
+    /// The files that the model has seen.
+    pub(crate) seen: Seen,
     /// Effects that were intended and not settled.
     pub(crate) effects: Vec<Intended>,
     /// What its model calls cost.
@@ -92,6 +94,7 @@ impl AgentInstance {
     ) -> Result<Self, StoreError> {
         let new_id = shared.sources.id("conv_");
         let mut shell_state = ShellState::default();
+        let mut seen = Seen::default();
         let mut effects = Vec::new();
         let mut spending = Spending::default();
         if !conversation.id.is_empty() {
@@ -100,6 +103,11 @@ impl AgentInstance {
             if let Some(row) = store.row(&actor, SHELL, b"state").await? {
                 shell_state = serde_json::from_slice(&row).map_err(|error| {
                     StoreError::Corrupt(format!("the shell's state does not decode: {error}"))
+                })?;
+            }
+            if let Some(row) = store.row(&actor, SHELL, b"seen").await? {
+                seen = serde_json::from_slice(&row).map_err(|error| {
+                    StoreError::Corrupt(format!("the files seen do not decode: {error}"))
                 })?;
             }
         }
@@ -112,6 +120,7 @@ impl AgentInstance {
             workspace,
             shell,
             shell_state,
+            seen,
             effects,
             spending,
             seed,

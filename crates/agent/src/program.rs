@@ -477,10 +477,9 @@ async fn seed_workspace(
             overlay.chmod(&path, 0o755).await?;
         }
     }
-    Ok(Seed {
-        changes: overlay.changes()?,
-        agents_md,
-    })
+    let mut changes = overlay.changes()?;
+    changes.sign("the agent's workspace folder")?;
+    Ok(Seed { changes, agents_md })
 }
 
 /// The files of a folder, in order, with their paths below it. Links are not followed.

@@ -2,6 +2,7 @@
 //!
 //! One file each: `init`, `run`, `show`, `tail`, `abort`, `compact`, `approve`, `reject`, `answer`,
 //! `delete`, `export`, `import`, `backup`, `restore`, `agents`, `models`, `spend`, `serve`, `auth`,
+//! `workspace`,
 //! `bench`, `code`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
@@ -44,6 +45,7 @@ mod signals;
 mod spend;
 mod tail;
 mod terminal;
+mod workspace;
 
 use terminal::Terminal;
 
@@ -107,6 +109,7 @@ enum Command {
     Backup(backup::Backup),
     Restore(restore::Restore),
     Agents(agents::Agents),
+    Workspace(workspace::WorkspaceArgs),
     Serve(serve::Serve),
     Models(models::Models),
     Spend(spend::Spend),
@@ -168,6 +171,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Backup(args) => backup::backup(args, global, terminal).await,
         Command::Restore(args) => restore::restore(args, global, terminal).await,
         Command::Agents(_) => agents::agents(global, terminal),
+        Command::Workspace(args) => workspace::workspace(args, global, terminal).await,
         Command::Serve(args) => serve::serve(args, global, terminal).await,
         Command::Models(args) => models::models(args, global, terminal),
         Command::Spend(args) => spend::spend(args, global, terminal).await,

@@ -8,6 +8,7 @@ pub(crate) mod child;
 pub mod idle;
 pub mod isolate;
 pub mod recovery;
+pub mod workspace;
 
 use std::{fmt, path::Path, time::Instant};
 

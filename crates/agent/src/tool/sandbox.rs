@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use bowline_model::ToolSpec;
 use bowline_sandbox::{
     shell::{Shell, ShellState},
-    tools::{self, ToolFailure},
+    tools::{self, Seen, ToolFailure},
     workspace::Overlay,
 };
 use serde::de::DeserializeOwned;
@@ -33,6 +33,8 @@ struct ShellInner {
 struct StateOfStep {
     state: ShellState,
     changed: bool,
+    seen: Seen,
+    seen_changed: bool,
 }
 
 impl fmt::Debug for ShellCell {
@@ -42,39 +44,49 @@ impl fmt::Debug for ShellCell {
 }
 
 impl ShellCell {
-    /// Sets the state that a step starts from.
-    pub fn start(&self, state: ShellState) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = StateOfStep {
+    /// Sets the state that a step starts from, and the files that the model has seen.
+    pub fn start(&self, state: ShellState, seen: Seen) {
+        *self.lock() = StateOfStep {
             state,
             changed: false,
+            seen,
+            seen_changed: false,
         };
+    }
+
+    /// The files that the model has seen after the step, when they are others.
+    pub fn seen_changed(&self) -> Option<Seen> {
+        let current = self.lock();
+        current.seen_changed.then(|| current.seen.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, StateOfStep> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn seen(&self) -> Seen {
+        self.lock().seen.clone()
+    }
+
+    fn see(&self, seen: Seen) {
+        let mut current = self.lock();
+        current.seen_changed |= current.seen != seen;
+        current.seen = seen;
     }
 
     /// The state after the step, when it is another one.
     pub fn changed(&self) -> Option<ShellState> {
-        let current = self
-            .0
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        current.changed.then_some(current.state)
+        let current = self.lock();
+        current.changed.then(|| current.state.clone())
     }
 
     fn state(&self) -> ShellState {
-        self.0
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .state
-            .clone()
+        self.lock().state.clone()
     }
 
     fn set(&self, state: ShellState) {
-        *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = StateOfStep {
-            state,
-            changed: true,
-        };
+        let mut current = self.lock();
+        (current.state, current.changed) = (state, true);
     }
 }
 
@@ -164,9 +176,24 @@ impl Tool for SandboxTool {
             return Err(ToolError::new("there is no workspace"));
         };
         let output = match self.kind {
-            Kind::Read => tools::read(files, input(arguments)?).await,
-            Kind::Write => tools::write(files, input(arguments)?).await,
-            Kind::Edit => tools::edit(files, input(arguments)?).await,
+            Kind::Read | Kind::Write | Kind::Edit => {
+                let Some(cell) = &context.shell else {
+                    return Err(ToolError::new("there is no workspace"));
+                };
+                // Calls of a step run one after the other, so nobody else sees files meanwhile.
+                let mut seen = cell.seen();
+                let output = match self.kind {
+                    Kind::Write => seen.write(files, input(arguments)?).await,
+                    Kind::Edit => seen.edit(files, input(arguments)?).await,
+                    Kind::Read | Kind::Grep | Kind::Glob | Kind::Bash => {
+                        seen.read(files, input(arguments)?).await
+                    }
+                };
+                if output.is_ok() {
+                    cell.see(seen);
+                }
+                output
+            }
             Kind::Grep => tools::grep(files, input(arguments)?).await,
             Kind::Glob => tools::glob(files, input(arguments)?).await,
             Kind::Bash => return bash(files, context, arguments).await,

@@ -116,7 +116,8 @@ pub(super) async fn run(
         }
         SandboxKind::None => None,
     };
-    instance.shell.start(instance.shell_state.clone());
+    let seen = instance.seen.clone();
+    instance.shell.start(instance.shell_state.clone(), seen);
     let mut running = Running {
         scope: instance.scope(attempt.submission(), Some(attempt.id())),
         message_id: batch.message_id.clone(),
@@ -562,7 +563,10 @@ impl Running {
         }
         let changes = match &self.files {
             Some(files) if !files.is_clean() => {
-                let changes = files.changes().map_err(|error| workspace_failure(&error))?;
+                let mut changes = files.changes().map_err(|error| workspace_failure(&error))?;
+                let origin = format!("{} {}", attempt.submission().id, self.message_id);
+                let signed = changes.sign(origin);
+                signed.map_err(|error| workspace_failure(&error))?;
                 step.rows.extend(changes.rows.iter().cloned());
                 step.blobs.extend(changes.blobs.iter().cloned());
                 Some(changes)
@@ -573,9 +577,16 @@ impl Running {
         if let Some(state) = &shell {
             step.put(SHELL, "state", state);
         }
+        let seen = instance.shell.seen_changed();
+        if let Some(seen) = &seen {
+            step.put(SHELL, "seen", seen);
+        }
         let records = attempt.commit(step).await?;
         if let Some(changes) = &changes {
             instance.workspace.committed(changes);
+        }
+        if let Some(seen) = seen {
+            instance.seen = seen;
         }
         if let Some(state) = shell {
             instance.shell_state = state;

@@ -41,6 +41,12 @@ enum What {
         #[arg(long, default_value_t = 400)]
         millis: u64,
     },
+    /// Operations on 1,000 files of 2 KB; `bench/workspace.mjs` runs it beside its peers
+    Workspace {
+        /// How often everything is measured
+        #[arg(long, default_value_t = 5)]
+        rounds: u32,
+    },
     /// CPU time, flushes and bytes of a turn of a scripted agent, and what building the context costs
     Turn {
         /// Turns for each measurement
@@ -167,6 +173,23 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
                 "what": figure.what, "value": figure.value, "p99": figure.p99, "unit": figure.unit,
             })).collect();
             terminal.json(&json!({"type": "bench", "what": "isolate", "rows": rows}))
+        }
+        What::Workspace { rounds } => {
+            let report = measure::workspace::figures(dir, *rounds).await?;
+            if !terminal.json {
+                return terminal.answer(report);
+            }
+            let rows: Vec<_> = report
+                .rows
+                .iter()
+                .map(|row| {
+                    json!({
+                        "what": row.what, "wallMs": row.wall_ms, "bestMs": row.best_ms,
+                        "cpuMs": row.cpu_ms,
+                    })
+                })
+                .collect();
+            terminal.json(&json!({"type": "bench", "what": "workspace", "rows": rows}))
         }
         What::Turn { turns } => {
             let report = measure::turns(dir, *turns).await?;

@@ -68,6 +68,11 @@ impl Place {
         self.store(options).map(Some)
     }
 
+    /// Takes the data for this process, to change what is stored without running anything.
+    pub(super) fn write(&self) -> Result<Arc<SqliteStore>, Error> {
+        self.store(SqliteOptions::default())
+    }
+
     fn store(&self, options: SqliteOptions) -> Result<Arc<SqliteStore>, Error> {
         SqliteStore::open(&self.data, options).map_err(|error| {
             let hint = match error {

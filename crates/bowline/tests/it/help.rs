@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 23] = [
     "init",
     "run",
     "show",
@@ -18,6 +18,7 @@ const COMMANDS: [&str; 22] = [
     "backup",
     "restore",
     "agents",
+    "workspace",
     "models",
     "spend",
     "serve",

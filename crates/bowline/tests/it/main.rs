@@ -26,4 +26,5 @@ mod stop;
 mod streams;
 mod streams_process;
 mod triage;
+mod workspace;
 mod world;

@@ -5,8 +5,11 @@
 //! written. Content counts towards the quota of the step while it is unpacked, so that a bomb ends
 //! there.
 
+mod export;
 mod tar;
 mod zip;
+
+pub use export::export_tar;
 
 use std::{collections::HashSet, io::Read};
 
@@ -251,6 +254,29 @@ pub async fn extract_archive(
     destination: &str,
 ) -> Result<ArchiveSummary, ArchiveError> {
     let members = open(overlay, path).await?;
+    place(overlay, members, destination).await
+}
+
+/// Unpacks an archive that is not in the workspace, such as one from a request or a terminal.
+///
+/// # Errors
+///
+/// As [`extract_archive`].
+pub async fn unpack_archive(
+    overlay: &Overlay,
+    packed: Bytes,
+    destination: &str,
+) -> Result<ArchiveSummary, ArchiveError> {
+    let members = unpacked(overlay, packed).await?;
+    place(overlay, members, destination).await
+}
+
+/// All members below a destination, or none.
+async fn place(
+    overlay: &Overlay,
+    members: Vec<Member>,
+    destination: &str,
+) -> Result<ArchiveSummary, ArchiveError> {
     let summary = summary(&members);
     let writes = overlay.child();
     writes.mkdir(destination, true).await?;
@@ -395,6 +421,10 @@ pub async fn list_archive(
 /// The members of an archive.
 async fn open(overlay: &Overlay, path: &str) -> Result<Vec<Member>, ArchiveError> {
     let packed = packed(overlay, path).await?;
+    unpacked(overlay, packed).await
+}
+
+async fn unpacked(overlay: &Overlay, packed: Bytes) -> Result<Vec<Member>, ArchiveError> {
     let mut budget = Budget::of(overlay);
     blocking(move || match ArchiveKind::of_bytes(&packed) {
         ArchiveKind::Tar => tar::unpack(&packed[..], &mut budget),

@@ -8,7 +8,7 @@ use super::{EditInput, ReadInput, ToolFailure, ToolOutput, WriteInput, edit, exp
 use crate::workspace::{Overlay, WORKING_DIRECTORY, WorkspaceError, absolute};
 
 /// Files that are remembered; the one that was not seen for longest is forgotten first.
-const MAX_SEEN: usize = 1000;
+const MAX_SEEN: usize = 200;
 
 /// Remembers the files that the model has read or written, so that `write` and `edit` can say when
 /// one of them has become another since. The owner keeps it with the conversation; it is JSON.

@@ -1,0 +1,128 @@
+// `bowline bench workspace` beside its peers, in the same run:
+//
+//     node bench/workspace.mjs [PATH OF bowline] [ROUNDS]
+//
+// The peers are installed with `npm ci` from the lock file in this folder into a cache. Where that
+// cannot be done the table says so and has Bowline's figures alone. `@cloudflare/shell` works on SQLite
+// in memory (sql.js), so nothing of its figures is a flush; just-bash keeps files in memory.
+import { execFileSync, spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { homedir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+
+const here = dirname(fileURLToPath(import.meta.url));
+const bowline = process.argv[2] ?? join(here, "../target/debug/bowline");
+const rounds = Number(process.argv[3] ?? 5);
+const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "bowline/bench-peers");
+
+function install() {
+  mkdirSync(cache, { recursive: true });
+  for (const file of ["package.json", "package-lock.json"]) copyFileSync(join(here, file), join(cache, file));
+  if (existsSync(join(cache, "node_modules/.bowline"))) return null;
+  const ran = spawnSync("npm", ["ci", "--ignore-scripts", "--no-audit", "--no-fund"], { cwd: cache, encoding: "utf8" });
+  if (ran.status !== 0) return `npm ci failed: ${(ran.stderr || String(ran.error)).trim().split("\n").pop()}`;
+  mkdirSync(join(cache, "node_modules/.bowline"));
+  return null;
+}
+
+const FILES = 1000;
+const path = (n) => `/d${n % 20}/f${n}`;
+const content = "needle or hay, a line of text\n".repeat(68);
+
+async function timed(samples, what, times, operation) {
+  const cpu = process.cpuUsage();
+  const start = performance.now();
+  for (let n = 0; n < times; n++) await operation(n);
+  const wall = (performance.now() - start) / times;
+  const used = process.cpuUsage(cpu);
+  const row = (samples[what] ??= { wall: [], cpu: [] });
+  row.wall.push(wall);
+  row.cpu.push((used.user + used.system) / 1000 / times);
+}
+
+async function cloudflare(load, samples) {
+  const { Workspace } = await load("@cloudflare/shell");
+  const sql = await (await load("sql.js")).default();
+  const db = new sql.Database();
+  const statements = new Map();
+  const rows = (text, params) => {
+    if (!statements.has(text)) statements.set(text, db.prepare(text));
+    const statement = statements.get(text);
+    statement.bind(params.map((value) => (value === undefined ? null : value)));
+    const found = [];
+    while (statement.step()) found.push(statement.getAsObject());
+    statement.reset();
+    return found;
+  };
+  const backend = { query: (text, ...params) => rows(text, params), run: (text, ...params) => void rows(text, params) };
+  const files = new Workspace({ sql: backend, name: () => "bench" });
+  const { createWorkspaceStateBackend } = await load("@cloudflare/shell");
+  const state = createWorkspaceStateBackend(files);
+  await timed(samples, "write 1,000 files of 2 KB, one durable step", 1, async () => {
+    for (let n = 0; n < FILES; n++) await files.writeFile(path(n), content);
+  });
+  await timed(samples, "write a file of 2 KB, a durable step", FILES, (n) => files.writeFile(path(n), content));
+  for (const what of ["read a file of 2 KB, first time", "read a file of 2 KB"])
+    await timed(samples, what, FILES, (n) => files.readFile(path(n)));
+  await timed(samples, "glob **/f* over 1,000 files", 5, () => files.glob("/**/f*"));
+  await timed(samples, "grep over 1,000 files, no match", 3, () => state.searchFiles("/**/f*", "absent"));
+  await timed(samples, "edit 1,000 files, one durable step", 1, () =>
+    state.replaceInFiles("/**/f*", "needle or hay", "straw"));
+}
+
+async function justBash(load, samples) {
+  const { Bash } = await load("just-bash");
+  const files = {};
+  for (let n = 0; n < FILES; n++) files[`/w${path(n)}`] = content;
+  const bash = new Bash({ files, cwd: "/w" });
+  const exec = async (command) => {
+    const done = await bash.exec(command);
+    if (done.exitCode !== 0) throw new Error(done.stderr);
+  };
+  for (const [what, command, times] of [
+    ["bash: echo hi", "echo hi", 200],
+    ["bash: cat f | wc -c", "cat d1/f1 | wc -c", 100],
+    ["bash: grep -r absent . | wc -l", "grep -r absent . | wc -l", 5],
+    ["bash: sed -i in a file of 2 KB", "sed -i s/hay/straw/ d1/f1", 50],
+  ]) await timed(samples, what, times, () => exec(command));
+}
+
+const middle = (all) => [...all].sort((a, b) => a - b)[Math.floor(all.length / 2)];
+const missing = install();
+const peers = {};
+if (missing) console.log(`The peers could not be installed: ${missing}\n`);
+const ours = {};
+// One round of each in turn, so that other work on the machine meets them alike.
+for (let round = 0; round < rounds; round++) {
+  const line = execFileSync(bowline, ["bench", "workspace", "--rounds", "1", "--json"], { encoding: "utf8" });
+  for (const row of JSON.parse(line).rows) {
+    const kept = (ours[row.what] ??= { wall: [], cpu: [] });
+    kept.wall.push(row.wallMs);
+    kept.cpu.push(row.cpuMs);
+  }
+  if (missing) continue;
+  const resolve = createRequire(join(cache, "package.json"));
+  const load = async (name) => {
+    try {
+      return await import(pathToFileURL(join(cache, "node_modules", name, entry(name))));
+    } catch (error) {
+      return resolve(name);
+    }
+  };
+  const entry = (name) => {
+    const manifest = resolve(join(cache, "node_modules", name, "package.json"));
+    const main = manifest.exports?.["."]?.import ?? manifest.module ?? manifest.main;
+    return typeof main === "string" ? main : (main.default ?? main.node);
+  };
+  for (const [name, run] of [["@cloudflare/shell 0.4.3", cloudflare], ["just-bash 3.4.2", justBash]])
+    await run(load, (peers[name] ??= {}));
+}
+console.log("| operation | Bowline, wall / CPU ms | peer | wall / CPU ms | times, wall |\n|---|---|---|---|---|");
+for (const [what, row] of Object.entries(ours)) {
+  const [name, peer] = Object.entries(peers).find(([, rows]) => rows[what]) ?? [];
+  const show = (row) => `${middle(row.wall).toFixed(4)} / ${middle(row.cpu).toFixed(4)}`;
+  const times = peer ? (middle(peer[what].wall) / middle(row.wall)).toFixed(1) : "";
+  console.log(`| ${what} | ${show(row)} | ${name ?? ""} | ${peer ? show(peer[what]) : ""} | ${times} |`);
+}
