@@ -66,19 +66,22 @@ const MAX_FORK_DEPTH: usize = 64;
 const SHARDS: usize = 16;
 /// Entries of the agenda that are looked at together.
 const AGENDA_PAGE: usize = 256;
+/// How often paths that nobody uses are looked for.
+const SWEEP: std::time::Duration = std::time::Duration::from_secs(60);
 /// How often a request looks again when the stream changes under it.
 const LOOKS: usize = 4;
 
 /// Settings of [`Streams`].
 #[derive(Debug, Clone)]
 pub struct StreamOptions {
-    /// Paths that are kept in memory while nobody uses them, about 1 KiB each. Default 4,096.
+    /// Paths that are kept in memory while nobody uses them, about 1 KiB each. Default 16,384. Those
+    /// that were not used for a minute or two are forgotten by [`Streams::supervise`] anyway.
     pub warm: usize,
 }
 
 impl Default for StreamOptions {
     fn default() -> Self {
-        Self { warm: 4096 }
+        Self { warm: 16_384 }
     }
 }
 
@@ -428,9 +431,22 @@ impl Streams {
                 }
             }
         };
+        let sweep = async {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                for shard in &self.0.shards {
+                    let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                    shard.retain(|_, host| Arc::strong_count(host) > 1 || !host.is_cold());
+                    if shard.len() * 4 < shard.capacity() {
+                        shard.shrink_to_fit();
+                    }
+                }
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => {}
             () = clean => {}
+            () = sweep => {}
             () = subscription::keep(&self.0) => {}
         }
     }

@@ -105,6 +105,8 @@ pub async fn streams(target: &Target) -> io::Result<Report> {
     };
     let mut report = Report::default();
     let rows = &mut report.rows;
+    // First, while the server has not held anything large.
+    rows.extend(run.idle().await?);
     for producer in [false, true] {
         for count in [1, 16, 64] {
             rows.push(run.appends(count, count, 1, producer).await?);
@@ -116,7 +118,6 @@ pub async fn streams(target: &Target) -> io::Result<Report> {
     for live in ["sse", "long-poll"] {
         rows.push(run.delivery(live).await?);
     }
-    rows.extend(run.idle().await?);
     Ok(report)
 }
 

@@ -313,7 +313,7 @@ impl Drain {
             self.streams.removed(&self.host.actor);
             // A fork may be gone without having said so.
             let path = self.host.actor.key();
-            return Ok(self.streams.agenda.add(now.after(AGAIN), path).await?);
+            return self.streams.agenda.add(now.after(AGAIN), path).await;
         }
         if let Some(left) = &left {
             // Should this process end before the source is told, it is looked at again.

@@ -260,8 +260,8 @@ impl Host {
         };
         let followed = inner.live.as_ref().is_some_and(|live| live.followers > 0);
         let idle = matches!(seen.meta.lifetime, super::meta::Lifetime::Idle(_));
-        !seen.gone
-            && !(followed && idle)
+        let lives = seen.gone || (followed && idle);
+        !lives
             && seen
                 .meta
                 .deadline(seen.used)

@@ -6,14 +6,15 @@
 //! this generation; a later generation fences it. What was acknowledged survives restarts; a wake
 //! that was interrupted comes again.
 //!
-//! `index` finds the subscriptions that want a path; `worker` is one subscription and its commits;
-//! `registry` is all of them.
+//! `index` finds the subscriptions that want a path; `worker` is one subscription and its commits,
+//! `cursor` how far it is; `registry` is all of them.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::offset::Offset;
 
+mod cursor;
 mod index;
 mod registry;
 mod worker;

@@ -181,7 +181,7 @@ async fn create(call: Call<'_>, incoming: Incoming, id: &str) -> Outcome {
                 return Ok(coded(
                     StatusCode::BAD_REQUEST,
                     "WEBHOOK_URL_REJECTED",
-                    REJECTED,
+                    webhook::code(),
                     &what,
                 ));
             }
@@ -323,8 +323,6 @@ async fn keys(call: &Call<'_>) -> Outcome {
     );
     Ok(response)
 }
-
-const REJECTED: &str = "subscription_webhook_refused";
 
 /// An error in the protocol's words and in ours.
 fn refuse(refused: &Refused) -> Response {

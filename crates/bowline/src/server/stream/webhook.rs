@@ -197,6 +197,11 @@ impl Deliver for Webhooks {
     }
 }
 
+/// The stable name of the error for a URL that [`check`] refuses.
+pub(super) fn code() -> &'static str {
+    "subscription_webhook_refused"
+}
+
 /// Refuses what is not a webhook out there: only HTTPS, only public addresses, and this machine's own
 /// loopback, where HTTP is fine too.
 pub(super) fn check(url: &str) -> Result<(), String> {

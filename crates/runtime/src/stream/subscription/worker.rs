@@ -15,7 +15,9 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 
 use super::{
-    Ack, Call, Config, Described, Link, LinkKind, MAX_STREAMS, Refusal, Wake, Way, event,
+    Ack, Call, Config, Described, Link, LinkKind, MAX_STREAMS, Refusal, Wake, Way,
+    cursor::{Cursor, LINKS, cursors, decode, explicit},
+    event,
     registry::actor,
 };
 use crate::{
@@ -29,10 +31,10 @@ use crate::{
 
 const CONFIG: &str = "subscription";
 const TURN: &str = "wake";
-const LINKS: &str = "link";
-/// Links that are read at once, and listed at most.
-const PAGE: usize = 1000;
+/// Cursors that are listed at most.
 const MAX_LISTED: usize = 10_000;
+/// Streams that are looked at together.
+const PAGE: usize = 1000;
 /// After so many calls in a row that failed, a webhook counts as failing.
 const FAILING: u32 = 10;
 /// Pause before a webhook is called again: the first one, and the longest.
@@ -120,12 +122,6 @@ struct Turn {
     token: String,
     phase: Phase,
     failures: u32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct Cursor {
-    kind: LinkKind,
-    acked: u64,
 }
 
 #[derive(Debug)]
@@ -756,40 +752,6 @@ impl Inner {
 /// A subscription does not wake itself.
 fn wakes(config: &Config, path: &str) -> bool {
     matches!(&config.way, Way::PullWake(stream) if stream == path)
-}
-
-async fn cursors(
-    store: &dyn Store,
-    actor: &ActorId,
-    most: usize,
-) -> Result<Vec<(String, Cursor)>, StoreError> {
-    let mut found = Vec::new();
-    let mut after: Option<Vec<u8>> = None;
-    while found.len() < most {
-        let page = store
-            .scan(actor, LINKS, b"", after.as_deref(), PAGE)
-            .await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.key.clone());
-        for row in page {
-            let path = String::from_utf8_lossy(&row.key).into_owned();
-            found.push((path, decode(&row.value)?));
-        }
-    }
-    Ok(found)
-}
-
-async fn explicit(store: &dyn Store, actor: &ActorId) -> Result<Vec<String>, StoreError> {
-    let all = cursors(store, actor, usize::MAX).await?;
-    let named = all
-        .into_iter()
-        .filter(|(_, it)| it.kind == LinkKind::Explicit);
-    Ok(named.map(|(path, _)| path).collect())
-}
-
-fn decode(value: &[u8]) -> Result<Cursor, StoreError> {
-    serde_json::from_slice(value)
-        .map_err(|error| StoreError::Corrupt(format!("a cursor cannot be read: {error}")))
 }
 
 fn put(space: &'static str, key: &str, value: &impl Serialize) -> RowChange {
