@@ -42,6 +42,8 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The connection could not be made, or broke before a response. Transient.
     Network,
+    /// The certificate of the server is not to be trusted. Nothing was sent.
+    Certificate,
     /// The provider's policy refused the request.
     Refused,
     /// Nothing arrived on an open stream for the idle deadline. Transient.
@@ -114,6 +116,9 @@ impl ModelError {
                 "check the model's settings against the provider's message".to_owned()
             }
             ErrorKind::Network => "check the network and the model's base_url".to_owned(),
+            ErrorKind::Certificate => {
+                "check the model's base_url, or trust the certificate by SSL_CERT_FILE".to_owned()
+            }
             ErrorKind::Refused => "rephrase the request, or use another model".to_owned(),
             ErrorKind::Stalled => {
                 "try again; raise the idle deadline if the model is slow to start".to_owned()
@@ -159,6 +164,7 @@ impl ModelError {
             | ErrorKind::Network
             | ErrorKind::Stalled
             | ErrorKind::Cut
+            | ErrorKind::Certificate
             | ErrorKind::Auth
             | ErrorKind::Quota
             | ErrorKind::InvalidRequest
@@ -183,7 +189,8 @@ impl ModelError {
             | ErrorKind::Network
             | ErrorKind::Stalled
             | ErrorKind::Cut => true,
-            ErrorKind::Auth
+            ErrorKind::Certificate
+            | ErrorKind::Auth
             | ErrorKind::Quota
             | ErrorKind::ContextOverflow
             | ErrorKind::InvalidRequest
@@ -211,6 +218,7 @@ impl ErrorKind {
             ErrorKind::ContextOverflow => "model_context_overflow",
             ErrorKind::InvalidRequest => "model_invalid_request",
             ErrorKind::Network => "model_network",
+            ErrorKind::Certificate => "model_certificate",
             ErrorKind::Refused => "model_refused",
             ErrorKind::Stalled => "model_stalled",
             ErrorKind::Cut => "model_cut",

@@ -23,6 +23,9 @@ use crate::error::Error;
 
 /// Pieces of an answer whose latency is measured, and the time between them.
 const PIECES: usize = 2_000;
+/// What an answer begins with.
+const BEGIN: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
 const GAP: Duration = Duration::from_millis(1);
 
 /// The throughput of one format.
@@ -287,10 +290,8 @@ async fn latencies(as_events: bool) -> std::io::Result<Vec<f64>> {
         let mut asked = vec![0; 4096];
         let _ = socket.read(&mut asked).await?;
         let (head, delta, tail) = pieces(Api::Anthropic);
-        let begin =
-            "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
         socket
-            .write_all(format!("{begin}{head}").as_bytes())
+            .write_all(format!("{BEGIN}{head}").as_bytes())
             .await?;
         for _ in 0..PIECES {
             tokio::time::sleep(GAP).await;
@@ -313,11 +314,17 @@ async fn latencies(as_events: bool) -> std::io::Result<Vec<f64>> {
     } else {
         let mut socket = TcpStream::connect(address).await?;
         socket.write_all(b"GET / HTTP/1.1\r\n\r\n").await?;
-        let mut bytes = vec![0; 4096];
-        // The head comes first, by itself.
-        let _ = socket.read(&mut bytes).await?;
-        while arrived.len() < PIECES && socket.read(&mut bytes).await? > 0 {
-            arrived.push(Instant::now());
+        let (head, delta, _) = pieces(Api::Anthropic);
+        let (mut bytes, mut taken) = (vec![0; 4096], 0);
+        // One read may bring several pieces, or a part of one: a piece is there with its last byte.
+        while arrived.len() < PIECES {
+            match socket.read(&mut bytes).await? {
+                0 => break,
+                more => taken += more,
+            }
+            let now = Instant::now();
+            let body = taken.saturating_sub(BEGIN.len() + head.len());
+            arrived.resize(PIECES.min(body / delta.len()), now);
         }
     }
     server.abort();

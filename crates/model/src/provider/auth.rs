@@ -295,9 +295,12 @@ impl ServiceAccount {
             .send()
             .await;
         let network = |error: reqwest::Error| {
-            let why = super::http::root_cause(&error);
+            let (kind, why) = match super::http::certificate_problem(&error) {
+                Some(why) => (ErrorKind::Certificate, format!("the certificate {why}")),
+                None => (ErrorKind::Network, super::http::root_cause(&error)),
+            };
             let message = format!("cannot exchange the service account's key: {why}");
-            ModelError::new(ErrorKind::Network, provider, message)
+            ModelError::new(kind, provider, message)
         };
         let response = sent.map_err(network)?;
         let status = response.status();

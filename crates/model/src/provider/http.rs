@@ -284,6 +284,10 @@ impl Server {
             .and_then(reqwest::Url::host_str)
             .unwrap_or("the server");
         let why = root_cause(error);
+        if let Some(why) = certificate_problem(error) {
+            let message = format!("the certificate of {host} {why}");
+            return ModelError::new(ErrorKind::Certificate, &self.provider, message);
+        }
         let message = if error.is_timeout() {
             format!("connecting to {host} took too long")
         } else if error.is_connect() {
@@ -350,6 +354,38 @@ pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
         cause = source;
     }
     cause.to_string()
+}
+
+/// What is wrong with the server's certificate, when that is why an error came.
+pub(super) fn certificate_problem(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    use rustls::CertificateError as Problem;
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let tls = error.downcast_ref::<rustls::Error>();
+        if let Some(rustls::Error::InvalidCertificate(problem)) = tls {
+            return Some(match problem {
+                Problem::UnknownIssuer => {
+                    "is signed by no authority that this machine trusts".to_owned()
+                }
+                Problem::Expired | Problem::ExpiredContext { .. } => "has expired".to_owned(),
+                Problem::NotValidYet | Problem::NotValidYetContext { .. } => {
+                    "is not valid yet".to_owned()
+                }
+                Problem::NotValidForName | Problem::NotValidForNameContext { .. } => {
+                    "is for another name".to_owned()
+                }
+                Problem::Revoked => "is revoked".to_owned(),
+                other => format!("cannot be trusted: {other}"),
+            });
+        }
+        // An I/O error does not name what it holds as its source.
+        let io = error.downcast_ref::<std::io::Error>();
+        cause = match io.and_then(std::io::Error::get_ref) {
+            Some(held) => Some(held as &(dyn std::error::Error + 'static)),
+            None => error.source(),
+        };
+    }
+    None
 }
 
 /// Whichever framing the answer has.

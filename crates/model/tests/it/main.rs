@@ -4,6 +4,7 @@
 
 mod bench;
 mod cassettes;
+mod certificates;
 mod clouds;
 mod gateway;
 mod handoff;
@@ -15,3 +16,4 @@ mod retry;
 mod scripted;
 mod sse;
 mod throughput;
+mod unknown_tool;
