@@ -9,7 +9,7 @@ use axum::{
 };
 use bowline::{
     Agent, Bowline, Outgoing, Render,
-    server::{Access, App, Server, Settings, StreamGrant, router},
+    server::{Access, App, Peer, Server, Settings, StreamGrant, router},
 };
 use bowline_store::{MemoryStore, Store};
 use bowline_testkit::sim::clock;
@@ -173,7 +173,8 @@ async fn call(
 ) -> Response {
     let mut request = Request::builder()
         .method(method)
-        .uri(format!("/v1/stream/{path}"));
+        .uri(format!("/v1/stream/{path}"))
+        .extension(Peer::Address(([127, 0, 0, 1], 1).into()));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
