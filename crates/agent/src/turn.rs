@@ -195,7 +195,7 @@ async fn think(
         truncated,
         pending: facts
             .into_iter()
-            .map(tools::Pending::Fact)
+            .map(|fact| tools::Pending::Fact(Box::new(fact)))
             .chain(answer.rows.into_iter().map(tools::Pending::Row))
             .collect(),
     };

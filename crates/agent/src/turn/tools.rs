@@ -59,7 +59,7 @@ pub(super) struct Batch {
 
 /// What a step has to carry besides the results.
 pub(super) enum Pending {
-    Fact(Fact),
+    Fact(Box<Fact>),
     Row(RowChange),
 }
 
@@ -598,7 +598,7 @@ impl Running {
     fn take_pending(&mut self, instance: &AgentInstance, step: &mut Step) {
         for pending in self.pending.drain(..) {
             match pending {
-                Pending::Fact(fact) => instance.add(step, [fact], &self.scope),
+                Pending::Fact(fact) => instance.add(step, [*fact], &self.scope),
                 Pending::Row(row) => step.rows.push(row),
             }
         }
