@@ -134,45 +134,14 @@ pub(super) async fn bench(args: &Bench, terminal: Terminal) -> Result<ExitCode, 
 
 async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Error> {
     match what {
-        What::Store { rounds, millis } => {
-            let (dir, rounds, each) = (dir.to_path_buf(), *rounds, Duration::from_millis(*millis));
-            let run = tokio::task::spawn_blocking(move || {
-                bowline_store::measure::appends(&dir, rounds, each)
-            });
-            let report = run
-                .await
-                .map_err(std::io::Error::other)
-                .and_then(|report| report)
-                .map_err(Fault::Output)?;
-            if !terminal.json {
-                return terminal.answer(report);
-            }
-            let rows: Vec<_> = report.rows.iter().map(|row| json!({
-                "mode": row.mode, "actors": row.actors, "best": row.best, "median": row.median,
-                "p50Ms": row.p50.as_secs_f64() * 1e3, "p99Ms": row.p99.as_secs_f64() * 1e3,
-                "flushes": row.flushes, "appends": row.appends,
-            })).collect();
-            let raw = json!({"best": report.raw.0, "median": report.raw.1});
-            terminal.json(&json!({"type": "bench", "what": "store", "rawFlushesPerSecond": raw, "rows": rows}))
-        }
+        What::Store { rounds, millis } => store(*rounds, *millis, dir, terminal).await,
         What::Isolate { runs, live, parked } => {
             let amount = measure::isolate::Amount {
                 runs: *runs,
                 live: *live,
                 parked: *parked,
             };
-            let dir = dir.to_path_buf();
-            let run = tokio::task::spawn_blocking(move || measure::isolate::isolates(&dir, amount));
-            let figures = run
-                .await
-                .map_err(|error| Fault::Output(std::io::Error::other(error)))??;
-            if !terminal.json {
-                return terminal.answer(figures);
-            }
-            let rows: Vec<_> = figures.0.iter().map(|figure| json!({
-                "what": figure.what, "value": figure.value, "p99": figure.p99, "unit": figure.unit,
-            })).collect();
-            terminal.json(&json!({"type": "bench", "what": "isolate", "rows": rows}))
+            isolate(amount, dir, terminal).await
         }
         What::Workspace { rounds } => {
             let report = measure::workspace::figures(dir, *rounds).await?;
@@ -243,6 +212,59 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
         }
         What::Child { .. } => Ok(()),
     }
+}
+
+async fn store(rounds: usize, millis: u64, dir: &Path, terminal: Terminal) -> Result<(), Error> {
+    let (dir, rounds, each) = (dir.to_path_buf(), rounds, Duration::from_millis(millis));
+    let run =
+        tokio::task::spawn_blocking(move || bowline_store::measure::appends(&dir, rounds, each));
+    let report = run
+        .await
+        .map_err(std::io::Error::other)
+        .and_then(|report| report)
+        .map_err(Fault::Output)?;
+    if !terminal.json {
+        return terminal.answer(report);
+    }
+    let rows: Vec<_> = report
+        .rows
+        .iter()
+        .map(|row| {
+            json!({
+                "mode": row.mode, "actors": row.actors, "best": row.best, "median": row.median,
+                "p50Ms": row.p50.as_secs_f64() * 1e3, "p99Ms": row.p99.as_secs_f64() * 1e3,
+                "flushes": row.flushes, "appends": row.appends,
+            })
+        })
+        .collect();
+    let raw = json!({"best": report.raw.0, "median": report.raw.1});
+    terminal
+        .json(&json!({"type": "bench", "what": "store", "rawFlushesPerSecond": raw, "rows": rows}))
+}
+
+async fn isolate(
+    amount: measure::isolate::Amount,
+    dir: &Path,
+    terminal: Terminal,
+) -> Result<(), Error> {
+    let dir = dir.to_path_buf();
+    let run = tokio::task::spawn_blocking(move || measure::isolate::isolates(&dir, amount));
+    let figures = run
+        .await
+        .map_err(|error| Fault::Output(std::io::Error::other(error)))??;
+    if !terminal.json {
+        return terminal.answer(figures);
+    }
+    let rows: Vec<_> = figures
+        .0
+        .iter()
+        .map(|figure| {
+            json!({
+                "what": figure.what, "value": figure.value, "p99": figure.p99, "unit": figure.unit,
+            })
+        })
+        .collect();
+    terminal.json(&json!({"type": "bench", "what": "isolate", "rows": rows}))
 }
 
 async fn streams(args: &Streams, dir: &Path, terminal: Terminal) -> Result<(), Error> {

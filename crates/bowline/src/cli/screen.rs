@@ -91,11 +91,8 @@ impl Screen {
         }
         match &chunk.body {
             ChunkBody::MessageAppended { message } => self.appended(message),
-            ChunkBody::MessageStarted { .. } => {
-                self.status("thinking");
-                Ok(())
-            }
-            ChunkBody::MessageDelta {
+            ChunkBody::MessageStarted { .. }
+            | ChunkBody::MessageDelta {
                 kind: DeltaKind::Reasoning,
                 ..
             } => {
@@ -154,17 +151,7 @@ impl Screen {
                 error,
                 message,
                 delay_ms,
-            } => {
-                self.flush()?;
-                self.said.clear();
-                self.calls.clear();
-                let wait = duration(Duration::from_millis(*delay_ms));
-                let err = self.terminal.err;
-                let what = format!("{}, again in {wait}", one_line(message));
-                self.line(&format!("{} {error}: {what}", err.paint(Paint::Odd, "↻")));
-                self.status("waiting to try again");
-                Ok(())
-            }
+            } => self.retried(error, message, *delay_ms),
             ChunkBody::MessageCompleted { .. } => self.flush(),
             ChunkBody::ApprovalRequested { approval } => {
                 self.flush()?;
@@ -175,13 +162,7 @@ impl Screen {
                 Ok(())
             }
             ChunkBody::ApprovalAnswered { answered } => {
-                self.line(match answered.answer.decision {
-                    Decision::Approve => "approved",
-                    Decision::Reject => "rejected",
-                    Decision::Answer => "answered",
-                    Decision::Expire => "expired",
-                    Decision::Withdraw => "withdrawn",
-                });
+                self.line(decided(answered.answer.decision));
                 Ok(())
             }
             ChunkBody::Compacted {
@@ -199,6 +180,19 @@ impl Screen {
             | ChunkBody::ConversationReset { .. }
             | ChunkBody::MessageMetadata { .. } => Ok(()),
         }
+    }
+
+    /// The answer begins again.
+    fn retried(&mut self, error: &str, message: &str, delay_ms: u64) -> Result<(), Error> {
+        self.flush()?;
+        self.said.clear();
+        self.calls.clear();
+        let wait = duration(Duration::from_millis(delay_ms));
+        let err = self.terminal.err;
+        let what = format!("{}, again in {wait}", one_line(message));
+        self.line(&format!("{} {error}: {what}", err.paint(Paint::Odd, "↻")));
+        self.status("waiting to try again");
+        Ok(())
     }
 
     /// Says that this watcher was too slow to see everything.
@@ -427,6 +421,16 @@ fn bar() -> ProgressBar {
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     bar.enable_steady_tick(TICK);
     bar
+}
+
+fn decided(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Approve => "approved",
+        Decision::Reject => "rejected",
+        Decision::Answer => "answered",
+        Decision::Expire => "expired",
+        Decision::Withdraw => "withdrawn",
+    }
 }
 
 #[cfg(test)]

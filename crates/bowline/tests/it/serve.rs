@@ -358,10 +358,9 @@ fn a_reader_cut_at_any_byte_assembles_the_same_also_when_the_server_is_killed() 
 }
 
 #[test]
-fn bad_requests_get_the_documented_error_and_others_are_served() {
+fn bad_messages_get_the_documented_error() {
     let world = World::with_script(SCRIPT);
     let server = Serving::start(&world);
-    server.say("good", "hi");
     let message = |body: &str| {
         server
             .post("/agents/demo/bad", "application/json", body.as_bytes())
@@ -434,7 +433,14 @@ fn bad_requests_get_the_documented_error_and_others_are_served() {
         Answer::read(server.open(&claimed, b"")).error(),
         "413 body_too_large"
     );
+    assert_eq!(server.get("/agents/demo/bad").status, 404);
+}
 
+#[test]
+fn bad_paths_and_queries_get_the_documented_error() {
+    let world = World::with_script(SCRIPT);
+    let server = Serving::start(&world);
+    server.say("good", "hi");
     let get = |path: &str| server.get(path).error();
     for query in [
         "?view=other",
@@ -505,6 +511,13 @@ fn bad_requests_get_the_documented_error_and_others_are_served() {
         get("/agents/demo/good/submissions/sub_none?wait=61"),
         "400 invalid_request"
     );
+}
+
+#[test]
+fn bad_heads_get_the_documented_error_and_others_are_served() {
+    let world = World::with_script(SCRIPT);
+    let server = Serving::start(&world);
+    server.say("good", "hi");
     let put = format!(
         "PUT /agents/demo/good HTTP/1.0\r\nHost: {}\r\n\r\n",
         server.addr

@@ -39,10 +39,11 @@ pub(super) async fn read(
         let reply = app.service().reply(&target.agent, &target.id, &id);
         tokio::select! {
             biased;
-            reply = tokio::time::timeout(wait, reply) => match reply {
-                Ok(reply) => return Ok(Json(answered(&reply?))),
-                Err(_) => {}
-            },
+            reply = tokio::time::timeout(wait, reply) => {
+                if let Ok(reply) = reply {
+                    return Ok(Json(answered(&reply?)));
+                }
+            }
             () = app.draining().cancelled() => {}
         }
         return match find(&app, &target, &id).await? {

@@ -101,7 +101,7 @@ fn a_run_that_waits_for_a_person_is_answered_once_whatever_is_killed() {
         while let Some(line) = next(&world) {
             let mut child = start(&world, &line);
             // Spread over the commands, not all in the first.
-            if left > 0 && random.next() % 3 > 0 {
+            if left > 0 && !random.next().is_multiple_of(3) {
                 left -= 1;
                 // The moment of a kill is the one thing here that only a clock can decide.
                 std::thread::sleep(Duration::from_micros(random.next() % each));
