@@ -27,5 +27,6 @@ mod stop;
 mod streams;
 mod streams_process;
 mod triage;
+mod wires;
 mod workspace;
 mod world;

@@ -357,67 +357,99 @@ async fn an_answer_made_in_the_background_is_read_again_after_a_kill_and_paid_on
     assert_eq!(spent["reservedUsd"], "0.00");
 }
 
-/// Every file below a folder that holds a text.
-fn holding(dir: &Path, text: &str, found: &mut Vec<String>) {
-    for entry in std::fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            holding(&path, text, found);
-        } else if let Ok(bytes) = std::fs::read(&path)
-            && bytes
-                .windows(text.len())
-                .any(|part| part == text.as_bytes())
-        {
-            found.push(path.display().to_string());
-        }
-    }
+/// What `bowline spend --json` says in all: cost, waste and reservations in micro-dollars, calls, and
+/// how many of these were cut.
+fn told(world: &World) -> (u64, u64, u64, u64, u64) {
+    let output = world.command(&["spend", "--json"]).output().unwrap();
+    let spent: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let micro = |amount: &serde_json::Value| {
+        let usd: f64 = amount.as_str().unwrap().parse().unwrap();
+        (usd * 1e6).round() as u64
+    };
+    let total = &spent["total"];
+    (
+        micro(&total["costUsd"]),
+        micro(&total["wastedUsd"]),
+        micro(&spent["reservedUsd"]),
+        total["calls"].as_u64().unwrap(),
+        total["cut"].as_u64().unwrap(),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_key_is_in_no_store_log_trace_prompt_or_workspace() {
-    const KEY: &str = "sk-leak-0123456789abcdef";
+async fn a_limit_holds_and_its_count_is_right_though_processes_are_killed_in_their_calls() {
+    let limit = 200_000;
     let server = FakeProvider::start().await.unwrap();
     let world = World::empty();
+    world.write("agents/worker/agent.md", "---\nmodel: fake\n---\nWork.\n");
     world.write(
-        "agents/worker/agent.md",
-        "---\nmodel: fake\nfallback: [spare]\n---\nWork.\n",
+        "bowline.toml",
+        &format!(
+            "[models.fake]\napi = \"anthropic\"\nbase_url = \"{}\"\nmodel = \"fake-1\"\n\
+             max_output = {MAX_OUTPUT}\nprice = {{input = 3, output = 15}}\n\
+             [gateway]\nspend = [{{usd = \"0.20\", window = \"month\"}}]\n",
+            server.base_url(Wire::Anthropic)
+        ),
     );
-    let model = |name: &str| {
-        let url = server.base_url(Wire::Anthropic);
-        format!(
-            "[models.{name}]\napi = \"anthropic\"\nbase_url = \"{url}\"\nmodel = \"{name}-1\"\nkey_env = \"FAKE_KEY\"\n"
-        )
+    let random = SeededRandom::new(11);
+    let (mut paid, mut answered, mut kills) = (0, 0, 0);
+    let limited = loop {
+        let id = format!("{answered}");
+        let line = [
+            "run", "worker", "--id", &id, "--key", "k", "-m", "Go.", "--json",
+        ];
+        let usage = FakeUsage {
+            input: random.next() % 50,
+            output: 500 + random.next() % (MAX_OUTPUT - 500),
+            ..FakeUsage::default()
+        };
+        let cost = usage.input * 3 + usage.output * 15;
+        let whole = Answer::new().text("An answer in many pieces.").usage(usage);
+        if answered < 6 && answered % 2 == 1 {
+            let (before, wasted, reserved, calls, cut) = told(&world);
+            assert_eq!((before - wasted, reserved), (paid, 0));
+            server.push(whole.clone().stall_after_events(6, &Gate::new()));
+            let mut child = world.command(&line).stderr(Stdio::null()).spawn().unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let seen = lines
+                .map_while(Result::ok)
+                .any(|line| line.contains("message-delta"));
+            assert!(seen);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            // What it may have cost is held back, and not yet counted.
+            let after = told(&world);
+            assert_eq!(
+                (after.0, after.1, after.3, after.4),
+                (before, wasted, calls, cut)
+            );
+            assert!(after.2 >= MAX_OUTPUT * 15, "{after:?}");
+        }
+        server.push(whole);
+        let output = world.command(&line).output().unwrap();
+        if !output.status.success() {
+            break String::from_utf8_lossy(&output.stdout).into_owned();
+        }
+        paid += cost;
+        answered += 1;
+        assert!(answered < 100, "the limit does not hold");
     };
-    world.write("bowline.toml", &(model("fake") + &model("spare")));
-    let env = r#"{"command": "env; set; echo $FAKE_KEY; cat /proc/self/environ"}"#;
-    // An error that repeats the key, then an answer that looks for it.
-    let echo = format!(r#"{{"error":{{"type":"x","message":"bad key {KEY}"}}}}"#);
-    server.push(Reply::raw(401, "application/json", echo));
-    server.push(Answer::new().text("Looking.").tool("call_1", "bash", env));
-    server.push(Answer::new().text("Done."));
-    let output = world
-        .command(&["run", "worker", "--id", "1", "-m", "Go.", "--json", "-vv"])
-        .env("FAKE_KEY", KEY)
-        .env("BOWLINE_LOG", "trace")
-        .output()
-        .unwrap();
+    assert!(limited.contains("model_spend_limit"), "{limited}");
     assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
+        limited.contains("$0.20 a month for the project"),
+        "{limited}"
     );
-    assert_eq!(server.requests().len(), 3);
-    for said in [&output.stdout, &output.stderr] {
-        assert!(!String::from_utf8_lossy(said).contains(KEY));
-    }
-    assert!(output.stderr.len() > 100, "there is a trace to look at");
-    for request in server.requests() {
-        assert!(
-            !String::from_utf8_lossy(&request.raw).contains(KEY),
-            "in a prompt"
-        );
-    }
-    let mut found = Vec::new();
-    holding(world.path(), KEY, &mut found);
-    assert!(found.is_empty(), "{found:?}");
+    assert_eq!(
+        (kills, server.left()),
+        (3, 1),
+        "the last one was not asked for"
+    );
+    let asked = u64::try_from(server.requests().len()).unwrap();
+    assert_eq!(asked, answered + kills);
+    let (cost, wasted, reserved, calls, _) = told(&world);
+    assert_eq!((cost - wasted, reserved, calls), (paid, 0, answered));
+    assert!(wasted > 0, "a call that was cut off is counted");
+    assert!(cost >= limit, "all of it could be spent: {cost}");
+    assert!(cost < limit + MAX_OUTPUT * 15 + 2_000, "{cost}");
 }
