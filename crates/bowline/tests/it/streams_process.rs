@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{
         Arc,
@@ -44,6 +45,14 @@ impl Serving {
     fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// SIGTERM.
+    fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        let told = Command::new("kill").args(["-TERM", &pid]).status();
+        assert!(told.unwrap().success());
+        assert!(self.child.wait().unwrap().success());
     }
 }
 
@@ -312,54 +321,53 @@ async fn the_published_client_appends_reads_and_follows_across_a_restart_of_the_
         return;
     };
     for live in ["long-poll", "sse"] {
-        let world = world();
-        let serving = Serving::start(&world, "127.0.0.1:0");
-        let addr = serving.addr.to_string();
-        let mut client = tokio::process::Command::new("node")
-            .arg("client.mjs")
-            .current_dir(&dir)
-            .env("BOWLINE_URL", format!("http://{addr}"))
-            .env("BOWLINE_LIVE", live)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        let mut told = tokio::io::BufReader::new(client.stdout.take().unwrap()).lines();
-        let mut next = async || {
-            let line = tokio::time::timeout(Duration::from_secs(60), told.next_line());
-            let line = line.await.expect("the client is silent").unwrap();
-            serde_json::from_str::<Value>(&line.expect("the client ended")).unwrap()
-        };
-        let all = |count: u64| Value::from((0..count).collect::<Vec<_>>());
-        let first = next().await;
-        assert_eq!(
-            (&first["read"], &first["errors"]),
-            (&all(100), &Value::from(Vec::<u8>::new()))
-        );
-        assert_eq!(next().await["caughtUp"], 100);
-        // The client follows now. The server dies, and another one takes its place.
-        serving.kill();
-        let _serving = Serving::start(&world, &addr);
-        client
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(b"go on\n")
-            .await
-            .unwrap();
-        let last = loop {
-            let event = next().await;
-            if event["seen"].is_array() {
-                break event;
-            }
-        };
-        assert_eq!(
-            (&last["seen"], &last["errors"]),
-            (&all(150), &Value::from(Vec::<u8>::new())),
-            "{live}"
-        );
+        for killed in [false, true] {
+            restart_under_the_client(&dir, live, killed).await;
+        }
     }
+}
+
+async fn restart_under_the_client(dir: &Path, live: &str, killed: bool) {
+    let world = world();
+    let serving = Serving::start(&world, "127.0.0.1:0");
+    let addr = serving.addr.to_string();
+    let mut client = tokio::process::Command::new("node")
+        .arg("client.mjs")
+        .current_dir(dir)
+        .env("BOWLINE_URL", format!("http://{addr}"))
+        .env("BOWLINE_LIVE", live)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut told = tokio::io::BufReader::new(client.stdout.take().unwrap()).lines();
+    let mut next = async || {
+        let line = tokio::time::timeout(Duration::from_secs(60), told.next_line());
+        let line = line.await.expect("the client is silent").unwrap();
+        serde_json::from_str::<Value>(&line.expect("the client ended")).unwrap()
+    };
+    let all = |count: u64| Value::from((0..count).collect::<Vec<_>>());
+    let none = Value::from(Vec::<u8>::new());
+    let first = next().await;
+    assert_eq!((&first["read"], &first["errors"]), (&all(100), &none));
+    assert_eq!(next().await["following"], 100);
+    if killed {
+        serving.kill();
+    } else {
+        serving.stop();
+    }
+    let _serving = Serving::start(&world, &addr);
+    let mut input = client.stdin.take().unwrap();
+    input.write_all(b"go on\n").await.unwrap();
+    let last = next().await;
+    // The client survives everything by itself but an event stream that breaks off.
+    let cuts = u64::from(killed && live == "sse");
+    assert_eq!(
+        (&last["seen"], &last["errors"], &last["cuts"]),
+        (&all(150), &none, &Value::from(cuts)),
+        "{live}, killed: {killed}"
+    );
 }
 
 #[test]
