@@ -326,7 +326,14 @@ fn end(running: &mut Running, closing: Closing, force: Timestamp) {
 }
 
 fn put(step: &mut Step, submission: &Submission) {
-    let value = json(submission);
+    let value = match &submission.payload_blob {
+        None => json(submission),
+        Some(_) => {
+            let mut row = submission.clone();
+            row.payload = serde_json::Value::Null;
+            json(&row)
+        }
+    };
     step.rows.push(bowline_store::RowChange::Put {
         space: QUEUE,
         key: submission.number.to_be_bytes().to_vec(),
@@ -334,6 +341,7 @@ fn put(step: &mut Step, submission: &Submission) {
         blobs: submission
             .blobs
             .iter()
+            .chain(&submission.payload_blob)
             .filter_map(|digest| BlobId::parse(digest))
             .collect(),
     });

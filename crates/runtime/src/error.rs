@@ -18,6 +18,11 @@ pub enum RuntimeError {
     /// Too many submissions wait.
     #[error("1000 submissions wait already: wait for some to settle, or abort them")]
     QueueFull,
+    /// The payload is too large.
+    #[error(
+        "the message has {0} bytes as JSON, at most 12582912 are taken: send less, or attach it as a file"
+    )]
+    TooLarge(usize),
     /// Something was recorded since the caller looked.
     #[error("the conversation went on meanwhile: look again, then send again")]
     Moved,
@@ -79,6 +84,7 @@ impl RuntimeError {
             Self::SubmissionConflict => "submission_conflict",
             Self::InvalidKey => "invalid_key",
             Self::QueueFull => "queue_full",
+            Self::TooLarge(_) => "message_too_large",
             Self::Moved => "store_conflict",
             Self::UnknownSubmission(_) => "submission_not_found",
             Self::UnknownKind(_) => "unknown_actor_kind",
@@ -102,6 +108,7 @@ impl RuntimeError {
             Self::SubmissionConflict
             | Self::InvalidKey
             | Self::QueueFull
+            | Self::TooLarge(_)
             | Self::Moved
             | Self::UnknownSubmission(_)
             | Self::UnknownKind(_)

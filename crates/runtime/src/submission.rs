@@ -6,7 +6,7 @@
 use std::{fmt, time::Duration};
 
 use async_trait::async_trait;
-use bowline_store::{ActorId, Blob, Seq, Store, StoreError, StoredRecord, Timestamp};
+use bowline_store::{ActorId, Blob, BlobId, Seq, Store, StoreError, StoredRecord, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -27,11 +27,16 @@ pub const SETTLED: &str = "settled";
 pub const MAX_KEY: usize = 256;
 /// Most submissions that may wait in one actor; a further one is refused.
 pub const MAX_QUEUED: usize = 1_000;
+/// Largest payload of a submission, in bytes of JSON. A text of 4 MiB fits with room for what JSON
+/// escapes, and the record that an agent makes of it fits into the store.
+pub const MAX_PAYLOAD: usize = 12 * 1024 * 1024;
+/// Largest payload that its row holds itself, in bytes of JSON; a larger one is a blob of the row.
+pub(crate) const MAX_INLINE: usize = 256 * 1024;
 
 /// An input to admit.
 #[derive(Debug, Clone)]
 pub struct NewSubmission {
-    /// What the program is given; compared when an idempotency key repeats.
+    /// What the program is given, at most [`MAX_PAYLOAD`]; compared when an idempotency key repeats.
     pub payload: Value,
     /// With a key, a repeated delivery returns the first receipt; at most [`MAX_KEY`] bytes.
     pub key: Option<String>,
@@ -47,8 +52,11 @@ pub struct Submission {
     pub id: String,
     /// Order of admission within the actor.
     pub number: u64,
-    /// What the program is given.
+    /// What the program is given. The row holds `null` when there is a `payload_blob`.
     pub payload: Value,
+    /// The blob with a payload that is too large for the row, as JSON; the row keeps it alive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payload_blob: Option<String>,
     /// Identifies the payload when a key repeats.
     pub digest: String,
     /// The blobs that the payload refers to; the row keeps them alive.
@@ -416,12 +424,25 @@ pub async fn settled(
 /// Reads the open submissions of an actor, in order of admission.
 pub async fn open(store: &dyn Store, actor: &ActorId) -> Result<Vec<Submission>, StoreError> {
     let rows = store.scan(actor, QUEUE, b"", None, MAX_QUEUED + 1).await?;
-    rows.iter()
-        .map(|row| decode(&row.value, "submission"))
-        .collect()
+    let mut open = Vec::with_capacity(rows.len());
+    for row in rows {
+        let mut submission: Submission = decode(&row.value, "submission")?;
+        if let Some(blob) = &submission.payload_blob {
+            let id = BlobId::parse(blob)
+                .ok_or_else(|| StoreError::Corrupt(format!("{blob} names no blob")))?;
+            submission.payload = match store.blob(id).await? {
+                Some(bytes) => decode(&bytes, "submission's payload")?,
+                // Who only reads may come late: it has settled, and its payload went with its row.
+                None if store.row(actor, QUEUE, &row.key).await?.is_none() => continue,
+                None => return Err(StoreError::Corrupt(format!("the store has no blob {id}"))),
+            };
+        }
+        open.push(submission);
+    }
+    Ok(open)
 }
 
 fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T, StoreError> {
     serde_json::from_slice(bytes)
-        .map_err(|error| StoreError::Corrupt(format!("a {what} row does not decode: {error}")))
+        .map_err(|error| StoreError::Corrupt(format!("a {what} does not decode: {error}")))
 }

@@ -103,7 +103,7 @@ async fn a_message_that_was_cut_in_the_middle_of_its_calls_has_results_for_them(
 async fn a_large_message_with_a_large_file_is_kept_whole() {
     let stage = Stage::new("turns: [{text: Done.}]\n");
     let process = stage.process(Death::Never);
-    let (text, file) = ("x".repeat(900_000), Bytes::from(vec![7; 9 << 20]));
+    let (text, file) = ("x".repeat(4 << 20), Bytes::from(vec![7; 9 << 20]));
     let message = Outgoing::user(text.clone()).attach(None, "image/png", file.clone());
     let receipt = process
         .runtime

@@ -162,6 +162,7 @@ fn status_of(error: &Error) -> StatusCode {
         | "store_conflict" => StatusCode::CONFLICT,
         "archive_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "invalid_key" | "instance_invalid" | "approval_invalid" => StatusCode::BAD_REQUEST,
+        "message_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
         "queue_full" => StatusCode::TOO_MANY_REQUESTS,
         "runtime_unavailable" | "store_closed" | "store_full" => StatusCode::SERVICE_UNAVAILABLE,
         _ if error.kind == Kind::Usage => StatusCode::BAD_REQUEST,

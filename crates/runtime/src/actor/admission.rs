@@ -1,14 +1,14 @@
 //! What comes in: submissions, requests to abort, and those who wait for an end.
 
-use bowline_store::{Seq, Timestamp, Wake};
+use bowline_store::{Blob, Seq, Timestamp, Wake};
 
 use super::{Actor, Reply, aborted, end, put};
 use crate::{
     error::RuntimeError,
-    step::Step,
+    step::{Step, json},
     submission::{
-        self, Closing, MAX_KEY, MAX_QUEUED, NewSubmission, Outcome, Receipt, Settled, State,
-        Submission,
+        self, Closing, MAX_INLINE, MAX_KEY, MAX_PAYLOAD, MAX_QUEUED, NewSubmission, Outcome,
+        Receipt, Settled, State, Submission,
     },
 };
 
@@ -94,10 +94,16 @@ impl Actor {
         if self.queue.len() >= MAX_QUEUED {
             return Err(RuntimeError::QueueFull);
         }
+        let payload = json(&new.payload);
+        if payload.len() > MAX_PAYLOAD {
+            return Err(RuntimeError::TooLarge(payload.len()));
+        }
+        let large = (payload.len() > MAX_INLINE).then(|| Blob::new(payload));
         let submission = Submission {
             id,
             number: self.next_number,
             payload: new.payload,
+            payload_blob: large.as_ref().map(|blob| blob.id.to_string()),
             digest,
             blobs: new.blobs.iter().map(|blob| blob.id.to_string()).collect(),
             accepted_at: self.parts.sources.now(),
@@ -107,7 +113,7 @@ impl Actor {
             after_seq: 0,
             abort_requested_at: None,
         };
-        step.blobs.extend(new.blobs);
+        step.blobs.extend(new.blobs.into_iter().chain(large));
         put(step, &submission);
         Ok(Ok(submission))
     }

@@ -9,9 +9,10 @@ use bowline_runtime::{
     fiber::{Fiber, Handler, Handlers, MAX_STASH, NewFiber, Resolution, Stop},
     message::REQUEST_WITHIN,
     state::MAX_STATE,
+    submission,
 };
-use bowline_store::{ActorId, CommitError};
-use bowline_testkit::sim::program::{End, Plan, Planned};
+use bowline_store::{ActorId, BlobId, Store as _, StoredRecord};
+use bowline_testkit::sim::program::{End, Plan, Planned, STEP};
 use serde_json::{Value, json};
 
 use crate::{Stage, actor, keyed, new, settle, submit};
@@ -168,7 +169,8 @@ async fn a_message_that_is_too_large_does_not_disturb_the_running_one() {
     let (stage, actor) = (Stage::new(), actor("a"));
     let runtime = stage.start();
     let held = submit(&runtime, &actor, &Plan::ending(1, End::Hold)).await;
-    let payload = serde_json::Value::String("x".repeat(2 << 20));
+    let payload = serde_json::Value::String("x".repeat(submission::MAX_PAYLOAD));
+    let before = stage.records(&actor).await;
     let refused = runtime
         .submit(
             &actor,
@@ -180,10 +182,15 @@ async fn a_message_that_is_too_large_does_not_disturb_the_running_one() {
         )
         .await;
     assert!(
-        matches!(refused, Err(RuntimeError::Commit(CommitError::Invalid(_)))),
+        refused
+            .as_ref()
+            .is_err_and(|error| error.code() == "message_too_large"),
         "{refused:?}"
     );
     crate::rest().await;
+    assert_eq!(stage.records(&actor).await, before);
+    let open = submission::open(&*stage.store, &actor).await.unwrap();
+    assert_eq!(open.len(), 1);
     assert_eq!(
         stage.attempted(&actor).await,
         std::slice::from_ref(&held.submission_id)
@@ -230,4 +237,30 @@ async fn an_actor_that_cannot_wake_here_does_not_keep_others_asleep() {
         settle(&next, &actor("a"), &receipt).await.outcome,
         Outcome::Aborted
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_of_4_mib_waits_through_a_restart_and_leaves_nothing_behind() {
+    let (stage, actor) = (Stage::new(), actor("a"));
+    let runtime = stage.start();
+    let held = submit(&runtime, &actor, &Plan::ending(1, End::Hold)).await;
+    let mut large = keyed(&Plan::steps(3), "k");
+    large.payload["text"] = "\"".repeat(4 << 20).into();
+    let receipt = runtime.submit(&actor, large.clone()).await.unwrap();
+    let open = submission::open(&*stage.store, &actor).await.unwrap();
+    assert!(open[1].payload == large.payload);
+    let blob = BlobId::parse(open[1].payload_blob.as_ref().unwrap()).unwrap();
+
+    let next = stage.start();
+    let again = next.submit(&actor, large).await.unwrap();
+    assert!(again.deduplicated);
+    next.abort(&actor, Some(&held.submission_id)).await.unwrap();
+    let settled = settle(&next, &actor, &receipt).await;
+    assert_eq!(settled.outcome, Outcome::Completed);
+    let records = stage.records(&actor).await;
+    let of_it = |one: &&StoredRecord| {
+        one.record.kind == STEP && one.record.submission.as_ref() == Some(&settled.submission_id)
+    };
+    assert_eq!(records.iter().filter(of_it).count(), 3);
+    assert_eq!(stage.store.blob(blob).await.unwrap(), None);
 }
