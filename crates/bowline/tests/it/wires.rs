@@ -125,7 +125,10 @@ async fn a_key_is_in_no_store_log_trace_prompt_archive_or_workspace() {
         );
         assert!(worked.status.success(), "{wire:?}: {}", last(&worked));
         assert!(holds(&worked.stdout, MARKER), "{wire:?}: the tool ran");
-        assert!(holds(&worked.stderr, "TRACE"), "there is a trace to look at");
+        assert!(
+            holds(&worked.stderr, "TRACE"),
+            "there is a trace to look at"
+        );
         let files = run(&world, &["workspace", "export", agent, "1"]);
         assert!(holds(&files.stdout, MARKER), "{wire:?}: the file is there");
         let archive = format!("{agent}.bowline");
