@@ -15,10 +15,6 @@ use super::{App, Refusal, conversation, guard, operations, refusal, stream};
 /// Where the id of a request stands.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The id of a request, `req_…`, among its extensions.
-#[derive(Debug, Clone)]
-pub(super) struct RequestId(#[allow(dead_code, reason = "for whoever logs")] pub(super) String);
-
 /// The routes of each module. One line each.
 fn all() -> Router<App> {
     Router::new()
@@ -44,18 +40,22 @@ pub fn router(app: App) -> Router {
 }
 
 /// Gives each request an id, and logs what went wrong under it.
-async fn identify(State(app): State<App>, mut request: Request, next: Next) -> Response {
+async fn identify(State(app): State<App>, request: Request, next: Next) -> Response {
     let id = app.sources().id("req_");
-    request.extensions_mut().insert(RequestId(id.clone()));
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let (method, path) = (request.method(), request.uri().path());
     let span = tracing::info_span!("request", id, %method, path);
+    // What nobody logs is not copied.
+    let asked =
+        tracing::event_enabled!(tracing::Level::INFO).then(|| (method.clone(), path.to_owned()));
     let mut response = next.run(request).instrument(span).await;
     if response.status().is_server_error() {
         response = refusal::log(response, &app.sources().id("err_"), &id);
     }
-    tracing::info!(request = id, %method, path, status = response.status().as_u16(), "answered");
+    if let Some((method, path)) = asked {
+        tracing::info!(request = id, %method, path, status = response.status().as_u16(), "answered");
+    }
     let headers = response.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(&id) {
+    if let Ok(value) = HeaderValue::try_from(id) {
         headers.insert(REQUEST_ID, value);
     }
     headers
