@@ -325,8 +325,10 @@ async fn stream(
         streaming.partial.apply(&event);
         tell(instance, streaming, &event);
         if let Event::Done(message) = event {
-            let window = resolved.context_window;
-            if window.is_some_and(|window| message.overflowed_silently(window)) {
+            // A complete answer stands, whatever was cut before it: the next call compacts first.
+            let window = resolved.context_window.filter(|window| *window > 0);
+            let unsaid = message.stop == StopReason::Length;
+            if unsaid && window.is_some_and(|window| message.overflowed_silently(window)) {
                 let provider = resolved.reference.provider.clone();
                 let what = "the transcript was cut to the model's window";
                 let error = ModelError::new(ErrorKind::ContextOverflow, provider, what);

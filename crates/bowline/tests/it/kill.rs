@@ -93,7 +93,7 @@ async fn world(turns: Vec<Value>) -> (World, FakeProvider) {
     world.write(
         "bowline.toml",
         &format!(
-            "[models.fake]\napi = \"anthropic\"\nbase_url = \"{}\"\nmodel = \"fake-1\"\nkey_env = \"FAKE_KEY\"\n",
+            "[models.fake]\napi = \"anthropic\"\nbase_url = \"{}\"\nmodel = \"fake-1\"\nkey_env = \"FAKE_KEY\"\nprice = {{ input = \"1\", output = \"1\" }}\n",
             server.base_url(Wire::Anthropic)
         ),
     );
