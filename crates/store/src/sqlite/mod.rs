@@ -106,7 +106,7 @@ struct Inner {
     room: Arc<Semaphore>,
     readers: Readers,
     writer: Mutex<Option<JoinHandle<()>>>,
-    lock: Mutex<Option<File>>,
+    lock: Mutex<Option<schema::Lock>>,
 }
 
 /// What all threads of a store share.

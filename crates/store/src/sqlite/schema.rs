@@ -84,8 +84,20 @@ pub(super) fn sync_directory(dir: &Path) -> Result<(), StoreError> {
         .map_err(|error| fault::file(dir, &error))
 }
 
-/// Takes the data directory for this process, for as long as the file is open.
-pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
+/// A data directory that is this process's own.
+#[derive(Debug)]
+pub(super) struct Lock(File);
+
+impl Drop for Lock {
+    /// Closing the file is not enough: a process that was forked meanwhile, and has not yet become
+    /// another program, has the file as well, and would keep the lock.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the data directory for this process, until it is dropped.
+pub(super) fn lock(dir: &Path) -> Result<Lock, StoreError> {
     let path = dir.join(LOCK);
     let file = OpenOptions::new()
         .create(true)
@@ -95,7 +107,7 @@ pub(super) fn lock(dir: &Path) -> Result<File, StoreError> {
         .open(&path)
         .map_err(|error| fault::file(&path, &error))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(Lock(file)),
         Err(TryLockError::WouldBlock) => Err(StoreError::Locked(dir.display().to_string())),
         Err(TryLockError::Error(error)) => Err(fault::file(&path, &error)),
     }
@@ -111,7 +123,10 @@ pub(super) fn is_locked(dir: &Path) -> Result<bool, StoreError> {
     };
     // Shared, so that two that only look do not see each other.
     match file.try_lock_shared() {
-        Ok(()) => Ok(false),
+        Ok(()) => {
+            let _ = file.unlock();
+            Ok(false)
+        }
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(fault::file(&path, &error)),
     }
