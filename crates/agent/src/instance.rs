@@ -350,7 +350,7 @@ impl AgentInstance {
                 };
                 self.tell(|| ChunkBody::MessageAppended { message });
             }
-            Fact::ToolOutcome(outcome) => self.tell(|| told(&outcome)),
+            Fact::ToolOutcome(outcome) => self.tell(|| ChunkBody::of_outcome(&outcome)),
             Fact::AssistantCompleted(done) => {
                 self.tell(|| ChunkBody::Usage {
                     usage: done.usage,
@@ -385,23 +385,6 @@ impl AgentInstance {
             | Fact::CompactionRequested(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => {}
-        }
-    }
-}
-
-fn told(outcome: &ToolOutcome) -> ChunkBody {
-    let (tool_call_id, duration_ms) = (outcome.tool_call_id.clone(), outcome.duration_ms);
-    if outcome.is_error {
-        ChunkBody::ToolOutputError {
-            tool_call_id,
-            error_text: view::text(&outcome.content),
-            duration_ms,
-        }
-    } else {
-        ChunkBody::ToolOutput {
-            tool_call_id,
-            output: view::output(outcome),
-            duration_ms,
         }
     }
 }

@@ -17,8 +17,8 @@ use tokio::sync::{broadcast, watch};
 use crate::{
     approval::{Answered, Approval},
     feed::History,
-    record::{Compaction, Trigger},
-    view::UiMessage,
+    record::{Compaction, ToolOutcome, Trigger},
+    view::{self, UiMessage},
 };
 
 /// Chunks that a slow observer may be behind before it misses some.
@@ -186,6 +186,26 @@ pub enum ChunkBody {
         #[serde(skip_serializing_if = "Option::is_none")]
         answered_by_submission_id: Option<String>,
     },
+}
+
+impl ChunkBody {
+    /// What a call came to.
+    pub(crate) fn of_outcome(outcome: &ToolOutcome) -> Self {
+        let (tool_call_id, duration_ms) = (outcome.tool_call_id.clone(), outcome.duration_ms);
+        if outcome.is_error {
+            Self::ToolOutputError {
+                tool_call_id,
+                error_text: view::text(&outcome.content),
+                duration_ms,
+            }
+        } else {
+            Self::ToolOutput {
+                tool_call_id,
+                output: view::output(outcome),
+                duration_ms,
+            }
+        }
+    }
 }
 
 impl ChunkBody {

@@ -134,13 +134,7 @@ impl Runtime {
         actor: &ActorId,
         new: NewSubmission,
     ) -> Result<Receipt, RuntimeError> {
-        self.ask(actor, |reply| Command::Submit {
-            new: new.clone(),
-            steer: false,
-            at: None,
-            reply,
-        })
-        .await
+        self.admit(actor, new, false, None).await
     }
 
     /// Admits a submission as [`Runtime::submit`] does, but only while the actor's last record is still
@@ -156,13 +150,7 @@ impl Runtime {
         new: NewSubmission,
         seq: Seq,
     ) -> Result<Receipt, RuntimeError> {
-        self.ask(actor, |reply| Command::Submit {
-            new: new.clone(),
-            steer: false,
-            at: Some(seq),
-            reply,
-        })
-        .await
+        self.admit(actor, new, false, Some(seq)).await
     }
 
     /// Admits a submission that goes before what a parked one waits for: the request is withdrawn, the
@@ -177,10 +165,20 @@ impl Runtime {
         actor: &ActorId,
         new: NewSubmission,
     ) -> Result<Receipt, RuntimeError> {
+        self.admit(actor, new, true, None).await
+    }
+
+    async fn admit(
+        &self,
+        actor: &ActorId,
+        new: NewSubmission,
+        steer: bool,
+        at: Option<Seq>,
+    ) -> Result<Receipt, RuntimeError> {
         self.ask(actor, |reply| Command::Submit {
             new: new.clone(),
-            steer: true,
-            at: None,
+            steer,
+            at,
             reply,
         })
         .await

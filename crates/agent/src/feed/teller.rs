@@ -11,7 +11,7 @@ use crate::{
     conversation::{Entry, EntryBody},
     feed::assembly::History,
     live::{Chunk, ChunkBody, DeltaKind, Position},
-    record::{AssistantToolCall, Fact, ToolOutcome},
+    record::{AssistantToolCall, Fact},
     view,
 };
 
@@ -157,7 +157,7 @@ impl Teller {
                     cost_micro_usd: done.cost_micro_usd,
                 }]
             }
-            Fact::ToolOutcome(outcome) => vec![ended(&outcome)],
+            Fact::ToolOutcome(outcome) => vec![ChunkBody::of_outcome(&outcome)],
             Fact::SubmissionSettled(settled) => {
                 let completed = self.responses.remove(&settled.submission_id);
                 let completed =
@@ -294,21 +294,4 @@ fn requested(approval: &Approval) -> serde_json::Value {
 fn decided(answered: &Answered) -> serde_json::Value {
     let id = answered.approval_id.clone();
     json!({"approvals": {id: {"state": answered.answer.decision}}})
-}
-
-fn ended(outcome: &ToolOutcome) -> ChunkBody {
-    let (tool_call_id, duration_ms) = (outcome.tool_call_id.clone(), outcome.duration_ms);
-    if outcome.is_error {
-        ChunkBody::ToolOutputError {
-            tool_call_id,
-            error_text: view::text(&outcome.content),
-            duration_ms,
-        }
-    } else {
-        ChunkBody::ToolOutput {
-            tool_call_id,
-            output: view::output(outcome),
-            duration_ms,
-        }
-    }
 }

@@ -10,7 +10,6 @@ use std::{
 use async_trait::async_trait;
 use bashkit::{
     DirEntry, Error, FileSystem, FileSystemExt, FileType, FsLimits, FsUsage, Metadata, Result,
-    SearchCapable,
 };
 use bowline_store::Timestamp;
 use bytes::Bytes;
@@ -228,10 +227,6 @@ impl FileSystem for WorkspaceFs {
 
     async fn read_link(&self, path: &Path) -> Result<PathBuf> {
         done(self.overlay()?.read_link(text(path)?).await).map(PathBuf::from)
-    }
-
-    fn as_search_capable(&self) -> Option<&dyn SearchCapable> {
-        Some(self)
     }
 
     async fn chmod(&self, path: &Path, mode: u32) -> Result<()> {

@@ -8,7 +8,6 @@ mod cat;
 mod commands;
 mod fs;
 mod memory;
-mod search;
 mod state;
 
 use std::{
