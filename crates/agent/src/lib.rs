@@ -13,9 +13,11 @@
 //! - [`spend`]: what model calls have cost.
 //! - [`tool`]: what a model may do; [`approval`]: what waits for a person first;
 //!   [`attachment`]: the files of a conversation.
+//! - [`binding`]: what code in an isolate may call.
 
 pub mod approval;
 pub mod attachment;
+pub mod binding;
 pub mod context;
 pub mod conversation;
 pub mod definition;
