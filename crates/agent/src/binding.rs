@@ -4,6 +4,8 @@
 //! agent's own tools, an HTTP service, a function in Rust. Code sees a global object with its name,
 //! and only the methods that [`Binding::methods`] lists. A credential stays on this side.
 
+pub mod declare;
+
 use async_trait::async_trait;
 use bowline_sandbox::isolate::{Thrown, Value};
 use bowline_store::StoreError;

@@ -4,6 +4,7 @@
 
 mod approval;
 mod compaction;
+mod declare;
 mod defects;
 mod definition;
 mod feed;
