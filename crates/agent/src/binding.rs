@@ -4,12 +4,17 @@
 //! agent's own tools, an HTTP service, a function in Rust. Code sees a global object with its name,
 //! and only the methods that [`Binding::methods`] lists. A credential stays on this side.
 
+mod arguments;
 pub mod declare;
+mod ordered;
+mod state;
 
 use async_trait::async_trait;
 use bowline_sandbox::isolate::{Thrown, Value};
 use bowline_store::StoreError;
 use serde_json::Value as Json;
+
+pub use state::State;
 
 use crate::tool::{Effect, OnCrash, ToolContext};
 

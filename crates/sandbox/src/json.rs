@@ -117,6 +117,11 @@ pub async fn query_json(
         .collect())
 }
 
+/// Whether a path names one place by names and indexes alone, so that there is at most one value.
+pub fn is_one_place(query: &str) -> bool {
+    plain_steps(query).is_some()
+}
+
 /// Makes several changes, each on the result of the one before; all or none.
 ///
 /// # Errors
