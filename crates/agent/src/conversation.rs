@@ -6,6 +6,7 @@ use bowline_model::{
     AssistantMessage, AssistantPart, ErrorKind, ModelRef, StopReason, ToolCall, Usage,
 };
 use bowline_store::{Seq, StoreError, StoredRecord, Timestamp};
+use serde::{Deserialize, Serialize};
 
 use crate::approval::Approval;
 use crate::record::{
@@ -168,7 +169,8 @@ pub struct OpenMessage {
 }
 
 /// What a submission has used.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Used {
     /// Model calls that gave a message.
     pub calls: u32,

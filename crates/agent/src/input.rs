@@ -174,6 +174,41 @@ impl Outgoing {
         &self.input
     }
 
+    /// The key, when it has one.
+    pub fn idempotency_key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// The bytes of its files, in the order of its attachments.
+    pub fn files(&self) -> impl Iterator<Item = &Bytes> {
+        self.blobs.iter().map(|blob| &blob.bytes)
+    }
+
+    /// The same message put together again from its input, its key and the bytes of its files; what the
+    /// input says about the files is taken from the bytes. `None` when there are not as many files.
+    pub fn of_parts(input: Input, key: Option<String>, files: Vec<Bytes>) -> Option<Self> {
+        let outgoing = match input {
+            Input::User { body, attachments } if attachments.len() == files.len() => attachments
+                .into_iter()
+                .zip(files)
+                .fold(Self::user(body), |outgoing, (file, bytes)| {
+                    outgoing.attach(file.filename, file.mime_type, bytes)
+                }),
+            Input::User { .. } => return None,
+            Input::Signal {
+                signal_type,
+                body,
+                attributes,
+            } => attributes
+                .into_iter()
+                .fold(Self::signal(signal_type, body), |outgoing, (key, value)| {
+                    outgoing.attribute(key, value)
+                }),
+            Input::Compact { instructions } => Self::compact(instructions),
+        };
+        Some(Self { key, ..outgoing })
+    }
+
     /// As a submission.
     pub fn into_submission(self) -> NewSubmission {
         // An input holds strings and numbers only, which always have a JSON form.

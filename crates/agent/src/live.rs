@@ -10,7 +10,7 @@ use std::{
 
 use bowline_runtime::submission::{Failure, Outcome};
 use bowline_store::{ActorId, Timestamp};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 
@@ -25,7 +25,7 @@ use crate::{
 const BUFFER: usize = 4_096;
 
 /// One chunk with its place.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Chunk {
     /// What happened.
@@ -38,7 +38,7 @@ pub struct Chunk {
 }
 
 /// The place of a chunk: the record that was last when it happened, and its number since.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Position {
     /// A sequence of the conversation's records.
     pub batch: u64,
@@ -47,7 +47,7 @@ pub struct Position {
 }
 
 /// Which kind of text a delta carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DeltaKind {
     /// What is said.
@@ -57,7 +57,7 @@ pub enum DeltaKind {
 }
 
 /// What happened.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(
     tag = "type",
     rename_all = "kebab-case",

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bowline_model::AssistantPart;
 use bowline_runtime::submission::Outcome;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A message as a client shows it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UiMessage {
     /// `msg_…`; for a response, the id of its first step.
@@ -41,7 +41,7 @@ pub struct UiMessage {
 }
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// A person.
@@ -53,7 +53,7 @@ pub enum Role {
 }
 
 /// What a message is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Purpose {
     /// A person's message.
@@ -67,7 +67,7 @@ pub enum Purpose {
 }
 
 /// Whether a message is meant to be seen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Display {
     /// By everybody.
@@ -77,26 +77,26 @@ pub enum Display {
 }
 
 /// The kind of a signal.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UiSignal {
     /// For example `instructions`.
     #[serde(rename = "type")]
     pub signal_type: String,
     /// More about it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, String>,
 }
 
 /// How a submission ended.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct UiSettlement {
     /// `failed` or `aborted`.
     pub outcome: Outcome,
 }
 
 /// A piece of a message.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(
     tag = "type",
     rename_all = "kebab-case",
@@ -107,15 +107,15 @@ pub enum UiPart {
     Text {
         /// The text.
         text: String,
-        /// `done`, or `streaming` while it grows.
-        state: &'static str,
+        /// Whether it grows.
+        state: TextState,
     },
     /// What is thought.
     Reasoning {
         /// The text.
         text: String,
-        /// `done`, or `streaming` while it grows.
-        state: &'static str,
+        /// Whether it grows.
+        state: TextState,
     },
     /// A file.
     File {
@@ -143,8 +143,18 @@ pub enum UiPart {
     },
 }
 
+/// Whether a text grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TextState {
+    /// It is complete.
+    Done,
+    /// More may come.
+    Streaming,
+}
+
 /// How far a tool call is.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(
     tag = "state",
     rename_all = "kebab-case",
@@ -256,7 +266,7 @@ pub fn signal(entry: &Entry, signal: &Signal) -> UiMessage {
         settlement,
         parts: vec![UiPart::Text {
             text: signal.content.clone(),
-            state: "done",
+            state: TextState::Done,
         }],
         metadata: None,
     }
@@ -276,7 +286,7 @@ fn piece(content: &Content) -> UiPart {
     match content {
         Content::Text { text } => UiPart::Text {
             text: text.clone(),
-            state: "done",
+            state: TextState::Done,
         },
         Content::Attachment { attachment } => UiPart::File {
             media_type: attachment.mime_type.clone(),
@@ -291,11 +301,11 @@ fn part(part: &AssistantPart) -> UiPart {
     match part {
         AssistantPart::Text { text, .. } => UiPart::Text {
             text: text.clone(),
-            state: "done",
+            state: TextState::Done,
         },
         AssistantPart::Thinking { text, .. } => UiPart::Reasoning {
             text: text.clone(),
-            state: "done",
+            state: TextState::Done,
         },
         AssistantPart::ToolCall(call) => UiPart::DynamicTool {
             tool_name: call.name.clone(),

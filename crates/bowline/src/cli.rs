@@ -4,7 +4,8 @@
 //! `delete`, `export`, `import`, `backup`, `restore`, `agents`, `models`, `spend`, `serve`, `auth`,
 //! `workspace`,
 //! `bench`, `code`, `doctor`, `completions`.
-//! Shared by them: `place` finds the project and its data, `terminal` knows what may be printed
+//! Shared by them: `place` finds the project and its data, `hand` changes it here or in the process that
+//! has it, `terminal` knows what may be printed
 //! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
 //!
@@ -30,6 +31,7 @@ mod delete;
 mod doctor;
 mod export;
 mod fault;
+mod hand;
 mod import;
 mod init;
 mod markdown;

@@ -4,11 +4,13 @@ use bowline_agent::definition::DefinitionError;
 use bowline_model::ModelError;
 use bowline_runtime::{Failure, RuntimeError};
 use bowline_store::{CommitError, DumpError, StoreError};
+use serde::{Deserialize, Serialize};
 
 use crate::config::ConfigError;
 
 /// Whose mistake it is; decides the exit code.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// What was typed cannot be done: exit code 2.
     Usage,
@@ -17,16 +19,18 @@ pub enum Kind {
 }
 
 /// One line for a person, with the next thing to do and a stable name for programs.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     /// Whose mistake it is.
     pub kind: Kind,
     /// Stable name, one page each under `docs/errors/`.
+    #[serde(rename = "type")]
     pub code: String,
     /// One line.
     pub message: String,
     /// The next thing to do; may be empty.
+    #[serde(rename = "details")]
     pub hint: String,
 }
 

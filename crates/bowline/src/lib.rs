@@ -9,6 +9,7 @@
 //! - [`error`]: what a user is told.
 //! - [`retention`]: what is deleted when it is old.
 //! - [`standing`]: why an instance is not moving.
+//! - `follow`: one submission from its beginning to its end.
 //! - [`cli`]: the command line.
 //! - [`measure`]: what a turn costs.
 //!
@@ -30,6 +31,7 @@
 pub mod cli;
 pub mod config;
 pub mod error;
+mod follow;
 pub mod measure;
 pub mod project;
 pub mod retention;

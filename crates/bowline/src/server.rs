@@ -12,6 +12,7 @@
 //! - `stream`: durable streams, `/v1/stream/**`.
 //! - `socket`: the WebSocket on the same URL.
 //! - `operations`: health.
+//! - `local`: [`Socket`], in the data directory, for the commands of the owner of the data.
 //!
 //! # To add routes
 //!
@@ -32,6 +33,7 @@ mod conversation;
 mod guard;
 mod keys;
 mod listen;
+pub(crate) mod local;
 mod operations;
 mod rates;
 mod refusal;
@@ -45,6 +47,7 @@ pub use access::{Access, Scope, StreamGrant};
 pub use app::App;
 pub use keys::{Key, KeyHash, Keys, MAX_KEYS, fresh as fresh_key};
 pub use listen::{Peer, Server};
+pub use local::Socket;
 pub use rates::Rate;
 pub use refusal::Refusal;
 pub use routes::router;

@@ -21,6 +21,7 @@ use bowline_runtime::{
     submission,
 };
 use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError, Timestamp};
+use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
@@ -167,7 +168,8 @@ impl Drop for StopOnDrop {
 }
 
 /// How a submission ended.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Reply {
     /// The submission.
     pub submission_id: String,

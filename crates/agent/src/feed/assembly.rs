@@ -4,20 +4,20 @@ use std::collections::HashMap;
 
 use bowline_runtime::submission::{Failure, Outcome};
 use bowline_store::{ActorId, Store, StoreError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{Offset, Reader, reader::NotThere};
 use crate::{
     live::{ChunkBody, DeltaKind},
-    view::{Display, Purpose, Role, ToolState, UiMessage, UiPart},
+    view::{Display, Purpose, Role, TextState, ToolState, UiMessage, UiPart},
 };
 
 /// Entries read at once.
 const PAGE: usize = 1_000;
 
 /// A conversation as a whole, with the point from which it can be followed.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct History {
     /// The version of this form.
@@ -35,7 +35,7 @@ pub struct History {
 }
 
 /// How a submission ended.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UiOutcome {
     /// Which.
@@ -260,14 +260,14 @@ fn append(message: &mut UiMessage, kind: DeltaKind, delta: String) {
         (
             Some(UiPart::Text {
                 text,
-                state: "streaming",
+                state: TextState::Streaming,
             }),
             DeltaKind::Text,
         )
         | (
             Some(UiPart::Reasoning {
                 text,
-                state: "streaming",
+                state: TextState::Streaming,
             }),
             DeltaKind::Reasoning,
         ) => {
@@ -277,7 +277,7 @@ fn append(message: &mut UiMessage, kind: DeltaKind, delta: String) {
         (Some(other), _) => close(other),
         (None, _) => {}
     }
-    let state = "streaming";
+    let state = TextState::Streaming;
     message.parts.push(match kind {
         DeltaKind::Text => UiPart::Text { text: delta, state },
         DeltaKind::Reasoning => UiPart::Reasoning { text: delta, state },
@@ -286,7 +286,7 @@ fn append(message: &mut UiMessage, kind: DeltaKind, delta: String) {
 
 fn close(part: &mut UiPart) {
     if let UiPart::Text { state, .. } | UiPart::Reasoning { state, .. } = part {
-        *state = "done";
+        *state = TextState::Done;
     }
 }
 

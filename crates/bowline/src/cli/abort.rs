@@ -5,7 +5,14 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{Global, fault::Fault, place::Place, signals::Signals, terminal::Terminal};
+use super::{
+    Global,
+    fault::Fault,
+    hand::{Hand, Running},
+    place::Place,
+    signals::Signals,
+    terminal::Terminal,
+};
 use crate::error::Error;
 
 /// Longest wait for the data to close.
@@ -14,8 +21,8 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 /// End what a conversation has not finished.
 ///
 /// Each open submission settles as `aborted`, or only the one that is named. What is committed stays,
-/// and the conversation can go on. While another process runs the conversation it has to be stopped
-/// first: ctrl-C in a conversation aborts the answer, in `run -m` it leaves it resumable.
+/// and the conversation can go on. It works while a server or another command runs the conversation
+/// too.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline abort triage t1\n  \
@@ -48,21 +55,19 @@ pub(super) async fn abort(
     if !chosen.is_empty() {
         let agent = place.project.agent(&args.agent, None)?;
         let mut signals = Signals::new()?;
-        let service = place.open()?.agent(agent).start_alone();
+        let hand = Hand::open(&place, Some(agent), Running::Alone).await?;
         for submission in chosen {
-            service
-                .abort(&args.agent, &args.id, Some(&submission))
-                .await?;
+            hand.abort(&args.agent, &args.id, &submission).await?;
             tokio::select! {
                 biased;
                 stop = signals.next() => {
-                    service.stop(DRAIN).await;
+                    hand.stop(DRAIN).await;
                     return Ok(stop.exit_code());
                 }
-                reply = service.reply(&args.agent, &args.id, &submission) => aborted.push((submission, reply?.outcome)),
+                reply = hand.reply(&args.agent, &args.id, &submission) => aborted.push((submission, reply?.outcome)),
             }
         }
-        service.stop(DRAIN).await;
+        hand.stop(DRAIN).await;
     }
     if terminal.json {
         let settled: Vec<_> = aborted

@@ -6,7 +6,14 @@ use bowline_runtime::submission::{self, State};
 use clap::Args;
 use serde_json::json;
 
-use super::{Global, fault::Fault, place::Place, signals::Signals, terminal::Terminal};
+use super::{
+    Global,
+    fault::Fault,
+    hand::{Hand, Running},
+    place::Place,
+    signals::Signals,
+    terminal::Terminal,
+};
 use crate::error::Error;
 
 /// Longest wait for the data to close.
@@ -15,8 +22,7 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 /// Summarise the beginning of a conversation now.
 ///
 /// It happens by itself before the model's window is full. The log keeps everything; from now on the
-/// model sees the summary and the newest messages. What the conversation has open goes first. While
-/// another process runs the conversation it has to be stopped first.
+/// model sees the summary and the newest messages. What the conversation has open goes first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline compact triage t1\n  \
@@ -45,16 +51,16 @@ pub(super) async fn compact(
     }
     let agent = place.project.agent(&args.agent, None)?;
     let mut signals = Signals::new()?;
-    let service = place.open()?.agent(agent).start();
+    let hand = Hand::open(&place, Some(agent), Running::All).await?;
     let made = tokio::select! {
         biased;
         stop = signals.next() => {
-            service.stop(DRAIN).await;
+            hand.stop(DRAIN).await;
             return Ok(stop.exit_code());
         }
-        made = service.compact(&args.agent, &args.id, args.instructions.clone()) => made,
+        made = hand.compact(&args.agent, &args.id, args.instructions.clone()) => made,
     };
-    service.stop(DRAIN).await;
+    hand.stop(DRAIN).await;
     let made = made?;
     if terminal.json {
         terminal.json(&json!({"type": "compacted", "compaction": made}))?;

@@ -5,7 +5,12 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::{Global, place::Place, terminal::Terminal};
+use super::{
+    Global,
+    hand::{Hand, Running},
+    place::Place,
+    terminal::Terminal,
+};
 use crate::error::Error;
 
 /// Longest wait for the data to close.
@@ -13,8 +18,8 @@ const DRAIN: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Delete a conversation for good.
 ///
-/// Its history, its files, what it has open and its children go. No process may have the data
-/// meanwhile. To keep a copy, export it first.
+/// Its history, its files, what it has open and its children go; what runs in it is stopped. To keep a
+/// copy, export it first.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline delete triage t1\n  \
@@ -45,9 +50,9 @@ pub(super) async fn delete(
     );
     terminal.confirm(args.yes, &question).await?;
     // The agent itself is not needed, and may be gone.
-    let service = place.open()?.start_alone();
-    let deleted = service.delete(&args.agent, &args.id).await;
-    service.stop(DRAIN).await;
+    let hand = Hand::open(&place, None, Running::Alone).await?;
+    let deleted = hand.delete(&args.agent, &args.id).await;
+    hand.stop(DRAIN).await;
     deleted?;
     if terminal.json {
         terminal.json(&json!({"type": "deleted", "agent": args.agent, "id": args.id}))?;

@@ -94,6 +94,12 @@ pub(super) enum Fault {
         /// Why.
         why: String,
     },
+    /// The process that has the data was found, and could not be asked.
+    #[error("the process that has the data does not answer: {0}")]
+    OwnerGone(String),
+    /// An option that only a process that has the data can follow.
+    #[error("{0} cannot be used while another process has the data")]
+    OwnerDecides(&'static str),
     /// The machine gives no threads.
     #[error("cannot start: {0}")]
     NoThreads(std::io::Error),
@@ -121,6 +127,8 @@ impl Fault {
             Self::Output(_) => "output_failed",
             Self::Terminal(_) => "terminal_failed",
             Self::Watch { .. } => "tail_failed",
+            Self::OwnerGone(_) => "local_failed",
+            Self::OwnerDecides(_) => "local_option",
             Self::NoThreads(_) => "process_failed",
         }
     }
@@ -167,6 +175,11 @@ impl Fault {
             Self::Output(_) => "check where it is redirected to".to_owned(),
             Self::Terminal(_) => "send one message with -m instead".to_owned(),
             Self::Watch { .. } => "`bowline show AGENT ID` prints what there is so far".to_owned(),
+            Self::OwnerGone(_) => {
+                "run the same line again: what was accepted is kept, and nothing is done twice"
+                    .to_owned()
+            }
+            Self::OwnerDecides(_) => "leave it out, or stop that process first".to_owned(),
             Self::NoThreads(_) => "check the limits of this user (`ulimit -a`)".to_owned(),
         }
     }
@@ -187,6 +200,7 @@ impl From<Fault> for Error {
             | Fault::DataExists(_)
             | Fault::BackupExists(_)
             | Fault::NotConfirmed
+            | Fault::OwnerDecides(_)
             | Fault::NotOpen(_) => Self::usage(code, message, hint),
             Fault::Waits(_)
             | Fault::ProjectUnwritable { .. }
@@ -195,6 +209,7 @@ impl From<Fault> for Error {
             | Fault::Output(_)
             | Fault::Terminal(_)
             | Fault::Watch { .. }
+            | Fault::OwnerGone(_)
             | Fault::NoThreads(_) => Self::failure(code, message, hint),
         }
     }

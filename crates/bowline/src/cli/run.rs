@@ -5,17 +5,16 @@ mod follow;
 mod message;
 mod parked;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use bowline_agent::{
-    Agents, Chunk, Input, Outgoing,
+    Agents, Input, Outgoing,
     approval::{Answered, Approval},
 };
 use bowline_model::{Models, format_usd};
 use bowline_runtime::{Outcome, Sources};
 use clap::Args;
 use serde::Serialize;
-use tokio::sync::broadcast::Receiver;
 
 use self::{
     follow::{Ended, Turn},
@@ -25,6 +24,7 @@ pub(super) use self::{message::again, parked::asked};
 use super::{
     Global,
     fault::Fault,
+    hand::{Hand, Running},
     place::Place,
     screen::{Screen, Shown},
     signals::{Signals, Stop},
@@ -32,7 +32,8 @@ use super::{
 };
 use crate::{
     error::Error,
-    service::{Reply, Service, check_instance},
+    follow::Begin,
+    service::{Reply, check_instance},
 };
 
 /// How long a run that is stopped may take to stop in good order.
@@ -78,7 +79,7 @@ pub(super) struct Run {
 
 /// A run that can begin: nothing was written so far.
 struct Ready {
-    service: Service,
+    hand: Hand,
     agent: String,
     id: String,
     /// True when the conversation was not named.
@@ -131,12 +132,15 @@ pub(super) async fn run(
     .check(&args.agent)?;
 
     let signals = Signals::new()?;
-    let service = place.open()?.agent(agent).start_alone();
+    let hand = Hand::open(&place, Some(agent), Running::Alone).await?;
+    if let (Hand::Remote(_), Some(_)) = (&hand, &args.model) {
+        return Err(Fault::OwnerDecides("--model").into());
+    }
     let agent = args.agent.clone();
     let again = message::again(&agent, &id, global);
     let places = message::places(global);
     let ready = Ready {
-        service,
+        hand,
         agent,
         id,
         fresh,
@@ -160,38 +164,29 @@ impl Ready {
         signals: Signals,
     ) -> Result<ExitCode, Error> {
         let mut screen = Screen::new(self.terminal, Shown::Answer);
-        let chunks = self.service.observe(&self.agent, &self.id);
         let unfinished = if keyed {
             None
         } else {
             self.unfinished(outgoing.input()).await?
         };
-        let submission = match unfinished {
+        let begin = match unfinished {
             Some(submission) => {
                 screen.line("resuming: this message was not finished");
-                self.service.wake(&self.agent, &self.id).await?;
-                submission
+                Begin::GoOn(submission)
             }
-            None => {
-                let receipt = self.service.send(&self.agent, &self.id, outgoing).await?;
-                if receipt.deduplicated {
-                    screen.line("this key was sent before: nothing is sent again");
-                }
-                receipt.submission_id
-            }
+            None => Begin::Send(outgoing),
         };
-        self.see_through(submission, chunks, screen, signals).await
+        self.see_through(begin, screen, signals).await
     }
 
-    /// Follows a submission until it settles, waits for a person who is not here, or is stopped.
+    /// Takes a submission up, and follows it until it settles, waits for a person who is not here, or is stopped.
     async fn see_through(
         self,
-        submission: String,
-        chunks: Receiver<Arc<Chunk>>,
+        begin: Begin,
         mut screen: Screen,
         mut signals: Signals,
     ) -> Result<ExitCode, Error> {
-        let mut turn = Turn::new(&self, submission, chunks);
+        let mut turn = Turn::begin(&self, begin, &mut screen).await?;
         loop {
             let ended = turn.follow(&mut screen, &mut signals).await;
             screen.pause()?;
@@ -224,7 +219,7 @@ impl Ready {
         screen: &mut Screen,
     ) -> Result<ExitCode, Error> {
         let printed = self.finish(screen, reply, took);
-        self.service.stop(DRAIN).await;
+        self.hand.stop(DRAIN).await;
         printed?;
         if self.fresh && !self.terminal.json {
             self.terminal.say(format_args!("to go on: {}", self.again));
@@ -238,7 +233,7 @@ impl Ready {
 
     /// It waits for somebody who is not here: says how to answer, and leaves.
     async fn parked(&self, waiting: &[Approval], submission: &str) -> Result<ExitCode, Error> {
-        self.service.stop(DRAIN).await;
+        self.hand.stop(DRAIN).await;
         self.name_commands(waiting);
         if self.terminal.json {
             self.terminal.json(&Finished {
@@ -258,7 +253,7 @@ impl Ready {
 
     /// The submission of this very message that has not settled, if there is one.
     async fn unfinished(&self, input: &Input) -> Result<Option<String>, Error> {
-        let open = self.service.open_submissions(&self.agent, &self.id).await?;
+        let open = self.hand.open_submissions(&self.agent, &self.id).await?;
         let found = open.into_iter().find(|submission| {
             let payload = serde_json::from_value::<Input>(submission.payload.clone());
             submission.abort_requested_at.is_none()
@@ -302,7 +297,7 @@ impl Ready {
         tokio::select! {
             biased;
             _ = signals.next() => {}
-            _ = self.service.stop(DRAIN) => {}
+            _ = self.hand.stop(DRAIN) => {}
         }
         let resume =
             message::command_line(std::env::args_os(), self.fresh.then_some(self.id.as_str()));
@@ -321,12 +316,10 @@ pub(super) async fn go_on(
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let signals = Signals::new()?;
-    let service = place
-        .open()?
-        .agent(place.project.agent(agent, None)?)
-        .start_alone();
+    let definition = place.project.agent(agent, None)?;
+    let hand = Hand::open(&place, Some(definition), Running::Alone).await?;
     let ready = Ready {
-        service,
+        hand,
         agent: agent.to_owned(),
         id: id.to_owned(),
         fresh: false,
@@ -335,11 +328,10 @@ pub(super) async fn go_on(
         again: message::again(agent, id, global),
         places: message::places(global),
     };
-    let chunks = ready.service.observe(agent, id);
-    let (_, submission) = ready.service.answer(answered).await?;
-    ready.service.wake(agent, id).await?;
     let screen = Screen::new(terminal, Shown::Answer);
-    ready.see_through(submission, chunks, screen, signals).await
+    ready
+        .see_through(Begin::Answer(answered), screen, signals)
+        .await
 }
 
 /// The word for an outcome.

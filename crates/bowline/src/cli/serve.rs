@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Global, place::Place, signals::Signals, terminal::Terminal};
 use crate::{
     error::Error,
-    server::{App, Keys, Server, Settings, Tls},
+    server::{App, Keys, Server, Settings, Socket, Tls},
 };
 
 /// How long what runs may take to stop in good order once nobody is connected any more.
@@ -61,7 +61,13 @@ pub(super) async fn serve(
         "http"
     };
     let service = bowline.start();
-    let server = Server::bind(App::new(service.clone(), settings)).await?;
+    let mut server = Server::bind(App::new(service.clone(), settings)).await?;
+    match Socket::bind(&place.data) {
+        Ok(socket) => server = server.with_socket(socket),
+        Err(error) => terminal.say(format_args!(
+            "No local socket, so other commands have to wait until this ends: {error}"
+        )),
+    }
     let addr = server.addr();
     if terminal.json {
         terminal.json(&json!({"type": "serving", "addr": addr.to_string()}))?;

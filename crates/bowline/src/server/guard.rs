@@ -18,7 +18,7 @@ use axum::{
 use futures_core::Stream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{Access, App, Peer, Refusal, Settings, rates::Buckets};
+use super::{Access, App, Peer, Refusal, Settings, local::wire::MAX_REQUEST, rates::Buckets};
 
 /// Headers that a page of another origin may read, where `[server] cors` lets it in.
 const EXPOSED: &str = "etag, flue-error-ref, location, retry-after, stream-closed, stream-cursor, \
@@ -122,7 +122,11 @@ fn admit(app: &App, request: &mut Request) -> Result<(), Refusal> {
     // What says that it is too large need not be sent first.
     let length = request.headers().get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if length.is_some_and(|length| length > settings.max_body) {
+    let most = match peer {
+        Some(Peer::Local) => MAX_REQUEST,
+        Some(Peer::Address(_)) | None => settings.max_body,
+    };
+    if length.is_some_and(|length| length > most) {
         return Err(Refusal::BodyTooLarge);
     }
     Ok(())

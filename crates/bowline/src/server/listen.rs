@@ -17,7 +17,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Layer as _;
 
-use super::{App, Settings, router};
+use super::{App, Settings, Socket, router};
 use crate::error::Error;
 
 /// Largest head of a request, in bytes.
@@ -44,6 +44,7 @@ pub struct Server {
     app: App,
     listener: TcpListener,
     addr: SocketAddr,
+    local: Option<Socket>,
 }
 
 impl Server {
@@ -75,7 +76,15 @@ impl Server {
             app,
             listener,
             addr,
+            local: None,
         })
+    }
+
+    /// Answers on the socket of the data directory as well, where the commands of its owner come.
+    #[must_use]
+    pub fn with_socket(mut self, socket: Socket) -> Self {
+        self.local = Some(socket);
+        self
     }
 
     /// Where it listens.
@@ -91,8 +100,14 @@ impl Server {
     /// Answers until it is told to stop, and then until every connection has ended in good order.
     /// `false` when some had to be cut because that took longer than [`Settings::drain`](super::Settings).
     pub async fn serve(self, stop: CancellationToken) -> bool {
-        let Self { app, listener, .. } = self;
-        let connections = Connections::new(&app);
+        let Self {
+            app,
+            listener,
+            local,
+            ..
+        } = self;
+        let connections = Connections::new(&app, router(app.clone()));
+        let local = local.map(|socket| socket.serve(&app, stop.clone()));
         let (streams, ending) = (app.streams().clone(), app.draining().clone());
         tokio::spawn(async move { streams.supervise(ending).await });
         loop {
@@ -119,7 +134,12 @@ impl Server {
         }
         drop(listener);
         app.draining().cancel();
-        connections.drain(app.settings().drain).await
+        let drained = connections.drain(app.settings().drain).await;
+        if let Some(local) = local {
+            // It is bounded as well, and has begun at the same time.
+            let _ = local.await;
+        }
+        drained
     }
 }
 
@@ -135,7 +155,8 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(app: &App) -> Self {
+    /// The connections of a listener with these routes.
+    pub(super) fn new(app: &App, router: Router) -> Self {
         let settings = app.settings();
         let mut builder = Builder::new(TokioExecutor::new());
         builder
@@ -152,7 +173,7 @@ impl Connections {
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(settings.head_timeout));
         Self {
-            router: router(app.clone()),
+            router,
             settings: settings.clone(),
             builder,
             room: Arc::new(Semaphore::new(settings.max_connections)),

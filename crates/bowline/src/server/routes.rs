@@ -10,7 +10,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
-use super::{App, Refusal, conversation, guard, operations, refusal, stream};
+use super::{App, Refusal, conversation, guard, local, operations, refusal, stream};
 
 /// Where the id of a request stands.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -25,7 +25,16 @@ fn all() -> Router<App> {
 
 /// All routes of a server, ready to be served or merged into another application.
 pub fn router(app: App) -> Router {
-    all()
+    wrapped(all(), app)
+}
+
+/// The same with what only the owner of the data is served, at the socket in the data directory.
+pub(super) fn local_router(app: App) -> Router {
+    wrapped(all().merge(local::routes()), app)
+}
+
+fn wrapped(routes: Router<App>, app: App) -> Router {
+    routes
         .fallback(|| async { Refusal::RouteNotFound })
         .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed("") })
         .layer(DefaultBodyLimit::max(app.settings().max_body))

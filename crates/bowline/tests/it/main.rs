@@ -18,6 +18,7 @@ mod compact;
 mod help;
 mod house;
 mod kill;
+mod local;
 mod npm;
 mod read;
 mod run;

@@ -33,20 +33,20 @@ by_message:
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server in a process of its own.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
-    addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
 }
 
 /// An answer.
-struct Answer {
-    status: u16,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
     headers: HashMap<String, String>,
     body: Vec<u8>,
 }
 
 impl Serving {
-    fn start(world: &World) -> Self {
+    pub(crate) fn start(world: &World) -> Self {
         let mut command = world.command(&["serve", "--addr", "127.0.0.1:0", "--json"]);
         let mut child = command.stderr(Stdio::null()).spawn().unwrap();
         let mut line = String::new();
@@ -58,7 +58,7 @@ impl Serving {
         Self { child, addr }
     }
 
-    fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
@@ -74,7 +74,7 @@ impl Serving {
     }
 
     /// As HTTP/1.0, so that a body is what comes until the end.
-    fn get(&self, path: &str) -> Answer {
+    pub(crate) fn get(&self, path: &str) -> Answer {
         let head = format!("GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", self.addr);
         Answer::read(self.open(&head, b""))
     }

@@ -20,6 +20,7 @@ use crate::{
         terminal::{Paint, shorten},
     },
     error::Error,
+    follow::Begin,
 };
 
 /// Lines that the prompt remembers.
@@ -44,15 +45,13 @@ pub(super) async fn chat(ready: Ready, mut signals: Signals) -> Result<ExitCode,
     ));
     let mut screen = Screen::new(terminal, Shown::Answer);
     let mut editor = editor(&ready.data)?;
-    for open in ready.service.open_submissions(agent, id).await? {
+    for open in ready.hand.open_submissions(agent, id).await? {
         let input = serde_json::from_value::<bowline_agent::Input>(open.payload);
         let text = input
             .map(|input| shorten(input.text(), 60))
             .unwrap_or_default();
         screen.line(&format!("resuming: {text}"));
-        let chunks = ready.service.observe(agent, id);
-        ready.service.wake(agent, id).await?;
-        let turn = Turn::new(&ready, open.id, chunks);
+        let turn = Turn::begin(&ready, Begin::GoOn(open.id), &mut screen).await?;
         if let Some(code) = answer(&ready, turn, &mut screen, &mut signals).await? {
             return Ok(code);
         }
@@ -62,7 +61,7 @@ pub(super) async fn chat(ready: Ready, mut signals: Signals) -> Result<ExitCode,
             typed = prompt(editor) => typed,
             stop = terminated(&mut signals) => {
                 restore_terminal();
-                ready.service.stop(DRAIN).await;
+                ready.hand.stop(DRAIN).await;
                 return Ok(stop.exit_code());
             }
         };
@@ -75,20 +74,19 @@ pub(super) async fn chat(ready: Ready, mut signals: Signals) -> Result<ExitCode,
         };
         // That a line is not remembered is no reason to stop.
         let _ = editor.append_history(&ready.data.join(HISTORY_FILE));
-        let chunks = ready.service.observe(agent, id);
-        let receipt = match ready.service.send(agent, id, Outgoing::user(text)).await {
-            Ok(receipt) => receipt,
+        let begin = Begin::Send(Outgoing::user(text));
+        let turn = match Turn::begin(&ready, begin, &mut screen).await {
+            Ok(turn) => turn,
             Err(error) => {
                 terminal.error(&error);
                 continue;
             }
         };
-        let turn = Turn::new(&ready, receipt.submission_id, chunks);
         if let Some(code) = answer(&ready, turn, &mut screen, &mut signals).await? {
             return Ok(code);
         }
     }
-    ready.service.stop(DRAIN).await;
+    ready.hand.stop(DRAIN).await;
     terminal.say(format_args!("to go on: {}", ready.again));
     Ok(ExitCode::SUCCESS)
 }
@@ -127,13 +125,13 @@ async fn answer(
             Ended::Stopped(Stop::Interrupt) => {
                 screen.line("aborting");
                 ready
-                    .service
-                    .abort(&ready.agent, &ready.id, Some(turn.submission()))
+                    .hand
+                    .abort(&ready.agent, &ready.id, turn.submission())
                     .await?;
             }
             Ended::Stopped(Stop::Terminate) => {
                 screen.pause()?;
-                ready.service.stop(DRAIN).await;
+                ready.hand.stop(DRAIN).await;
                 return Ok(Some(Stop::Terminate.exit_code()));
             }
         }

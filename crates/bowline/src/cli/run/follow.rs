@@ -1,22 +1,19 @@
 //! Following one submission to its end.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use bowline_agent::{Chunk, ChunkBody, approval::Approval};
-use bowline_runtime::submission::{State, Submission};
-use tokio::sync::broadcast::{Receiver, error::RecvError};
 
 use super::Ready;
 use crate::{
     cli::{
+        hand::Follow,
         screen::Screen,
         signals::{Signals, Stop},
     },
     error::Error,
-    service::{Reply, Service},
+    follow::{Begin, Happened},
+    service::Reply,
 };
 
 /// How following ended.
@@ -31,26 +28,27 @@ pub(super) enum Ended {
 
 /// One submission that is followed.
 pub(super) struct Turn {
-    service: Service,
-    agent: String,
-    id: String,
     submission: String,
-    chunks: Receiver<Arc<Chunk>>,
+    follow: Follow,
     began: Instant,
 }
 
 impl Turn {
-    /// `chunks` must have been there before the submission was sent.
-    pub(super) fn new(ready: &Ready, submission: String, chunks: Receiver<Arc<Chunk>>) -> Self {
-        let (service, agent, id) = (ready.service.clone(), ready.agent.clone(), ready.id.clone());
-        Self {
-            service,
-            agent,
-            id,
-            submission,
-            chunks,
-            began: Instant::now(),
+    /// Takes a submission up.
+    pub(super) async fn begin(
+        ready: &Ready,
+        begin: Begin,
+        screen: &mut Screen,
+    ) -> Result<Self, Error> {
+        let (begun, follow) = ready.hand.begin(&ready.agent, &ready.id, begin).await?;
+        if begun.deduplicated {
+            screen.line("this key was sent before: nothing is sent again");
         }
+        Ok(Self {
+            submission: begun.submission_id,
+            follow,
+            began: Instant::now(),
+        })
     }
 
     /// The submission.
@@ -70,71 +68,25 @@ impl Turn {
         screen: &mut Screen,
         signals: &mut Signals,
     ) -> Result<Ended, Error> {
-        let service = self.service.clone();
-        let (agent, id, submission) =
-            (self.agent.clone(), self.id.clone(), self.submission.clone());
-        let reply = service.reply(&agent, &id, &submission);
-        tokio::pin!(reply);
-        let mut open = true;
-        // Whatever is committed may have parked it: also a part of what it waits for that was asked
-        // for long ago.
-        let mut tail = self
-            .service
-            .store()
-            .tail(&bowline_agent::actor(&agent, &id));
-        let mut seen = 0;
         loop {
             tokio::select! {
                 biased;
                 stop = signals.next() => return Ok(Ended::Stopped(stop)),
-                chunk = self.chunks.recv(), if open => match chunk {
-                    Ok(chunk) => self.show(&chunk, screen)?,
-                    Err(RecvError::Lagged(missed)) => screen.missed(missed),
-                    Err(RecvError::Closed) => open = false,
+                happened = self.follow.next() => match happened? {
+                    Happened::Chunk(chunk) => show(&chunk, screen)?,
+                    Happened::Missed(missed) => screen.missed(missed),
+                    Happened::Parked(waiting) => return Ok(Ended::Parked(waiting)),
+                    Happened::Settled(reply) => return Ok(Ended::Settled(reply)),
                 },
-                reply = &mut reply => {
-                    self.drain(screen)?;
-                    return Ok(Ended::Settled(reply?));
-                }
-                Some(seq) = tail.beyond(seen) => {
-                    seen = seq;
-                    let waiting = self.waiting().await?;
-                    if !waiting.is_empty() {
-                        self.drain(screen)?;
-                        return Ok(Ended::Parked(waiting));
-                    }
-                }
             }
         }
     }
+}
 
-    /// Shows what has happened and was not shown.
-    fn drain(&mut self, screen: &mut Screen) -> Result<(), Error> {
-        while let Ok(chunk) = self.chunks.try_recv() {
-            self.show(&chunk, screen)?;
-        }
-        Ok(())
-    }
-
-    /// Requests for consent are shown by whoever asks for the answer, whether they are new or not.
-    fn show(&self, chunk: &Chunk, screen: &mut Screen) -> Result<(), Error> {
-        match &chunk.body {
-            ChunkBody::ApprovalRequested { .. } => Ok(()),
-            _ => screen.chunk(chunk),
-        }
-    }
-
-    /// What this submission waits for; nothing while it is not parked.
-    async fn waiting(&self) -> Result<Vec<Approval>, Error> {
-        let open = self.service.open_submissions(&self.agent, &self.id).await?;
-        let ours = |one: &&Submission| {
-            one.id == self.submission && matches!(one.state, State::Parked { .. })
-        };
-        if open.iter().find(ours).is_none() {
-            return Ok(Vec::new());
-        }
-        let approvals = self.service.approvals(&self.agent, &self.id).await?;
-        let open = |one: &Approval| one.answer.is_none() && one.submission_id == self.submission;
-        Ok(approvals.into_iter().filter(open).collect())
+/// Requests for consent are shown by whoever asks for the answer, whether they are new or not.
+fn show(chunk: &Chunk, screen: &mut Screen) -> Result<(), Error> {
+    match &chunk.body {
+        ChunkBody::ApprovalRequested { .. } => Ok(()),
+        _ => screen.chunk(chunk),
     }
 }

@@ -47,7 +47,7 @@ impl Ready {
     /// Hands the answer over; the run goes on.
     pub(super) async fn decide(&self, approval: &Approval, answer: Answer) -> Result<(), Error> {
         let approval_id = approval.approval_id.clone();
-        self.service
+        self.hand
             .answer(Answered {
                 approval_id,
                 answer,

@@ -1,0 +1,222 @@
+//! Whoever changes what is stored: this process, or the one that has the data and is reached by its
+//! socket. A command does not notice which.
+
+mod remote;
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bowline_agent::{Agent, actor, approval::Answered, record::Compaction};
+use bowline_runtime::submission::{self, Submission};
+use bowline_store::Store;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use self::remote::{Hearing, Remote};
+use super::place::Place;
+use crate::{
+    error::Error,
+    follow::{Begin, Begun, Following, Happened},
+    server::{App, Settings, Socket},
+    service::{Reply, Service},
+};
+
+/// How long those who came through the socket have to leave.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// Whoever changes what is stored.
+pub(super) enum Hand {
+    /// This process.
+    Own(Own),
+    /// The process that has the data.
+    Remote(Remote),
+}
+
+/// What this process runs itself.
+pub(super) struct Own {
+    service: Service,
+    /// Other commands come in here meanwhile.
+    socket: Mutex<Option<(CancellationToken, JoinHandle<()>)>>,
+}
+
+/// How a command runs what it needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Running {
+    /// One conversation.
+    Alone,
+    /// All that is due as well.
+    All,
+}
+
+/// Follows a submission.
+pub(super) enum Follow {
+    Own(Box<Following>),
+    Remote(Hearing),
+}
+
+impl Hand {
+    /// Takes the data, with this agent where one is needed; or finds the process that has it.
+    pub(super) async fn open(
+        place: &Place,
+        agent: Option<Agent>,
+        running: Running,
+    ) -> Result<Self, Error> {
+        let bowline = match place.open() {
+            Ok(bowline) => bowline,
+            Err(error) if error.code == "store_locked" => {
+                return match Remote::find(place).await? {
+                    Some(remote) => Ok(Self::Remote(remote)),
+                    None => Err(error),
+                };
+            }
+            Err(error) => return Err(error),
+        };
+        let bowline = match agent {
+            Some(agent) => bowline.agent(agent),
+            None => bowline,
+        };
+        let service = match running {
+            Running::Alone => bowline.start_alone(),
+            Running::All => bowline.start(),
+        };
+        let socket = match Socket::bind(&place.data) {
+            Ok(socket) => {
+                let settings = Settings {
+                    drain: LEAVE_WITHIN,
+                    ..Settings::default()
+                };
+                let stop = CancellationToken::new();
+                let serving = socket.serve(&App::new(service.clone(), settings), stop.clone());
+                Some((stop, serving))
+            }
+            Err(error) => {
+                tracing::info!(%error, "no local socket: other commands cannot come in meanwhile");
+                None
+            }
+        };
+        Ok(Self::Own(Own {
+            service,
+            socket: Mutex::new(socket),
+        }))
+    }
+
+    /// The store, for reading.
+    pub(super) fn store(&self) -> &dyn Store {
+        match self {
+            Self::Own(own) => &**own.service.store(),
+            Self::Remote(remote) => remote.store(),
+        }
+    }
+
+    /// The submissions that have not settled, in order.
+    pub(super) async fn open_submissions(
+        &self,
+        agent: &str,
+        id: &str,
+    ) -> Result<Vec<Submission>, Error> {
+        Ok(submission::open(self.store(), &actor(agent, id)).await?)
+    }
+
+    /// Takes a submission up, and follows it.
+    pub(super) async fn begin(
+        &self,
+        agent: &str,
+        id: &str,
+        begin: Begin,
+    ) -> Result<(Begun, Follow), Error> {
+        match self {
+            Self::Own(own) => {
+                let begun = Following::begin(&own.service, agent, id, begin).await;
+                begun.map(|(begun, following)| (begun, Follow::Own(Box::new(following))))
+            }
+            Self::Remote(remote) => {
+                let begun = remote.begin(agent, id, begin).await;
+                begun.map(|(begun, hearing)| (begun, Follow::Remote(hearing)))
+            }
+        }
+    }
+
+    /// Waits for the answer to a submission.
+    pub(super) async fn reply(
+        &self,
+        agent: &str,
+        id: &str,
+        submission: &str,
+    ) -> Result<Reply, Error> {
+        match self {
+            Self::Own(own) => own.service.reply(agent, id, submission).await,
+            Self::Remote(remote) => remote.reply(agent, id, submission).await,
+        }
+    }
+
+    /// Asks to abort one submission.
+    pub(super) async fn abort(
+        &self,
+        agent: &str,
+        id: &str,
+        submission: &str,
+    ) -> Result<bool, Error> {
+        match self {
+            Self::Own(own) => own.service.abort(agent, id, Some(submission)).await,
+            Self::Remote(remote) => remote.abort(agent, id, submission).await,
+        }
+    }
+
+    /// Answers an approval or a question; the run goes on.
+    pub(super) async fn answer(&self, answered: Answered) -> Result<(), Error> {
+        match self {
+            Self::Own(own) => own.service.answer(answered).await.map(|_| ()),
+            Self::Remote(remote) => remote.answer(&answered).await,
+        }
+    }
+
+    /// Compacts a conversation now.
+    pub(super) async fn compact(
+        &self,
+        agent: &str,
+        id: &str,
+        instructions: Option<String>,
+    ) -> Result<Option<Compaction>, Error> {
+        match self {
+            Self::Own(own) => own.service.compact(agent, id, instructions).await,
+            Self::Remote(remote) => remote.compact(agent, id, instructions).await,
+        }
+    }
+
+    /// Deletes a conversation whole.
+    pub(super) async fn delete(&self, agent: &str, id: &str) -> Result<bool, Error> {
+        match self {
+            Self::Own(own) => own.service.delete(agent, id).await,
+            Self::Remote(remote) => remote.delete(agent, id).await,
+        }
+    }
+
+    /// Stops what this process runs, in good order; another process goes on.
+    pub(super) async fn stop(&self, bound: Duration) {
+        let Self::Own(own) = self else {
+            return;
+        };
+        let socket = own
+            .socket
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((stop, serving)) = socket {
+            stop.cancel();
+            let _ = serving.await;
+        }
+        own.service.stop(bound).await;
+    }
+}
+
+impl Follow {
+    /// The next thing that happens, as [`Following::next`] tells it. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<Happened, Error> {
+        match self {
+            Self::Own(following) => following.next().await,
+            Self::Remote(hearing) => hearing.next().await,
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The commands beside a process that has the data: through the socket in the data directory they do
+//! what they do alone.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    path::PathBuf,
+    process::Child,
+};
+
+use serde_json::Value;
+
+use crate::{
+    serve::Serving,
+    world::{Ran, World, masked},
+};
+
+const SCRIPT: &str = r#"
+turns:
+  - text: "An answer, in **several** words."
+    stream: {chars: 6, delay_ms: 2}
+at_end: repeat_last
+by_message:
+  - match: "^tools"
+    turns:
+      - thinking: "I look first."
+        text: "Let me look."
+        tools: [{name: glob, input: {pattern: "*"}}, {name: read, input: {path: "none.txt"}}]
+        usage: {input: 100, output: 20}
+      - text: "Nothing there."
+        usage: {input: 120, output: 5}
+  - match: "^consent"
+    turns:
+      - text: "May I?"
+        tools: [{name: bash, input: {command: "echo made"}}]
+      - text: "Thank you."
+  - match: "^for ever"
+    turns:
+      - text: "I begin."
+        tools: [{name: glob, input: {pattern: "*"}}]
+      - text: "never"
+        stream: {chars: 1, delay_ms: 600000}
+"#;
+
+fn world() -> World {
+    let world = World::with_script(SCRIPT);
+    world.write(
+        "agents/demo/agent.md",
+        "---\nmodel: scripted/demo.yaml\napprovals: {bash: required}\n---\nAnswer.\n",
+    );
+    world.write("notes.bin", "\u{1}\u{2} some bytes");
+    world
+}
+
+/// All of what a command says, without what differs from one place to another.
+fn said(ran: &Ran) -> String {
+    let all = regex::Regex::new(r"127\.0\.0\.1:\d+").unwrap();
+    all.replace_all(&ran.all(), "[ADDR]").into_owned()
+}
+
+fn approval(world: &World, id: &str) -> String {
+    let shown = world.run(&["show", "demo", id, "--json"]).lines();
+    shown[0]["approvals"][0]["approvalId"]
+        .as_str()
+        .unwrap_or("appr_none")
+        .to_owned()
+}
+
+/// What every command says, one after the other.
+fn walk(world: &World) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    let mut run = |args: &[&str]| {
+        let ran = world.run(args);
+        all.push((masked(&args.join(" ")), said(&ran)));
+    };
+    run(&["run", "demo", "--id", "a", "-m", "Hi"]);
+    run(&["run", "demo", "--id", "a", "-m", "tools, please", "--json"]);
+    run(&["run", "demo", "--id", "a", "-m", "tools again"]);
+    let keyed = ["run", "demo", "--id", "b", "-m", "Hi", "--key", "k1"];
+    run(&keyed);
+    run(&keyed);
+    run(&["run", "demo", "--id", "b", "-m", "Other", "--key", "k1"]);
+    run(&[
+        "run",
+        "demo",
+        "--id",
+        "b",
+        "-m",
+        "See",
+        "--attach",
+        "notes.bin",
+        "--json",
+    ]);
+    run(&["run", "demo", "--id", "c", "-m", "consent?"]);
+    run(&["run", "demo", "--id", "c", "-m", "consent?", "--json"]);
+    let first = approval(world, "c");
+    run(&["show", "demo", "c"]);
+    run(&["approve", &first]);
+    run(&["approve", &first]);
+    run(&["reject", &first]);
+    run(&["run", "demo", "--id", "c", "-m", "consent!", "--json"]);
+    let second = approval(world, "c");
+    run(&["answer", &second, "no question"]);
+    run(&["reject", &second, "--reason", "not today", "--json"]);
+    run(&["run", "demo", "--id", "d", "-m", "consent?", "--quiet"]);
+    run(&["abort", "demo", "d"]);
+    run(&["abort", "demo", "d", "--json"]);
+    run(&["abort", "demo", "d", "sub_none"]);
+    run(&["compact", "demo", "d", "--json"]);
+    run(&["show", "demo", "a"]);
+    run(&["show", "demo", "a", "--json"]);
+    run(&["tail", "demo", "a", "--all", "--exit", "--json"]);
+    run(&["spend"]);
+    run(&["spend", "--calls", "demo", "a", "--json"]);
+    run(&["export", "demo", "a", "a.bowline"]);
+    run(&["workspace", "ls", "demo", "a"]);
+    run(&["delete", "demo", "a"]);
+    run(&["delete", "demo", "a", "--yes"]);
+    run(&["show", "demo", "a"]);
+    run(&["run", "nobody", "--id", "a", "-m", "Hi"]);
+    run(&["show", "demo", "none"]);
+    run(&["approve", "appr_none"]);
+    all
+}
+
+#[test]
+fn each_command_says_the_same_with_a_server_as_without() {
+    let (alone, beside) = (world(), world());
+    let server = Serving::start(&beside);
+    let (expected, found) = (walk(&alone), walk(&beside));
+    for (expected, found) in expected.iter().zip(&found) {
+        assert_eq!(expected, found);
+    }
+    drop(server);
+}
+
+fn socket(world: &World) -> PathBuf {
+    world.path().join(".bowline/local.sock")
+}
+
+#[test]
+fn the_socket_is_the_owners_alone_and_what_it_serves_is_on_no_other_address() {
+    let world = world();
+    let server = Serving::start(&world);
+    let meta = fs::metadata(socket(&world)).unwrap();
+    assert!(meta.file_type().is_socket());
+    assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+    let folder = fs::metadata(world.path().join(".bowline")).unwrap();
+    assert_eq!(folder.permissions().mode() & 0o077, 0);
+    for path in ["/local", "/local/begin", "/local/delete"] {
+        assert_eq!(server.get(path).status, 404, "{path}");
+    }
+    // Killed, it leaves the socket behind: alone again, and then beside another server.
+    server.kill();
+    assert!(socket(&world).exists());
+    let alone = world.run(&["run", "demo", "--id", "a", "-m", "Hi"]);
+    assert_eq!(alone.status, 0, "{}", alone.all());
+    let server = Serving::start(&world);
+    let beside = world.run(&["run", "demo", "--id", "a", "-m", "Hi"]);
+    assert_eq!(beside.status, 0, "{}", beside.all());
+    drop(server);
+}
+
+#[test]
+fn a_data_directory_with_a_long_path_has_a_socket_too() {
+    let world = world();
+    let data = format!("{}/data", "a-folder-with-a-long-name/".repeat(6));
+    world.write("bowline.toml", &format!("[data]\ndir = \"{data}\"\n"));
+    let server = Serving::start(&world);
+    let ran = world.run(&["run", "demo", "--id", "a", "-m", "Hi"]);
+    assert_eq!(ran.status, 0, "{}", ran.all());
+    drop(server);
+}
+
+/// Starts a run that does not end, and waits until it has done something.
+fn begun(world: &World, args: &[&str]) -> Child {
+    let mut child = world.command(args).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.as_mut().unwrap()).lines();
+    let found = lines
+        .map_while(Result::ok)
+        .find(|line| line.contains("tool-output"));
+    assert!(found.is_some());
+    child
+}
+
+/// The last line that a process prints, and its exit code.
+fn end(mut child: Child) -> (Option<i32>, Value) {
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let last = lines.map_while(Result::ok).last().unwrap_or_default();
+    let status = child.wait().unwrap().code();
+    (status, serde_json::from_str(&last).unwrap_or_default())
+}
+
+const ENDLESS: [&str; 7] = ["run", "demo", "--id", "e", "-m", "for ever", "--json"];
+
+#[test]
+fn a_run_beside_a_server_goes_on_without_its_command_and_can_be_aborted_by_another() {
+    let world = world();
+    let server = Serving::start(&world);
+    let mut first = begun(&world, &ENDLESS);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // The same line follows the same message.
+    let mut second = begun_again(&world);
+    let abort = world.run(&["abort", "demo", "e", "--json"]);
+    assert_eq!(abort.lines()[0]["submissions"][0]["outcome"], "aborted");
+    assert_eq!(second.wait().unwrap().code(), Some(1));
+    let shown = world.run(&["show", "demo", "e", "--json"]).lines();
+    assert_eq!(shown[0]["settlements"].as_array().unwrap().len(), 1);
+    drop(server);
+}
+
+/// Follows what is there already: nothing more happens in it, so its beginning is waited for.
+fn begun_again(world: &World) -> Child {
+    let mut args = ENDLESS.to_vec();
+    args.retain(|arg| *arg != "--json");
+    let mut child = world.command(&args).spawn().unwrap();
+    let errors = BufReader::new(child.stderr.as_mut().unwrap()).lines();
+    let found = errors
+        .map_while(Result::ok)
+        .find(|line| line.contains("resuming"));
+    assert!(found.is_some());
+    child
+}
+
+#[test]
+fn when_the_server_ends_a_run_beside_it_says_how_to_go_on() {
+    let world = world();
+    let server = Serving::start(&world);
+    let child = begun(&world, &ENDLESS);
+    server.kill();
+    let (status, last) = end(child);
+    assert_eq!(status, Some(1));
+    assert_eq!(last["error"]["type"], "local_failed", "{last}");
+    assert!(last["error"]["details"].as_str().unwrap().contains("again"));
+}
+
+#[test]
+fn a_run_that_has_the_data_takes_other_commands_in() {
+    let world = world();
+    let owner = begun(&world, &ENDLESS);
+    let other = world.run(&["run", "demo", "--id", "f", "-m", "Hi"]);
+    assert_eq!(other.status, 0, "{}", other.all());
+    let abort = world.run(&["abort", "demo", "e"]);
+    assert_eq!(abort.status, 0, "{}", abort.all());
+    let (status, last) = end(owner);
+    assert_eq!(
+        (status, last["outcome"].as_str()),
+        (Some(1), Some("aborted"))
+    );
+    assert!(!socket(&world).exists());
+}
+
+#[test]
+fn an_option_that_only_the_owner_of_the_data_can_follow_is_refused() {
+    let world = world();
+    let server = Serving::start(&world);
+    let args = [
+        "run",
+        "demo",
+        "-m",
+        "Hi",
+        "--model",
+        "scripted/demo.yaml",
+        "--json",
+    ];
+    let ran = world.run(&args);
+    assert_eq!(ran.status, 2, "{}", ran.all());
+    assert_eq!(ran.lines()[0]["error"]["type"], "local_option");
+    drop(server);
+}
