@@ -12,7 +12,7 @@
 
 use std::fmt;
 
-use bowline_store::{ActorId, Seq, Store, StoreError};
+use bowline_store::{ActorId, Seq, Store, StoreError, Timestamp};
 
 use crate::record::Fact;
 
@@ -78,6 +78,8 @@ pub struct Identity {
     pub conversation_id: String,
     /// The incarnation of the instance, `inst_…`.
     pub uid: String,
+    /// When it began.
+    pub created_at: Timestamp,
 }
 
 /// Records looked at for the one that began a conversation; schedules may come before it.
@@ -97,6 +99,7 @@ pub async fn identity(store: &dyn Store, actor: &ActorId) -> Result<Option<Ident
                 return Ok(Some(Identity {
                     conversation_id: stored.record.conversation.clone(),
                     uid: created.uid,
+                    created_at: created.created_at,
                 }));
             }
         }

@@ -5,10 +5,14 @@ use std::{collections::BTreeMap, sync::Arc};
 use async_trait::async_trait;
 use bowline_model::{AssistantMessage, AssistantPart, StopReason, Usage};
 use bowline_runtime::{
-    Attempt, Closing, Failure, Finish, Instance, Progress, Step, Submission,
+    Attempt, Closing, Edit, Failure, Finish, Instance, Progress, Step, Submission,
     effect::{self, Intended, Status},
 };
-use bowline_sandbox::{shell::ShellState, tools::Seen, workspace::Workspace};
+use bowline_sandbox::{
+    shell::ShellState,
+    tools::Seen,
+    workspace::{ChangeSet, Workspace},
+};
 use bowline_store::{ActorId, BlobId, RowChange, Store, StoreError, StoredRecord};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -19,6 +23,7 @@ use crate::{
     context::{self, View},
     conversation::{Conversation, Entry, EntryBody, MessageFacts, Next},
     definition::SandboxKind,
+    edit,
     input::{INITIAL_DATA, Input},
     live::{Chunk, ChunkBody, Position},
     program::{DRAFT, SHELL, Seed, Shared, agents_md, workspace_failure},
@@ -58,6 +63,8 @@ pub(crate) struct AgentInstance {
     pub(crate) no_summary_at: Option<u64>,
     /// Number of the next chunk after the last record.
     chunk: u64,
+    /// Files that somebody outside changes, until that is durable.
+    edited: Option<ChangeSet>,
 }
 
 impl std::fmt::Debug for AgentInstance {
@@ -128,6 +135,7 @@ impl AgentInstance {
             view: View::default(),
             no_summary_at: None,
             chunk: 0,
+            edited: None,
         })
     }
 
@@ -453,6 +461,9 @@ impl Instance for AgentInstance {
     }
 
     fn apply(&mut self, records: &[StoredRecord]) -> Result<(), StoreError> {
+        if let Some(changes) = self.edited.take() {
+            self.workspace.committed(&changes);
+        }
         for stored in records {
             let before = self.conversation.entries.len();
             self.conversation.apply(std::slice::from_ref(stored))?;
@@ -624,6 +635,27 @@ impl Instance for AgentInstance {
             self.decide(&mut step, submission, approval, Decision::Withdraw.into());
         }
         step
+    }
+
+    async fn edit(&mut self, edit: &Edit) -> Result<(Step, Value), Failure> {
+        if self.conversation.id.is_empty() {
+            let what = "the conversation has not begun";
+            return Err(Failure::new(
+                "conversation_not_found",
+                what,
+                "send a message first",
+            ));
+        }
+        let failed = |error| workspace_failure(&error);
+        let overlay = self.workspace.begin(self.shared.sources.now()).await;
+        let (changes, told) = edit::make(&overlay.map_err(failed)?, edit).await?;
+        let mut step = Step::new();
+        if !changes.is_empty() {
+            step.rows.extend(changes.rows.iter().cloned());
+            step.blobs.extend(changes.blobs.iter().cloned());
+            self.edited = Some(changes);
+        }
+        Ok((step, told))
     }
 
     fn close(&mut self, submission: &Submission, closing: &Closing) -> Step {

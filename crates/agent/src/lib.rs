@@ -13,6 +13,7 @@
 //! - [`spend`]: what model calls have cost.
 //! - [`tool`]: what a model may do; [`approval`]: what waits for a person first;
 //!   [`attachment`]: the files of a conversation.
+//! - [`edit`]: changes of an instance's files from outside.
 //! - [`binding`]: what code in an isolate may call.
 
 pub mod approval;
@@ -21,6 +22,7 @@ pub mod binding;
 pub mod context;
 pub mod conversation;
 pub mod definition;
+pub mod edit;
 pub mod feed;
 pub mod input;
 mod instance;

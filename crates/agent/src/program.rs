@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use crate::{
     context::{READ_TOOL, WORKING_DIRECTORY, budget},
     conversation::Conversation,
-    definition::{Compaction, SandboxKind},
+    definition::{Compaction, Definition, SandboxKind},
     instance::AgentInstance,
     live::Observers,
     render::{Agent, Rendered},
@@ -140,6 +140,12 @@ impl Agents {
     /// The names of the agents, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.agents.keys().map(String::as_str)
+    }
+
+    /// What an agent is at this moment; `None` when there is none of this name.
+    pub fn definition(&self, agent: &str) -> Option<Definition> {
+        let found = self.0.agents.get(agent)?;
+        Some(found.rendered().definition)
     }
 
     /// Checks that an agent can run: its model is known and has a key, its tools can be mounted.

@@ -499,8 +499,32 @@ impl Fact {
         blobs
     }
 
+    /// The message that the fact begins or completes.
+    pub fn message_id(&self) -> Option<&str> {
+        match self {
+            Self::UserMessage(body) => Some(&body.message_id),
+            Self::Signal(body) => Some(&body.message_id),
+            Self::AssistantStarted(body) => Some(&body.message_id),
+            Self::AssistantCompleted(body) => Some(&body.message_id),
+            Self::ToolResultsCommitted(body) => Some(&body.message_id),
+            Self::Created(_)
+            | Self::AssistantText(_)
+            | Self::AssistantReasoning(_)
+            | Self::AssistantToolCall(_)
+            | Self::ToolOutcome(_)
+            | Self::ResourceSnapshot(_)
+            | Self::ApprovalRequested(_)
+            | Self::ApprovalAnswered(_)
+            | Self::CompactionRequested(_)
+            | Self::Compaction(_)
+            | Self::AttemptStarted(_)
+            | Self::SubmissionSettled(_)
+            | Self::Runtime => None,
+        }
+    }
+
     /// The files that the fact brings.
-    pub(crate) fn attachments(&self) -> Vec<&Attachment> {
+    pub fn attachments(&self) -> Vec<&Attachment> {
         let content = match self {
             Self::UserMessage(body) => &body.content,
             Self::ToolOutcome(body) => &body.content,

@@ -279,21 +279,46 @@ pub async fn lines(
         let actors = store.actors(KIND, None, after.as_ref(), PAGE).await?;
         for actor in &actors {
             of_actor(store, actor, since, &mut lines).await?;
-            for row in store.scan(actor, SPEND, b"open/", None, PAGE).await? {
-                let value: Open = decode(&row.value)?;
-                open.push(Reserved {
-                    actor: actor.clone(),
-                    message: String::from_utf8_lossy(&row.key["open/".len()..]).into_owned(),
-                    at: value.at,
-                    micro_usd: value.reserved,
-                });
-            }
+            reserved_by(store, actor, &mut open).await?;
         }
         match actors.last() {
             Some(last) if actors.len() == PAGE => after = Some(last.clone()),
             _ => return Ok((lines, open)),
         }
     }
+}
+
+/// As [`lines`], of one actor.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub async fn lines_of(
+    store: &dyn Store,
+    actor: &ActorId,
+    since: Option<&str>,
+) -> Result<(Vec<Line>, Vec<Reserved>), StoreError> {
+    let (mut lines, mut open) = (Vec::new(), Vec::new());
+    of_actor(store, actor, since, &mut lines).await?;
+    reserved_by(store, actor, &mut open).await?;
+    Ok((lines, open))
+}
+
+async fn reserved_by(
+    store: &dyn Store,
+    actor: &ActorId,
+    open: &mut Vec<Reserved>,
+) -> Result<(), StoreError> {
+    for row in store.scan(actor, SPEND, b"open/", None, PAGE).await? {
+        let value: Open = decode(&row.value)?;
+        open.push(Reserved {
+            actor: actor.clone(),
+            message: String::from_utf8_lossy(&row.key["open/".len()..]).into_owned(),
+            at: value.at,
+            micro_usd: value.reserved,
+        });
+    }
+    Ok(())
 }
 
 async fn of_actor(

@@ -11,7 +11,8 @@
 //! - `conversation`: the conversation protocol, `/agents/{agent}/{id}`.
 //! - `stream`: durable streams, `/v1/stream/**`.
 //! - `socket`: the WebSocket on the same URL.
-//! - `operations`: health.
+//! - `admin`: administration, `/v1/…`, and its description, `/openapi.json`.
+//! - `operations`: health. `wire`: forms that several routes share. `parameters`: queries.
 //! - `local`: [`Socket`], in the data directory, for the commands of the owner of the data.
 //!
 //! # To add routes
@@ -28,6 +29,7 @@
 //! [`Settings::max_body`], turn a panic into `internal_error`, and answer unknown paths and methods.
 
 mod access;
+mod admin;
 mod app;
 mod conversation;
 mod guard;
@@ -35,6 +37,7 @@ mod keys;
 mod listen;
 pub(crate) mod local;
 mod operations;
+mod parameters;
 mod rates;
 mod refusal;
 mod routes;
@@ -42,8 +45,10 @@ mod settings;
 mod socket;
 mod stream;
 mod tls;
+mod wire;
 
 pub use access::{Access, Scope, StreamGrant};
+pub use admin::openapi_document;
 pub use app::App;
 pub use keys::{Key, KeyHash, Keys, MAX_KEYS, fresh as fresh_key};
 pub use listen::{Peer, Server};

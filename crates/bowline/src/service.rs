@@ -421,6 +421,20 @@ impl Service {
         self.agents.names()
     }
 
+    /// What an agent is at this moment; `None` when there is none of this name.
+    pub fn definition(&self, agent: &str) -> Option<bowline_agent::Definition> {
+        self.agents.definition(agent)
+    }
+
+    /// Checks that an agent can run: its model is known and has a key, its tools can be mounted.
+    ///
+    /// # Errors
+    ///
+    /// What a message to it would be refused with.
+    pub fn check(&self, agent: &str) -> Result<(), Failure> {
+        self.agents.check(agent)
+    }
+
     /// Who follows conversations in this process.
     pub fn observers(&self) -> &Observers {
         self.agents.observers()

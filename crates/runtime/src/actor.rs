@@ -31,6 +31,7 @@ mod alarms;
 mod attempts;
 mod command;
 mod committing;
+mod editing;
 mod endings;
 mod handling;
 mod parking;
@@ -232,6 +233,10 @@ impl Actor {
                 }
             }
             Command::Request { request, reply } => self.ask(request, reply),
+            Command::Edit { edit, reply } => {
+                let outcome = self.edit(&edit).await;
+                return answer(reply, outcome);
+            }
             Command::SetState { new, reply } => {
                 let outcome = self.set_state(new).await;
                 return answer(reply, outcome);

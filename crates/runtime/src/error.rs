@@ -60,6 +60,9 @@ pub enum RuntimeError {
         /// What it is.
         current: u64,
     },
+    /// An attempt runs.
+    #[error("a message is being answered: wait until it is settled, or abort it")]
+    Busy,
     /// The caller may only read.
     #[error("this caller may only read the state")]
     StateReadOnly,
@@ -94,6 +97,7 @@ impl RuntimeError {
             Self::RequestTooDeep => "request_too_deep",
             Self::RequestsFull => "requests_full",
             Self::StateConflict { .. } => "state_conflict",
+            Self::Busy => "conversation_busy",
             Self::StateReadOnly => "state_read_only",
             Self::Stopped => "runtime_unavailable",
             Self::Program(failure) => &failure.code,
@@ -117,6 +121,7 @@ impl RuntimeError {
             | Self::RequestTooDeep
             | Self::RequestsFull
             | Self::StateConflict { .. }
+            | Self::Busy
             | Self::StateReadOnly
             | Self::Program(_)
             // Nothing was written, and the actor stands where it stood.

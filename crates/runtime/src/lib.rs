@@ -10,6 +10,7 @@
 //! - [`effect`]: the ledger of what is done outside.
 //! - [`fiber`]: checkpointed tasks that survive the process.
 //! - [`message`]: durable messages and requests between actors.
+//! - [`edit`]: what somebody outside may change while nothing runs.
 //! - [`child`]: actors that go with the one they belong to.
 //! - [`state`]: one JSON value of an actor, and those who follow it.
 //! - [`budget`]: what a submission may use at most.
@@ -25,6 +26,7 @@ pub mod attempt;
 pub mod budget;
 pub mod child;
 pub mod clock;
+pub mod edit;
 pub mod effect;
 pub mod error;
 pub mod fiber;
@@ -39,6 +41,7 @@ pub mod submission;
 pub use attempt::{Attempt, Halt};
 pub use budget::Budget;
 pub use clock::{Clock, Random, Sources, SystemClock, SystemRandom};
+pub use edit::Edit;
 pub use error::RuntimeError;
 pub use message::{Call, Handled, Incoming};
 pub use node::{Recovery, Runtime, RuntimeOptions};

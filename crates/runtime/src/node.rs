@@ -16,6 +16,7 @@ use crate::{
     actor::{Actor, Command, Parts},
     alarm::{NewSchedule, Schedule},
     clock::Sources,
+    edit::Edit,
     error::RuntimeError,
     state::{self, NewState},
     submission::{self, NewSubmission, Program, Receipt, Settled},
@@ -197,6 +198,21 @@ impl Runtime {
     ) -> Result<state::Version, RuntimeError> {
         self.ask(actor, |reply| Command::SetState {
             new: new.clone(),
+            reply,
+        })
+        .await
+    }
+
+    /// Changes rows of an actor from outside, while no attempt of it runs. What the actor's program
+    /// tells is returned when the change is durable.
+    ///
+    /// # Errors
+    ///
+    /// [`RuntimeError::Busy`] while an attempt runs, and what [`Instance::edit`](crate::Instance::edit)
+    /// says; nothing changes then.
+    pub async fn edit(&self, actor: &ActorId, edit: Edit) -> Result<Value, RuntimeError> {
+        self.ask(actor, |reply| Command::Edit {
+            edit: edit.clone(),
             reply,
         })
         .await

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     attempt::{Attempt, Halt},
+    edit::Edit,
     message::{self, Call, Handled, Incoming},
     state::Proposed,
     step::Step,
@@ -346,6 +347,20 @@ pub trait Instance: Send + Sync + fmt::Debug {
     /// withdrawn. As [`Instance::expire`] by default.
     fn withdraw(&mut self, submission: &Submission) -> Step {
         self.expire(submission)
+    }
+
+    /// The step of a change that somebody outside asks for while no attempt runs, and what they are
+    /// told. [`Instance::apply`] is called with its record once it is durable; when it could not be made
+    /// durable, this instance is dropped. An empty step changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be made; nothing changes then. By default no change can.
+    async fn edit(&mut self, edit: &Edit) -> Result<(Step, Value), Failure> {
+        let _ = edit;
+        let hint = "send a message instead";
+        let what = "this kind of actor takes no changes from outside";
+        Err(Failure::new("message_unhandled", what, hint))
     }
 
     /// The step that leaves the conversation valid without an answer: open messages and tool batches

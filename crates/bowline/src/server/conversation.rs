@@ -3,7 +3,7 @@
 //! - `send` takes messages; `view` gives the history, and the updates from an offset on, at once, as
 //!   they come, or as a stream of events; `attachment` gives files.
 //! - `submission` tells how one message stands, waits for its answer, and cancels it.
-//! - `manage` lists, deletes, exports and forks.
+//! - `manage` lists, deletes and exports; `fork` forks.
 //! - `feed` lets the readers of one conversation share what it costs to follow it; `wire` is what they
 //!   are sent.
 
@@ -17,11 +17,12 @@ use axum::{
 use bowline_agent::actor;
 use bowline_store::ActorId;
 
-use super::{Access, App, Refusal, Scope};
+use super::{Access, App, Refusal, Scope, parameters::Parameters};
 use crate::service::check_instance;
 
 mod attachment;
 pub(super) mod feed;
+mod fork;
 mod manage;
 mod send;
 mod submission;
@@ -29,7 +30,10 @@ mod updates;
 mod view;
 mod wire;
 
-pub(super) use send::{deliver, parse};
+pub(super) use fork::{Fork, Forked, fork};
+pub(super) use manage::{delete, export};
+pub(super) use send::{deliver, parse, whole};
+pub(super) use submission::{Aborted, Standing, abort_one, ended, read as submission, stands};
 pub(super) use updates::stream;
 pub(super) use view::history;
 
@@ -45,7 +49,7 @@ pub(super) fn routes() -> Router<App> {
                 .delete(manage::delete),
         )
         .route("/agents/{agent}/{id}/export", get(manage::export))
-        .route("/agents/{agent}/{id}/fork", post(manage::fork))
+        .route("/agents/{agent}/{id}/fork", post(fork::fork))
         .route("/agents/{agent}/{id}/abort", post(submission::abort_all))
         .route(
             "/agents/{agent}/{id}/attachments/{attachment}",
@@ -89,7 +93,7 @@ impl Target {
     }
 
     /// The last segment of the path.
-    fn last(&self) -> &str {
+    pub(super) fn last(&self) -> &str {
         self.rest.last().map_or("", String::as_str)
     }
 }

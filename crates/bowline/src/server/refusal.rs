@@ -51,6 +51,9 @@ pub enum Refusal {
     /// The offset is behind the end of the stream.
     #[error("the offset is not part of the stream: read the history again")]
     OffsetGone,
+    /// The file has no such bytes; how many it has.
+    #[error("the file has {0} bytes, none of which are in this range")]
+    RangeNotThere(u64),
     /// The body is larger than the server takes.
     #[error("the body is larger than this server takes")]
     BodyTooLarge,
@@ -96,6 +99,7 @@ impl Refusal {
             Self::InstanceExists { .. } => "agent_instance_exists",
             Self::UnsupportedMediaType(_) => "unsupported_media_type",
             Self::OffsetGone => "stream_offset_gone",
+            Self::RangeNotThere(_) => "range_not_there",
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTimeout => "body_timeout",
             Self::Unauthorized => "unauthorized",
@@ -119,7 +123,7 @@ impl Refusal {
             Self::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
             Self::InstanceExists { .. } => StatusCode::CONFLICT,
             Self::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::OffsetGone => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::OffsetGone | Self::RangeNotThere(_) => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
@@ -152,17 +156,34 @@ fn status_of(error: &Error) -> StatusCode {
         | "definition_agent_not_found"
         | "conversation_not_found"
         | "schedule_not_found"
-        | "fiber_not_found" => StatusCode::NOT_FOUND,
+        | "fiber_not_found"
+        | "workspace_not_found" => StatusCode::NOT_FOUND,
         "submission_conflict"
         | "approval_answered"
         | "nothing_to_answer"
         | "conversation_busy"
         | "archive_exists"
         | "archive_busy"
+        | "workspace_exists"
+        | "workspace_is_directory"
+        | "workspace_not_directory"
+        | "workspace_not_empty"
+        | "workspace_conflict"
         | "store_conflict" => StatusCode::CONFLICT,
-        "archive_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
-        "invalid_key" | "instance_invalid" | "approval_invalid" => StatusCode::BAD_REQUEST,
-        "message_too_large" => StatusCode::PAYLOAD_TOO_LARGE,
+        "file_changed" => StatusCode::PRECONDITION_FAILED,
+        "archive_too_large" | "message_too_large" | "workspace_too_large" | "workspace_quota" => {
+            StatusCode::PAYLOAD_TOO_LARGE
+        }
+        "invalid_key"
+        | "instance_invalid"
+        | "approval_invalid"
+        | "schedule_invalid"
+        | "schedule_past"
+        | "schedule_limit"
+        | "workspace_loop"
+        | "workspace_invalid"
+        | "workspace_name_too_long"
+        | "message_unhandled" => StatusCode::BAD_REQUEST,
         "queue_full" => StatusCode::TOO_MANY_REQUESTS,
         "runtime_unavailable" | "store_closed" | "store_full" => StatusCode::SERVICE_UNAVAILABLE,
         _ if error.kind == Kind::Usage => StatusCode::BAD_REQUEST,
@@ -249,6 +270,11 @@ impl IntoResponse for Refusal {
             && !known.is_empty()
         {
             headers.insert(header::ALLOW, HeaderValue::from_static(known));
+        }
+        if let Self::RangeNotThere(size) = &self
+            && let Ok(value) = HeaderValue::from_str(&format!("bytes */{size}"))
+        {
+            headers.insert(header::CONTENT_RANGE, value);
         }
         if let Self::RateLimited(seconds) = &self {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(*seconds));

@@ -10,7 +10,7 @@ use axum::{
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
-use super::{App, Refusal, conversation, guard, local, operations, refusal, stream};
+use super::{App, Refusal, admin, conversation, guard, local, operations, refusal, stream};
 
 /// Where the id of a request stands.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -21,6 +21,7 @@ fn all() -> Router<App> {
         .merge(operations::routes())
         .merge(conversation::routes())
         .merge(stream::routes())
+        .merge(admin::routes())
 }
 
 /// All routes of a server, ready to be served or merged into another application.

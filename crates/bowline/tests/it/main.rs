@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod administration;
 mod approval;
 mod bad_input;
 mod bench;

@@ -6,6 +6,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     alarm::{NewSchedule, Schedule},
+    edit::Edit,
     error::RuntimeError,
     message::Request,
     state::{self, NewState},
@@ -52,6 +53,8 @@ pub(crate) enum Command {
         request: Request,
         reply: Reply<Value>,
     },
+    /// Make a change that is asked for from outside.
+    Edit { edit: Edit, reply: Reply<Value> },
     /// Replace the state.
     SetState {
         new: NewState,
@@ -84,6 +87,7 @@ impl Command {
             Self::Schedule { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Unschedule { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::Request { reply, .. } => drop(reply.send(Err(error.clone()))),
+            Self::Edit { reply, .. } => drop(reply.send(Err(error.clone()))),
             Self::SetState { reply, .. } => drop(reply.send(Err(error.clone()))),
             // The attempt sees its reply dropped, and halts.
             Self::Wake { .. } | Self::Stop | Self::Commit { .. } | Self::Waiting { .. } => {}

@@ -116,7 +116,7 @@ pub(super) async fn send(
 }
 
 /// The body, once it is there, within the server's bounds.
-async fn whole(app: &App, body: Body) -> Result<Bytes, Refusal> {
+pub(in crate::server) async fn whole(app: &App, body: Body) -> Result<Bytes, Refusal> {
     let settings = app.settings();
     // One that says beforehand how much will come is not waited for.
     if body.size_hint().lower() > settings.max_body as u64 {

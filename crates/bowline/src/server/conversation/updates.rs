@@ -13,11 +13,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{
-    App, Refusal, Target,
+    App, Parameters, Refusal, Target,
     feed::{Batch, Follower, Lost, Waited},
-    no_store, view,
-    view::Parameters,
-    wire,
+    no_store, view, wire,
 };
 
 /// Records of one answer.

@@ -10,7 +10,7 @@ use bowline_agent::feed::{self, History, NotThere, Offset};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{App, Refusal, Scope, Target, no_store, updates};
+use super::{App, Parameters, Refusal, Scope, Target, no_store, updates};
 use crate::server::socket;
 
 /// Where reading goes on.
@@ -19,57 +19,6 @@ pub(super) const NEXT_OFFSET: HeaderName = HeaderName::from_static("stream-next-
 pub(super) const UP_TO_DATE: HeaderName = HeaderName::from_static("stream-up-to-date");
 /// Most messages of one page of the history.
 const MOST_MESSAGES: usize = 1_000;
-
-/// The parameters of a request, each at most once.
-#[derive(Debug)]
-pub(super) struct Parameters(Vec<(String, String)>);
-
-impl Parameters {
-    /// Takes a query apart.
-    ///
-    /// # Errors
-    ///
-    /// When it does not decode, or a parameter is there twice.
-    pub(super) fn of(query: Vec<(String, String)>) -> Result<Self, Refusal> {
-        for (number, (name, _)) in query.iter().enumerate() {
-            if query.iter().take(number).any(|(other, _)| other == name) {
-                let name = name.escape_debug();
-                return Err(Refusal::InvalidRequest(format!("give `{name}` only once")));
-            }
-        }
-        Ok(Self(query))
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == name)
-            .map(|(_, value)| value.as_str())
-    }
-
-    /// Refuses parameters that would mean something in another view.
-    pub(super) fn refuse(&self, names: &[&str], view: &str) -> Result<(), Refusal> {
-        match names.iter().find(|name| self.get(name).is_some()) {
-            None => Ok(()),
-            Some(name) => Err(Refusal::InvalidRequest(format!(
-                "`{name}` has no meaning with {view}"
-            ))),
-        }
-    }
-
-    /// A number.
-    pub(super) fn number(&self, name: &str, most: usize) -> Result<Option<usize>, Refusal> {
-        let Some(text) = self.get(name) else {
-            return Ok(None);
-        };
-        match text.parse() {
-            Ok(number) if (1..=most).contains(&number) => Ok(Some(number)),
-            Ok(_) | Err(_) => Err(Refusal::InvalidRequest(format!(
-                "`{name}` is a number from 1 to {most}"
-            ))),
-        }
-    }
-}
 
 /// `GET /agents/{agent}/{id}`: the history, updates, or a WebSocket.
 pub(super) async fn read(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
