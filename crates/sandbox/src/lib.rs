@@ -9,6 +9,7 @@
 //! - [`archive`]: tar and zip, safe to unpack; [`json`]: queries and changes by JSONPath; [`digest`].
 //! - [`edits`]: changes of several files, all or none, that notice a changed base.
 //! - [`isolate`]: JavaScript and TypeScript in throw-away isolates that can be saved while they wait.
+//! - [`typescript`]: what a typed function says about itself, as JSON Schema.
 //! - [`tools`]: `read`, `write`, `edit`, `bash`, `grep` and `glob` as a model gets them.
 //!
 //! Nothing here reads a clock: writes get the time that their overlay was begun with.
@@ -21,4 +22,5 @@ pub mod json;
 pub mod search;
 pub mod shell;
 pub mod tools;
+pub mod typescript;
 pub mod workspace;

@@ -63,4 +63,6 @@ pub use guest::{Call, LogLevel, LogLine, Target};
 pub use limits::{Limits, Usage};
 pub use program::Program;
 pub use run::{Answer, Isolate, Start, Status, Stopper};
+pub(crate) use shape::position;
+pub(crate) use strip::Problem;
 pub use value::{Thrown, Value, ViewKind};

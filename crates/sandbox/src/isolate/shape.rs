@@ -75,7 +75,7 @@ pub(super) struct Shaped {
 }
 
 /// Line and column, from 1; columns count UTF-16 units, as the engine does.
-pub(super) fn position(text: &str, offset: usize) -> (u32, u32) {
+pub(crate) fn position(text: &str, offset: usize) -> (u32, u32) {
     let mut offset = offset.min(text.len());
     while !text.is_char_boundary(offset) {
         offset -= 1;

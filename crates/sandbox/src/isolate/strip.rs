@@ -12,14 +12,14 @@ use oxc::transformer::{TransformOptions, Transformer};
 
 /// Why a text is not a program, and where.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     /// In bytes.
-    pub(super) offset: usize,
-    pub(super) message: String,
+    pub(crate) offset: usize,
+    pub(crate) message: String,
 }
 
 impl Problem {
-    pub(super) fn new(diagnostic: &OxcDiagnostic) -> Self {
+    pub(crate) fn new(diagnostic: &OxcDiagnostic) -> Self {
         let offset = diagnostic
             .labels
             .iter()

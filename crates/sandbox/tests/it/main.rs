@@ -26,4 +26,5 @@ mod sqlite;
 mod streams;
 mod support;
 mod tools;
+mod typescript;
 mod workspace;
