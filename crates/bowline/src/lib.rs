@@ -7,6 +7,7 @@
 //! - [`server`]: agents over HTTP.
 //! - [`config`]: what `bowline.toml` says.
 //! - [`error`]: what a user is told.
+//! - [`outside`]: sockets for requests that agents may make.
 //! - [`retention`]: what is deleted when it is old.
 //! - [`standing`]: why an instance is not moving.
 //! - `follow`: one submission from its beginning to its end.
@@ -33,6 +34,7 @@ pub mod config;
 pub mod error;
 mod follow;
 pub mod measure;
+pub mod outside;
 pub mod project;
 pub mod retention;
 pub mod server;

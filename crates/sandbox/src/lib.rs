@@ -10,6 +10,7 @@
 //! - [`edits`]: changes of several files, all or none, that notice a changed base.
 //! - [`isolate`]: JavaScript and TypeScript in throw-away isolates that can be saved while they wait.
 //! - [`typescript`]: what a typed function says about itself, as JSON Schema.
+//! - [`egress`]: requests over HTTP, by allow-list; who has sockets implements its `Wire`.
 //! - [`tools`]: `read`, `write`, `edit`, `bash`, `grep` and `glob` as a model gets them.
 //!
 //! Nothing here reads a clock: writes get the time that their overlay was begun with.
@@ -17,6 +18,7 @@
 pub mod archive;
 pub mod digest;
 pub mod edits;
+pub mod egress;
 pub mod isolate;
 pub mod json;
 pub mod search;

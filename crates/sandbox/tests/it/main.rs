@@ -8,6 +8,7 @@
 
 mod archives;
 mod bash_peer;
+mod egress;
 mod feed;
 mod fuzz;
 mod isolate;

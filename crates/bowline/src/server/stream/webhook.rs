@@ -11,6 +11,7 @@ use bowline_runtime::{
     Sources, kind,
     stream::subscription::{Call, Deliver},
 };
+use bowline_sandbox::egress::is_public;
 use bowline_store::{ActorId, Batch, Record, RowChange, Store};
 use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use serde_json::{Value, json};
@@ -114,15 +115,7 @@ impl Webhooks {
 
     async fn client(&self) -> Result<&reqwest::Client, String> {
         let make = async || {
-            let ring = Arc::new(rustls::crypto::ring::default_provider());
-            let roots = webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned();
-            let mut store = rustls::RootCertStore::empty();
-            let _ = store.add_parsable_certificates(roots);
-            let tls = rustls::ClientConfig::builder_with_provider(ring)
-                .with_safe_default_protocol_versions()
-                .map_err(|error| error.to_string())?
-                .with_root_certificates(store)
-                .with_no_client_auth();
+            let tls = crate::outside::tls()?;
             reqwest::Client::builder()
                 .tls_backend_preconfigured(tls)
                 .redirect(reqwest::redirect::Policy::none())
@@ -254,33 +247,5 @@ impl reqwest::dns::Resolve for Public {
             }
             Ok(Box::new(found.into_iter()) as reqwest::dns::Addrs)
         })
-    }
-}
-
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            !(address.is_private()
-                || address.is_loopback()
-                || address.is_link_local()
-                || address.is_unspecified()
-                || address.is_broadcast()
-                || address.is_multicast()
-                || address.is_documentation()
-                || first == 0
-                || first >= 240
-                || (first == 100 && (64..128).contains(&second)))
-        }
-        IpAddr::V6(address) => {
-            if let Some(address) = address.to_ipv4_mapped() {
-                return is_public(address.into());
-            }
-            !(address.is_loopback()
-                || address.is_unspecified()
-                || address.is_multicast()
-                || address.is_unique_local()
-                || address.is_unicast_link_local())
-        }
     }
 }
