@@ -1,6 +1,6 @@
 //! The state of a conversation: a pure fold of its records.
 
-use std::collections::HashMap;
+use std::{borrow::Cow, collections::HashMap};
 
 use bowline_model::{
     AssistantMessage, AssistantPart, ErrorKind, ModelRef, StopReason, ToolCall, Usage,
@@ -13,6 +13,10 @@ use crate::record::{
     AssistantCompleted, AssistantStarted, CallError, Compaction, Content, Fact, ResourceSnapshot,
     Signal, Timing, ToolOutcome, ToolResultsCommitted, Trigger,
 };
+
+/// Bytes of text from which on an answer that was cut off is gone on with, not asked for again: a short
+/// beginning costs nothing, and cannot be told from an answer that happens to begin alike.
+const WORTH_GOING_ON: usize = 64;
 
 /// What was said and done, in order, with what is still open.
 #[derive(Debug, Clone, Default)]
@@ -103,6 +107,8 @@ pub enum EntryBody {
         error: Option<CallError>,
         /// True when it was cut and kept.
         interrupted: bool,
+        /// What was said of this answer before, where it was cut off and the message goes on from there.
+        begun: Option<String>,
     },
     /// The results of the tool batch before, in source order.
     ToolResults(Vec<ToolOutcome>),
@@ -142,6 +148,28 @@ impl Entry {
                 ..
             } => error.is_some() || *interrupted || message.tool_calls().next().is_some(),
         }
+    }
+
+    /// The whole answer, also where it goes on from what was said before a cut.
+    pub fn answer(&self) -> Option<Cow<'_, AssistantMessage>> {
+        let EntryBody::Assistant { message, begun, .. } = &self.body else {
+            return None;
+        };
+        let Some(begun) = begun else {
+            return Some(Cow::Borrowed(message));
+        };
+        let mut whole = message.clone();
+        match whole.parts.first_mut() {
+            Some(AssistantPart::Text { text, .. }) => text.insert_str(0, begun),
+            _ => whole.parts.insert(
+                0,
+                AssistantPart::Text {
+                    text: begun.clone(),
+                    signature: None,
+                },
+            ),
+        }
+        Some(Cow::Owned(whole))
     }
 
     /// True for a model call that failed because the window is full.
@@ -279,6 +307,40 @@ impl Conversation {
             | EntryBody::ToolResults(_) => None,
         });
         totals.max().unwrap_or(0)
+    }
+
+    /// What this model has said of the answer that is due to a submission, where a call was cut off after
+    /// text and nothing else, and enough of it that going on is worth it.
+    pub fn begun(&self, submission: &str, model: &ModelRef) -> Option<String> {
+        for entry in self.entries.iter().rev() {
+            let EntryBody::Assistant {
+                message,
+                error,
+                interrupted,
+                begun,
+                ..
+            } = &entry.body
+            else {
+                return None;
+            };
+            let broken = *interrupted || error.as_ref().is_some_and(|why| why.retry_at.is_some());
+            if !broken || entry.submission.as_deref() != Some(submission) || message.model != *model
+            {
+                return None;
+            }
+            if message.parts.is_empty() && begun.is_none() {
+                continue;
+            }
+            let only_text = |part| matches!(part, &AssistantPart::Text { .. });
+            if !message.parts.iter().all(only_text) {
+                return None;
+            }
+            let text = begun.clone().unwrap_or_default() + &message.text();
+            // Providers refuse a beginning that ends in a space.
+            let text = text.trim_end();
+            return (text.len() >= WORTH_GOING_ON).then(|| text.to_owned());
+        }
+        None
     }
 
     /// What an open submission has used so far.
@@ -520,7 +582,18 @@ impl Conversation {
             usage: completed.usage,
             response_id: completed.response_id,
         };
+        let begun = open
+            .started
+            .continues
+            .then(|| {
+                self.begun(
+                    open.submission.as_deref().unwrap_or_default(),
+                    &message.model,
+                )
+            })
+            .flatten();
         let body = EntryBody::Assistant {
+            begun,
             message,
             cost_micro_usd: completed.cost_micro_usd,
             error: completed.error,
@@ -549,6 +622,8 @@ pub struct MessageFacts<'a> {
     pub error: Option<CallError>,
     /// True when it was cut and kept.
     pub interrupted: bool,
+    /// True when it goes on from what was said before a cut.
+    pub continues: bool,
 }
 
 impl MessageFacts<'_> {
@@ -561,6 +636,7 @@ impl MessageFacts<'_> {
                 self.message_id,
                 self.parent_id.clone(),
                 self.message.model.clone(),
+                self.continues,
             ));
         }
         for (block_index, part) in (0u32..).zip(&self.message.parts) {
@@ -608,10 +684,16 @@ impl MessageFacts<'_> {
 }
 
 /// The fact that a message began.
-pub fn start(message_id: &str, parent_id: Option<String>, model_info: ModelRef) -> Fact {
+pub fn start(
+    message_id: &str,
+    parent_id: Option<String>,
+    model_info: ModelRef,
+    continues: bool,
+) -> Fact {
     Fact::AssistantStarted(AssistantStarted {
         message_id: message_id.to_owned(),
         parent_id,
         model_info,
+        continues,
     })
 }

@@ -61,6 +61,8 @@ pub(crate) struct AgentInstance {
     pub(crate) view: View,
     /// How full the window was when a summary failed last.
     pub(crate) no_summary_at: Option<u64>,
+    /// A provider refused to go on from an answer that was cut off: it is asked anew.
+    pub(crate) anew: bool,
     /// Number of the next chunk after the last record.
     chunk: u64,
     /// Files that somebody outside changes, until that is durable.
@@ -134,6 +136,7 @@ impl AgentInstance {
             new_id,
             view: View::default(),
             no_summary_at: None,
+            anew: false,
             chunk: 0,
             edited: None,
         })
@@ -554,6 +557,7 @@ impl Instance for AgentInstance {
             timing: None,
             error: None,
             interrupted: true,
+            continues: open.started.continues,
         };
         let mut scope = self.scope(submission, None);
         scope.submission.clone_from(&open.submission);

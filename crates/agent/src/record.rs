@@ -153,6 +153,10 @@ pub struct AssistantStarted {
     pub parent_id: Option<String>,
     /// Which model speaks.
     pub model_info: ModelRef,
+    /// True when it goes on from what was said of this answer before it was cut off, and holds only what
+    /// comes after.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub continues: bool,
 }
 
 /// Body of `assistant_text_completed`.

@@ -172,6 +172,7 @@ async fn think(
         timing: Some(answer.timing),
         error: None,
         interrupted: false,
+        continues: answer.continues,
     };
     let facts = facts.facts();
     if calls.is_empty() {

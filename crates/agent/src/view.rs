@@ -372,11 +372,12 @@ pub fn answer(conversation: &Conversation, submission: &str) -> String {
         .rev()
         .find_map(|entry| match &entry.body {
             EntryBody::Assistant {
-                message,
                 error: None,
                 interrupted: false,
                 ..
-            } if entry.submission.as_deref() == Some(submission) => Some(message.text()),
+            } if entry.submission.as_deref() == Some(submission) => {
+                entry.answer().map(|message| message.text())
+            }
             EntryBody::Assistant { .. }
             | EntryBody::User(_)
             | EntryBody::Signal(_)

@@ -214,6 +214,7 @@ impl Talk {
             timing: None,
             error: None,
             interrupted: false,
+            continues: false,
         };
         facts.extend(answer.facts());
         facts.push(Fact::ToolOutcome(ToolOutcome {

@@ -96,6 +96,7 @@ impl Project {
         settings.gateway = gateway.policy.clone();
         settings.base_urls.clone_from(&gateway.base_urls);
         settings.background.clone_from(&gateway.background);
+        settings.cache = gateway.cache;
         settings.idle_deadline = gateway.idle.unwrap_or(settings.idle_deadline);
         settings
     }

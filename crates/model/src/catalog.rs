@@ -135,6 +135,9 @@ pub struct CatalogModel {
     /// The levels that it takes, in the provider's words.
     #[serde(default)]
     pub efforts: Vec<String>,
+    /// Whether it goes on from an answer that is begun, where it does not think.
+    #[serde(default)]
+    pub prefill: bool,
     /// What it costs, if known.
     #[serde(default)]
     pub price: Option<Price>,

@@ -35,6 +35,9 @@ pub struct Request {
     /// A response of this provider that was cut off and goes on there by itself: it is read again from
     /// its beginning, and nothing is asked or paid anew. From [`crate::Event::Started`].
     pub resume: Option<String>,
+    /// What this model had said of its answer when it was cut off: it goes on from there, and the answer is
+    /// only what comes after. Where [`crate::Provider::continues`] says so; elsewhere it is ignored.
+    pub begun: Option<String>,
 }
 
 /// How long a provider is asked to keep a prompt in its cache.

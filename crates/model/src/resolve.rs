@@ -24,7 +24,7 @@ use crate::provider::openai_chat::Chat;
 use crate::provider::openai_responses::Responses;
 use crate::provider::quirks::Quirks;
 use crate::provider::scripted::Scripted;
-use crate::request::Thinking;
+use crate::request::{CacheRetention, Thinking};
 use crate::secret::Secret;
 
 /// A wire format.
@@ -156,6 +156,8 @@ pub struct ModelSettings {
     /// Providers known by name whose answers are made in the background, as
     /// [`NamedModel::background`].
     pub background: BTreeSet<String>,
+    /// How long providers are asked to keep prompts in their caches. Default [`CacheRetention::Short`].
+    pub cache: CacheRetention,
     /// The time, for the providers that sign by it: Bedrock with an access key, Vertex with a service
     /// account. Default: none, and they say so.
     pub clock: Clock,
@@ -179,6 +181,7 @@ impl ModelSettings {
             connect_timeout: Duration::from_secs(10),
             base_urls: BTreeMap::new(),
             background: BTreeSet::new(),
+            cache: CacheRetention::default(),
             clock: Clock::default(),
             tape: None,
             gateway: Policy::default(),
@@ -347,6 +350,11 @@ impl Models {
     /// What each call asks first.
     pub fn gateway(&self) -> &Arc<Gateway> {
         &self.gateway
+    }
+
+    /// How long providers are asked to keep prompts.
+    pub fn cache(&self) -> CacheRetention {
+        self.settings.cache
     }
 
     /// Finds a model by its name under `[models]` or by `provider/model` (split at the first `/`).

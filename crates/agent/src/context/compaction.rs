@@ -242,7 +242,8 @@ fn written(entries: &[Entry]) -> String {
             EntryBody::Signal(signal) => said(&mut text, &signal.signal_type, &signal.content),
             EntryBody::Assistant { error: Some(_), .. } => {}
             EntryBody::Assistant { message, .. } => {
-                said(&mut text, "agent", &message.text());
+                let whole = entry.answer().map(|message| message.text());
+                said(&mut text, "agent", &whole.unwrap_or_default());
                 for call in message.tool_calls() {
                     let arguments = call.arguments.to_string();
                     let arguments = shorten(&arguments, SEEN_CALL, None);

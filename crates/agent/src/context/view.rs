@@ -1,6 +1,6 @@
 //! The transcript as the model is sent it, built as the conversation grows.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 use bowline_model::{
     AssistantMessage, AssistantPart, FilePart, Message, ResultPart, ToolResult, Transcript,
@@ -152,7 +152,10 @@ impl View {
                 interrupted: true, ..
             } => {}
             EntryBody::Assistant { message, .. } => {
-                self.say(Message::Assistant(message.clone()));
+                let whole = entry
+                    .answer()
+                    .map_or_else(|| message.clone(), Cow::into_owned);
+                self.say(Message::Assistant(whole));
                 if message.usage.total() > 0 {
                     self.tokens = message.usage.total();
                     self.counted = true;
@@ -248,7 +251,7 @@ pub(super) fn tokens_of(entry: &Entry, shape: Shape) -> u64 {
         | EntryBody::Assistant {
             interrupted: true, ..
         } => 0,
-        EntryBody::Assistant { message, .. } => budget::answer(message),
+        EntryBody::Assistant { .. } => entry.answer().map_or(0, |message| budget::answer(&message)),
         EntryBody::ToolResults(results) => {
             let most = shape.each(results.iter().map(length));
             let each = results

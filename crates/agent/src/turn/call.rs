@@ -28,6 +28,9 @@ const DRAFT_EVERY: Duration = Duration::from_secs(1);
 /// How often it is made durable while somebody follows what is durable.
 const DRAFT_EVERY_FOLLOWED: Duration = Duration::from_millis(100);
 
+/// How long a provider may take to hear that an answer is not wanted any more.
+const CANCEL_WITHIN: Duration = Duration::from_secs(2);
+
 /// A message that is complete and not committed.
 pub(super) struct Answer {
     pub(super) message_id: String,
@@ -35,6 +38,8 @@ pub(super) struct Answer {
     pub(super) cost_micro_usd: Option<u64>,
     /// True when its beginning is durable already.
     pub(super) started: bool,
+    /// True when it goes on from what was said before a cut.
+    pub(super) continues: bool,
     /// How long it took.
     pub(super) timing: Timing,
     /// Removes its drafts, and counts what it cost.
@@ -47,6 +52,8 @@ struct Streaming {
     response_id: String,
     partial: Partial,
     started: bool,
+    /// It goes on from what was said before a cut.
+    continues: bool,
     /// Text that is not durable: block, reasoning or not, text.
     fresh: Vec<(u32, bool, String)>,
     pieces: u32,
@@ -137,6 +144,10 @@ pub(super) async fn call(
         request.resume.clone_from(&open.response_id);
         money.open = Some(open);
         money.resumed = Some(message);
+    } else if !instance.anew && resolved.provider.continues(&request) {
+        request.begun = instance
+            .conversation
+            .begun(&submission.id, &resolved.reference);
     }
     let message_id = instance.shared.sources.id("msg_");
     let response_id = instance
@@ -147,6 +158,7 @@ pub(super) async fn call(
         response_id,
         partial: Partial::default(),
         started: false,
+        continues: request.begun.is_some(),
         fresh: Vec::new(),
         pieces: 0,
         block: 0,
@@ -171,6 +183,7 @@ pub(super) async fn call(
             rows.extend(streaming.drafts());
             Ok(Some(Answer {
                 started: streaming.started,
+                continues: streaming.continues,
                 timing: streaming.timing(),
                 message_id: streaming.message_id,
                 message,
@@ -180,6 +193,11 @@ pub(super) async fn call(
         }
         Err(Broken::Stop(stop)) => Err(stop),
         Err(Broken::Cancelled) => {
+            let open = streaming.money.open.as_ref();
+            if let Some(id) = open.and_then(|open| open.response_id.clone()) {
+                // Nobody will read the rest. The bound keeps the abort from waiting for the provider.
+                let _ = tokio::time::timeout(CANCEL_WITHIN, resolved.provider.cancel(&id)).await;
+            }
             // What was said until now is kept, and marked.
             record(instance, attempt, resolved, streaming, None, None).await?;
             Err(Stop::Cancelled)
@@ -194,6 +212,18 @@ pub(super) async fn call(
                 let mut step = Step::new();
                 step.rows = money::give_up(instance, attempt, resolved, message, open).await?;
                 attempt.commit(step).await?;
+                return Ok(None);
+            }
+            let refused = error.kind == ErrorKind::InvalidRequest && streaming.first.is_none();
+            if streaming.continues && refused {
+                instance.anew = true;
+                let (id, money) = (&streaming.message_id, &streaming.money);
+                let counted = money::broken(instance, attempt, resolved, id, money, None);
+                let mut step = Step::new();
+                step.rows = counted.await?.1;
+                if !step.is_empty() {
+                    attempt.commit(step).await?;
+                }
                 return Ok(None);
             }
             // A full window is dealt with before the next call, once for each message.
@@ -252,6 +282,7 @@ fn request(instance: &AgentInstance, submission: &Submission, asked: &Asked<'_>)
                 .unwrap_or_default(),
         },
         conversation: Some(instance.conversation.id.clone()),
+        cache: instance.shared.models.cache(),
         ..Request::default()
     }
 }
@@ -396,6 +427,7 @@ async fn draft(
             &streaming.message_id,
             instance.conversation.leaf(),
             resolved.reference.clone(),
+            streaming.continues,
         );
         instance.add(
             &mut step,
@@ -470,6 +502,7 @@ async fn record(
             retry_at: delay.map(|delay| attempt.now().after(delay)),
         }),
         interrupted: error.is_none(),
+        continues: streaming.continues,
     };
     let mut step = Step::new();
     instance.add(

@@ -30,7 +30,7 @@ pub(crate) fn instance() -> ActorId {
 
 /// An agent on a script, and what its outside tool was asked to do.
 pub(crate) struct Stage {
-    dir: tempfile::TempDir,
+    dir: bowline_testkit::canary::Folder,
     pub(crate) store: Arc<MemoryStore>,
     /// The effect ids with which the outside tool was called.
     pub(crate) effects: Arc<Mutex<Vec<String>>>,
@@ -93,7 +93,7 @@ impl tool::Tool for Outside {
 
 impl Stage {
     pub(crate) fn new(script: &str) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = bowline_testkit::canary::Folder::new().unwrap();
         std::fs::write(dir.path().join("script.yaml"), script).unwrap();
         Self {
             dir,

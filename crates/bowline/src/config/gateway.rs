@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bowline_agent::definition::Fault;
 use bowline_agent::definition::document::Node;
+use bowline_model::CacheRetention;
 use bowline_model::gateway::{Policy, RateLimit, Scope, SpendLimit, Unpriced, Window};
 
 /// `[gateway]`.
@@ -18,18 +19,21 @@ pub struct Gateway {
     pub base_urls: BTreeMap<String, String>,
     /// `background`: providers whose answers are made in the background.
     pub background: BTreeSet<String>,
+    /// `cache`: how long providers are asked to keep prompts. Default as long as they usually do.
+    pub cache: CacheRetention,
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 pub(super) fn read(node: &Node) -> Result<Gateway, Fault> {
-    const KEYS: [&str; 6] = [
+    const KEYS: [&str; 7] = [
         "spend",
         "unpriced",
         "rates",
         "idle",
         "base_urls",
         "background",
+        "cache",
     ];
     let keys = node.table("gateway", &KEYS)?;
     let list = |key: &str| keys.get(key).map(|node| node.list(key)).transpose();
@@ -62,6 +66,13 @@ pub(super) fn read(node: &Node) -> Result<Gateway, Fault> {
     if let Some(node) = keys.get("background") {
         let names = node.names("background")?.into_iter();
         gateway.background = names.map(|(name, _)| name.to_owned()).collect();
+    }
+    if let Some(node) = keys.get("cache") {
+        gateway.cache = match node.word("cache", &["none", "short", "long"])? {
+            "none" => CacheRetention::None,
+            "long" => CacheRetention::Long,
+            _ => CacheRetention::Short,
+        };
     }
     Ok(gateway)
 }

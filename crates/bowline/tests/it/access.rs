@@ -19,11 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Place {
     site: Site,
-    _data: tempfile::TempDir,
+    _data: bowline_testkit::canary::Folder,
 }
 
 async fn start(settings: Settings) -> Place {
-    let data = tempfile::tempdir().unwrap();
+    let data = bowline_testkit::canary::Folder::new().unwrap();
     let mut bowline = Bowline::open(data.path()).unwrap();
     for name in ["support", "sales"] {
         let agent = Agent::new(name, |cx: &mut Render| {

@@ -132,7 +132,7 @@ fn start(world: &World) -> Child {
     ];
     let mut command = world.command(&line);
     command
-        .env("FAKE_KEY", "k-fake")
+        .env("FAKE_KEY", bowline_testkit::canary::KEY)
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     command.spawn().unwrap()

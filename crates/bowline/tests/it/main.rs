@@ -16,6 +16,7 @@ mod bench;
 mod clients;
 mod code;
 mod compact;
+mod continuing;
 mod help;
 mod house;
 mod kill;

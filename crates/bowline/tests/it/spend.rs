@@ -14,6 +14,7 @@ use bowline_model::gateway::{Policy, Scope, SpendLimit, Window};
 use bowline_model::{Api, ModelSettings, NamedModel, Price, Secret};
 use bowline_runtime::{Outcome, Random as _};
 use bowline_store::{SqliteOptions, SqliteStore, Store};
+use bowline_testkit::canary::{self, Folder};
 use bowline_testkit::provider::{Answer, ErrorClass, FakeProvider, FakeUsage, Gate, Reply, Wire};
 use bowline_testkit::seeded::SeededRandom;
 
@@ -30,7 +31,7 @@ const PRICE: Price = Price {
 const MAX_OUTPUT: u64 = 1_000;
 
 fn settings(server: &FakeProvider, spend: Vec<SpendLimit>) -> ModelSettings {
-    let mut settings = ModelSettings::new(|_| Some(Secret::new("k-fake")), ".");
+    let mut settings = ModelSettings::new(|_| Some(Secret::new(canary::KEY)), ".");
     let entry = NamedModel {
         base_url: Some(server.base_url(Wire::Anthropic)),
         key_env: Some("FAKE_KEY".to_owned()),
@@ -112,7 +113,7 @@ async fn sixty_four_conversations_pass_a_limit_by_less_than_one_call_and_the_cou
         most_too.fetch_max(cost, SeqCst);
         Answer::new().text("Done.").usage(usage).into()
     });
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new().unwrap();
     let store = sqlite(dir.path());
     let running = service(store.clone(), settings(&server, project(limit)), &["fake"]);
     let ask = |id: usize| {
@@ -167,7 +168,7 @@ fn calls_that_a_crash_cut_off_are_reserved_and_then_counted_as_waste() {
     for _ in 0..8 {
         server.push(Answer::new().text("some text").stall_after_events(5, &gate));
     }
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new().unwrap();
     let inner = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -237,7 +238,7 @@ async fn another_model_stands_in_and_the_first_one_rests() {
         ..NamedModel::new(Api::OpenaiChat)
     };
     models.named.insert("spare".to_owned(), entry);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new().unwrap();
     let running = service(sqlite(dir.path()), models, &["fake", "spare"]);
     server.push(Reply::error(ErrorClass::Quota));
     spare.push(Answer::new().text("From the spare."));
@@ -270,7 +271,7 @@ async fn another_model_stands_in_and_the_first_one_rests() {
 #[tokio::test]
 async fn a_model_without_a_price_is_not_asked_where_a_limit_applies() {
     let server = FakeProvider::start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = Folder::new().unwrap();
     let models = settings(&server, project(1_000_000));
     let running = service(sqlite(dir.path()), models, &["unpriced"]);
     let reply = running
@@ -355,6 +356,39 @@ async fn an_answer_made_in_the_background_is_read_again_after_a_kill_and_paid_on
     assert_eq!(spent["total"]["cut"], 0);
     assert_eq!(spent["rows"][0]["name"], "fake/fake-1");
     assert_eq!(spent["reservedUsd"], "0.00");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_made_in_the_background_is_cancelled_at_the_provider_when_it_is_aborted() {
+    let server = FakeProvider::start().await.unwrap();
+    let dir = Folder::new().unwrap();
+    let mut models = settings(&server, Vec::new());
+    let entry = NamedModel {
+        base_url: Some(server.base_url(Wire::Responses)),
+        model: Some("fake-1".to_owned()),
+        background: true,
+        ..NamedModel::new(Api::OpenaiResponses)
+    };
+    models.named.insert("fake".to_owned(), entry);
+    let running = service(sqlite(dir.path()), models, &["fake"]);
+    let mut chunks = running.observe("worker", "1");
+    let gate = Gate::new();
+    let answer = Answer::new().text("An answer in many pieces.");
+    server.push(answer.stall_after_events(6, &gate));
+    let receipt = running.send("worker", "1", Outgoing::user("Go."));
+    let receipt = receipt.await.unwrap();
+    while !format!("{:?}", chunks.recv().await.unwrap()).contains("MessageDelta") {}
+    server.push(Reply::raw(200, "application/json", "{}"));
+    running.abort("worker", "1", None).await.unwrap();
+    let reply = running.reply("worker", "1", &receipt.submission_id).await;
+    assert_eq!(reply.unwrap().outcome, Outcome::Aborted);
+    let told = server.requests().pop().unwrap();
+    assert_eq!(
+        (&*told.method, &*told.path),
+        ("POST", "/v1/responses/resp_fake/cancel")
+    );
+    gate.open();
+    running.stop(Duration::from_secs(10)).await;
 }
 
 /// What `bowline spend --json` says in all: cost, waste and reservations in micro-dollars, calls, and

@@ -119,7 +119,7 @@ async fn the_public_conformance_suite_passes_whole() {
     let Some(dir) = npm::project("streams") else {
         return;
     };
-    let data = tempfile::tempdir().unwrap();
+    let data = bowline_testkit::canary::Folder::new().unwrap();
     let site = Site::start(data.path()).await;
     let (passed, failed) = vitest(&dir, "conformance.test.js", &site).await;
     assert!(

@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::process::Output;
 
+use bowline_testkit::canary::KEY;
 use bowline_testkit::provider::{Answer, FakeProvider, Reply, Wire};
 use serde_json::{Value, json};
 
 use crate::world::World;
 
-const KEY: &str = "sk-leak-0123456789abcdef";
 /// A word that the grep has to find, where the key must not be.
 const MARKER: &str = "marker-of-the-tool";
 

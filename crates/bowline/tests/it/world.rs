@@ -7,13 +7,13 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
+use bowline_testkit::canary::{Folder, holds_key};
 use regex::Regex;
 use serde_json::Value;
-use tempfile::TempDir;
 
 /// A folder with a project, or without.
 pub(crate) struct World {
-    dir: TempDir,
+    dir: Folder,
 }
 
 /// How a command ended.
@@ -28,7 +28,7 @@ impl World {
     /// An empty folder.
     pub(crate) fn empty() -> Self {
         Self {
-            dir: TempDir::new().unwrap(),
+            dir: Folder::new().unwrap(),
         }
     }
 
@@ -70,6 +70,11 @@ impl World {
     }
 
     pub(crate) fn ran(&self, output: Output) -> Ran {
+        let said = [&output.stdout, &output.stderr];
+        assert!(
+            !said.into_iter().any(|text| holds_key(text)),
+            "a key was printed"
+        );
         Ran {
             status: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout).unwrap(),

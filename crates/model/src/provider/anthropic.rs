@@ -41,7 +41,18 @@ pub(crate) struct Anthropic {
 impl Provider for Anthropic {
     async fn stream(&self, request: Request) -> Result<EventStream, ModelError> {
         let reference = self.model_ref(&request.model);
-        let (body, budgeted) = body(&request, &reference, self.max_output, &self.quirks);
+        let (mut body, budgeted) = body(&request, &reference, self.max_output, &self.quirks);
+        if let Some(begun) = request
+            .begun
+            .as_deref()
+            .filter(|_| self.continues(&request))
+        {
+            // Behind the markers: what was cached of the call that was cut is read again.
+            let begun = json!({"role": "assistant", "content": begun});
+            if let Some(messages) = body["messages"].as_array_mut() {
+                messages.push(begun);
+            }
+        }
         let mut headers = HeaderMap::new();
         if budgeted {
             let beta = HeaderValue::from_static("interleaved-thinking-2025-05-14");
@@ -52,6 +63,12 @@ impl Provider for Anthropic {
         self.server
             .stream(headers, body, Box::new(Messages::default()), assembly)
             .await
+    }
+
+    fn continues(&self, request: &Request) -> bool {
+        // A thought cannot be begun, and a model that thinks begins with one.
+        let known = catalog::find("anthropic", &request.model);
+        request.thinking == Thinking::Off && known.is_some_and(|model| model.prefill)
     }
 
     fn model_ref(&self, model: &str) -> ModelRef {

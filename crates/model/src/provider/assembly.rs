@@ -37,6 +37,9 @@ pub(crate) struct Assembly {
     taken: Option<HashSet<String>>,
     /// The ids of this answer.
     ids: HashSet<String>,
+    /// What the answer may begin with once more, because it goes on from there, and how much of that has
+    /// come: some servers repeat it.
+    repeated: Option<(String, usize)>,
 }
 
 impl Assembly {
@@ -53,6 +56,7 @@ impl Assembly {
             messages: request.messages.clone(),
             taken: None,
             ids: HashSet::new(),
+            repeated: request.begun.clone().map(|begun| (begun, 0)),
         }
     }
 
@@ -80,6 +84,21 @@ impl Assembly {
         if delta.is_empty() {
             return;
         }
+        let Some((begun, come)) = self.repeated.take() else {
+            return self.say(slot, delta);
+        };
+        let left = &begun[come..];
+        if let Some(fresh) = delta.strip_prefix(left) {
+            self.text(slot, fresh);
+        } else if left.starts_with(delta) {
+            self.repeated = Some((begun, come + delta.len()));
+        } else {
+            let held = begun[..come].to_owned() + delta;
+            self.say(slot, &held);
+        }
+    }
+
+    fn say(&mut self, slot: &mut Option<usize>, delta: &str) {
         let index = self.slot(slot, || AssistantPart::Text {
             text: String::new(),
             signature: None,
@@ -235,6 +254,13 @@ impl Assembly {
             return;
         }
         self.start(None);
+        if let Some((begun, come)) = self.repeated.take() {
+            // It was no repetition, only as short as the beginning of one.
+            let said = &begun[..come];
+            if !said.is_empty() {
+                self.say(&mut None, said);
+            }
+        }
         for index in 0..self.parts.len() {
             match &self.parts[index] {
                 Part::Open(AssistantPart::Text { .. }, _) => self.end_text(Some(index), None),

@@ -129,6 +129,14 @@ impl Server {
         self.read(response, decoder, assembly).await
     }
 
+    /// Sends `body`, whatever comes back.
+    pub(crate) async fn tell(&self, body: Vec<u8>) {
+        let told = self.send(HeaderMap::new(), Some(body), Framing::Sse).await;
+        if let Err(error) = told {
+            tracing::debug!(provider = %self.provider, %error, "the provider was not told");
+        }
+    }
+
     async fn read(
         &self,
         response: Response,

@@ -44,6 +44,19 @@ pub trait Provider: Send + Sync + Debug {
         false
     }
 
+    /// Ends an answer that goes on at the provider though nobody reads it: what it has not said yet need
+    /// not be paid. Tried once, and nothing depends on it. Where [`Provider::resumes`].
+    async fn cancel(&self, response_id: &str) {
+        let _ = response_id;
+    }
+
+    /// Whether the model goes on from [`Request::begun`] in answering this request, so that what was said
+    /// before a cut is neither said nor paid again.
+    fn continues(&self, request: &Request) -> bool {
+        let _ = request;
+        false
+    }
+
     /// What to call a model of this provider in a transcript.
     fn model_ref(&self, model: &str) -> ModelRef;
 }

@@ -19,7 +19,7 @@ use crate::message::{
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Server};
-use crate::provider::quirks::{Quirks, ThinkingFormat};
+use crate::provider::quirks::{Prefill, Quirks, ThinkingFormat};
 use crate::request::{CacheRetention, Request, Thinking};
 use crate::sse::SseView;
 
@@ -49,6 +49,10 @@ impl Provider for Chat {
                 assembly,
             )
             .await
+    }
+
+    fn continues(&self, _: &Request) -> bool {
+        self.quirks.prefill != Prefill::None
     }
 
     fn model_ref(&self, model: &str) -> ModelRef {
@@ -100,7 +104,27 @@ fn body(request: &Request, reference: &ModelRef, quirks: &Quirks) -> Value {
         mark(&request.model, &mut body["messages"]);
     }
     thinking(request, reference, quirks, &mut body);
+    if let Some(begun) = &request.begun {
+        go_on(begun, quirks.prefill, &mut body);
+    }
     body
+}
+
+/// Asks to go on from what the model had said.
+fn go_on(begun: &str, how: Prefill, body: &mut Value) {
+    let mut last = json!({"role": "assistant", "content": begun});
+    match how {
+        Prefill::None => return,
+        Prefill::Prefix => last["prefix"] = json!(true),
+        Prefill::Partial => last["partial"] = json!(true),
+        Prefill::Final => {
+            body["continue_final_message"] = json!(true);
+            body["add_generation_prompt"] = json!(false);
+        }
+    }
+    if let Some(messages) = body["messages"].as_array_mut() {
+        messages.push(last);
+    }
 }
 
 /// Says how much to think, in the server's words.

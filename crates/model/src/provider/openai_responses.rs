@@ -39,8 +39,7 @@ impl Provider for Responses {
         let reference = self.model_ref(&request.model);
         let assembly = Assembly::new(reference.clone(), &request);
         if let Some(id) = request.resume.as_ref().filter(|_| self.quirks.background) {
-            let plain = |ch: char| ch.is_ascii_alphanumeric() || ch == '_' || ch == '-';
-            if !id.chars().all(plain) {
+            if !is_plain(id) {
                 let message = "the id of the response to go on with is malformed";
                 let kind = ErrorKind::InvalidRequest;
                 return Err(ModelError::new(kind, &self.server.provider, message));
@@ -57,6 +56,14 @@ impl Provider for Responses {
             .await
     }
 
+    async fn cancel(&self, response_id: &str) {
+        if self.quirks.background && is_plain(response_id) {
+            let mut server = self.server.clone();
+            server.url = format!("{}/{response_id}/cancel", server.url);
+            server.tell(b"{}".to_vec()).await;
+        }
+    }
+
     fn resumes(&self) -> bool {
         self.quirks.background
     }
@@ -68,6 +75,12 @@ impl Provider for Responses {
             model: model.to_owned(),
         }
     }
+}
+
+/// Whether an id can stand in a path.
+fn is_plain(id: &str) -> bool {
+    let plain = |ch: char| ch.is_ascii_alphanumeric() || ch == '_' || ch == '-';
+    !id.is_empty() && id.chars().all(plain)
 }
 
 fn body(request: &Request, reference: &ModelRef, quirks: &Quirks) -> Value {

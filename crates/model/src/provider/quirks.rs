@@ -36,6 +36,8 @@ pub(crate) struct Quirks {
     pub(crate) structured: bool,
     /// Responses: answers are made in the background, and can be read again after a cut.
     pub(crate) background: bool,
+    /// Chat: how an answer that was cut off is gone on with.
+    pub(crate) prefill: Prefill,
 }
 
 impl Default for Quirks {
@@ -56,8 +58,23 @@ impl Default for Quirks {
             long_cache: false,
             structured: true,
             background: false,
+            prefill: Prefill::None,
         }
     }
+}
+
+/// How a server is asked to go on from what the model had said, which is sent as the last message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Prefill {
+    /// It is not: it refuses such a message, or answers it.
+    None,
+    /// `prefix: true` in the message.
+    Prefix,
+    /// `partial: true` in the message.
+    Partial,
+    /// `continue_final_message: true` and `add_generation_prompt: false` in the request.
+    Final,
 }
 
 /// How a thinking level is said in Chat Completions.

@@ -1,5 +1,6 @@
 //! A model at a server that says what a test wants.
 
+pub(crate) use bowline_testkit::canary::KEY;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,7 +12,6 @@ use bowline_testkit::provider::{Answer, FakeProvider, RecordedRequest, Reply, Wi
 
 use crate::messages::{collect, request, user, whole};
 
-pub(crate) const KEY: &str = "sk-test-0123456789abcdef";
 /// Long enough for a busy machine, and never waited for unless a test wants it.
 pub(crate) const PATIENT: Duration = Duration::from_secs(60);
 

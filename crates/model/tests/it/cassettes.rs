@@ -111,6 +111,7 @@ async fn the_providers_published_examples_are_understood() {
 async fn what_was_recorded_replays_the_same_and_holds_no_key() {
     for wire in Wire::ALL {
         let server = FakeProvider::start().await.unwrap();
+        server.is_told_a_key();
         let address = server.base_url(Wire::Anthropic);
         let said = format!("the key is {KEY}");
         server.push(Answer::new().text(&said).tool("call_a", "bash", "{}"));
@@ -141,7 +142,7 @@ async fn what_was_recorded_replays_the_same_and_holds_no_key() {
 fn a_cassette_that_is_none_is_said_to_be_none() {
     let error = Cassette::parse("{\"exchanges\": 3}").unwrap_err();
     assert!(error.to_string().starts_with("the cassette cannot be read"));
-    let settings = ModelSettings::new(|_| Some(Secret::new("x")), ".");
+    let settings = ModelSettings::new(|_| Some(Secret::new(bowline_testkit::canary::KEY)), ".");
     assert!(settings.tape.is_none());
     let _ = model("http://127.0.0.1:9".to_owned(), Wire::Chat, Duration::ZERO);
 }

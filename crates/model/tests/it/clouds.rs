@@ -77,7 +77,7 @@ async fn an_access_key_of_aws_signs_and_is_not_sent() {
 #[tokio::test]
 async fn a_service_account_of_google_is_exchanged_once_for_a_token() {
     let server = FakeProvider::start().await.unwrap();
-    let dir = tempfile::tempdir().unwrap();
+    let dir = bowline_testkit::canary::Folder::new().unwrap();
     let path = dir.path().join("account.json");
     let file = include_str!("service-account.json").replace("TOKEN_URI", &server.token_url());
     std::fs::write(&path, file).unwrap();

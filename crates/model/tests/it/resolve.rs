@@ -1,10 +1,9 @@
+use bowline_testkit::canary::KEY;
 use std::path::Path;
 
 use bowline_model::{
     Api, ErrorKind, ModelError, ModelSettings, Models, NamedModel, ResolvedModel, Secret, Thinking,
 };
-
-const KEY: &str = "sk-test-0123456789";
 
 fn settings() -> ModelSettings {
     let key = |var: &str| (var == "ANTHROPIC_API_KEY").then(|| Secret::new(KEY));
@@ -133,7 +132,7 @@ fn a_bad_address_is_a_configuration_error() {
 
 #[test]
 fn scripts_are_found_beside_the_agent_and_named_ones_in_the_project() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = bowline_testkit::canary::Folder::new().unwrap();
     std::fs::write(dir.path().join("s.yaml"), "turns: [{text: hi}]").unwrap();
     let model = Models::new(settings())
         .resolve("scripted/s.yaml", dir.path())

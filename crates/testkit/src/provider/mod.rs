@@ -24,6 +24,7 @@ mod wire;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::Router;
@@ -112,16 +113,30 @@ impl std::fmt::Debug for Otherwise {
 pub struct FakeProvider {
     address: SocketAddr,
     shared: Arc<Shared>,
+    /// The test itself says a key to the model.
+    told: AtomicBool,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Drop for FakeProvider {
     fn drop(&mut self) {
         self.task.abort();
+        if !std::thread::panicking() && !self.told.load(Ordering::Relaxed) {
+            for request in self.requests() {
+                let told = [request.path.as_bytes(), &request.raw];
+                let leaks = told.into_iter().any(crate::canary::holds_key);
+                assert!(!leaks, "a key was sent in a prompt or an address");
+            }
+        }
     }
 }
 
 impl FakeProvider {
+    /// The test itself says a key to the model: prompts are not searched for it.
+    pub fn is_told_a_key(&self) {
+        self.told.store(true, Ordering::Relaxed);
+    }
+
     /// Starts a server on a free port of loopback.
     ///
     /// # Errors
@@ -163,6 +178,7 @@ impl FakeProvider {
             .route("/v1/responses", route(Wire::Responses))
             .route("/v1/chat/completions", route(Wire::Chat))
             .route("/v1/responses/{id}", again)
+            .route("/v1/responses/{id}/cancel", route(Wire::Responses))
             .route("/v1beta/models/{call}", route(Wire::Gemini))
             .route("/model/{id}/converse-stream", route(Wire::Bedrock))
             .route("/token", post(token))
@@ -177,6 +193,7 @@ impl FakeProvider {
         Ok(Self {
             address,
             shared,
+            told: AtomicBool::new(false),
             task,
         })
     }

@@ -133,7 +133,7 @@ fn agents(provider: &str, counter: &str) -> Agents {
         }
         "Work."
     });
-    let mut settings = ModelSettings::new(|_| Some(Secret::new("k-fake")), ".");
+    let mut settings = ModelSettings::new(|_| Some(Secret::new(bowline_testkit::canary::KEY)), ".");
     let named = NamedModel {
         base_url: Some(provider.to_owned()),
         key_env: Some("FAKE_KEY".to_owned()),
@@ -374,7 +374,7 @@ impl Life {
 
 /// The whole life of one data directory.
 struct Run {
-    dir: tempfile::TempDir,
+    dir: bowline_testkit::canary::Folder,
     provider: FakeProvider,
     heard: Heard,
     task: String,
@@ -384,7 +384,7 @@ struct Run {
 
 impl Run {
     async fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = bowline_testkit::canary::Folder::new().unwrap();
         let provider = FakeProvider::start().await.unwrap();
         provider.answer_with(reply);
         let (counter, heard) = counter().await;
