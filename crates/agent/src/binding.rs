@@ -6,15 +6,21 @@
 
 mod arguments;
 pub mod declare;
+mod function;
+pub mod http;
+pub mod openapi;
 mod ordered;
 mod state;
+mod web;
 
 use async_trait::async_trait;
 use bowline_sandbox::isolate::{Thrown, Value};
 use bowline_store::StoreError;
 use serde_json::Value as Json;
 
+pub use function::Functions;
 pub use state::State;
+pub use web::Web;
 
 use crate::tool::{Effect, OnCrash, ToolContext};
 

@@ -1,5 +1,7 @@
 //! Bindings, called as code in an isolate calls them.
 
+mod function;
+mod http;
 mod state;
 
 use bowline_agent::{
