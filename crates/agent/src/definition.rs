@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bowline_model::Thinking;
+use bowline_sandbox::egress::Allow;
 use serde_json::Value;
 
 use crate::approval::Condition;
@@ -31,7 +32,7 @@ mod name;
 pub use error::{DefinitionError, DefinitionErrorKind};
 pub use fault::{Fault, FaultKind};
 pub use limits::{LimitSettings, Limits};
-pub use load::{AgentSummary, list, load};
+pub use load::{allow_list, AgentSummary, list, load};
 pub use name::{AgentName, InvalidName, MAX_NAME};
 
 pub(crate) use fault::quoted;
@@ -63,6 +64,10 @@ pub struct Definition {
     /// The names of tools that it is given besides those of its sandbox. Nobody has checked yet
     /// that there are such tools.
     pub tools: Vec<String>,
+    /// The names of the project's bindings that its code may call.
+    pub bindings: Vec<String>,
+    /// What its shell and its code may reach on the network. Default nothing.
+    pub egress: Allow,
     /// What needs a person's consent, by tool or `binding.method`; what is not there does not.
     pub approvals: BTreeMap<String, Approval>,
     /// How long a request for consent, or a question, waits for an answer, by tool. Default 30 days.
@@ -92,6 +97,8 @@ impl Definition {
             instructions: instructions.into(),
             skills: Vec::new(),
             tools: Vec::new(),
+            bindings: Vec::new(),
+            egress: Allow::default(),
             approvals: BTreeMap::new(),
             approvals_expire: BTreeMap::new(),
             limits: Limits::default(),

@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use serde_json::Value;
 
 use crate::{
+    binding::Binding,
     definition::{AgentName, Definition, InvalidName, Limits, SandboxKind},
     skill::Skill,
     tool::Tool,
@@ -17,6 +18,8 @@ pub struct Rendered {
     pub definition: Definition,
     /// Tools that the program brings.
     pub tools: Vec<Arc<dyn Tool>>,
+    /// What else code may call, when the agent runs code.
+    pub bindings: Vec<Arc<dyn Binding>>,
 }
 
 impl fmt::Debug for Rendered {
@@ -43,6 +46,7 @@ pub struct Agent {
     name: AgentName,
     render: Arc<dyn Fn() -> Rendered + Send + Sync>,
     state: Option<Arc<CheckState>>,
+    bindings: Vec<Arc<dyn Binding>>,
 }
 
 /// Says whether a value may be the shared state of an instance; if not, why.
@@ -75,6 +79,7 @@ impl Agent {
                 rendered: Rendered {
                     definition: Definition::new(named.clone(), "", ""),
                     tools: Vec::new(),
+                    bindings: Vec::new(),
                 },
             };
             let instructions = render(&mut cx).into();
@@ -85,6 +90,7 @@ impl Agent {
             name,
             render: Arc::new(render),
             state: None,
+            bindings: Vec::new(),
         })
     }
 
@@ -96,8 +102,10 @@ impl Agent {
             render: Arc::new(move || Rendered {
                 definition: definition.clone(),
                 tools: Vec::new(),
+                bindings: Vec::new(),
             }),
             state: None,
+            bindings: Vec::new(),
         }
     }
 
@@ -109,6 +117,13 @@ impl Agent {
         F: Fn(&Value) -> Result<(), String> + Send + Sync + 'static,
     {
         self.state = Some(Arc::new(check));
+        self
+    }
+
+    /// With namespaces that its code may call besides those that its function adds.
+    #[must_use]
+    pub fn with_bindings(mut self, bindings: impl IntoIterator<Item = Arc<dyn Binding>>) -> Self {
+        self.bindings.extend(bindings);
         self
     }
 
@@ -124,7 +139,9 @@ impl Agent {
 
     /// What it is at this moment.
     pub fn rendered(&self) -> Rendered {
-        (self.render)()
+        let mut rendered = (self.render)();
+        rendered.bindings.extend(self.bindings.iter().cloned());
+        rendered
     }
 }
 

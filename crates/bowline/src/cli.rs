@@ -179,7 +179,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Spend(args) => spend::spend(args, global, terminal).await,
         Command::Auth(args) => auth::auth(args, terminal),
         Command::Bench(args) => bench::bench(args, terminal).await,
-        Command::Code(args) => code::execute(args, terminal).await,
+        Command::Code(args) => code::execute(args, &cli.global, terminal).await,
         Command::Doctor(args) => doctor::doctor(args, global, terminal).await,
         Command::Completions(args) => completions::completions(args, &mut Cli::command(), terminal),
     }

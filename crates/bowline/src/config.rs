@@ -12,19 +12,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bowline_agent::definition::document::Node;
-use bowline_agent::definition::{Fault, FaultKind, LimitSettings};
+use bowline_agent::definition::{Fault, LimitSettings, allow_list};
 use bowline_model::NamedModel;
+use bowline_sandbox::egress::Allow;
 
 use crate::retention::Retention;
 use crate::server::Key;
 
 mod auth;
+pub(crate) mod bindings;
 mod error;
 mod gateway;
 mod models;
 mod secrets;
 
 pub use auth::Certificate;
+pub use bindings::{Auth, AuthKind, BindingSettings, Document};
 pub use error::{ConfigError, ConfigErrorKind};
 pub use gateway::Gateway;
 pub use secrets::Secrets;
@@ -47,6 +50,10 @@ pub struct Config {
     pub models: BTreeMap<String, NamedModel>,
     /// `[gateway]`: spend limits, rate limits and addresses.
     pub gateway: Gateway,
+    /// `[bindings.NAME]`: services that the code of agents may call.
+    pub bindings: BTreeMap<String, BindingSettings>,
+    /// `[egress] allow`: what every agent may reach on the network, besides its own `egress`.
+    pub egress: Allow,
     /// `[limits]`: for agents that set none of their own.
     pub limits: LimitSettings,
     /// `[server]`.
@@ -108,6 +115,8 @@ impl Config {
             data: project.join(".bowline"),
             models: BTreeMap::new(),
             gateway: Gateway::default(),
+            bindings: BTreeMap::new(),
+            egress: Allow::default(),
             limits: LimitSettings::default(),
             server: Server::default(),
             retention: Retention::default(),
@@ -188,26 +197,17 @@ impl Config {
             let kept = node.duration("conversations", HOUR, HOUR * 24 * 3_660)?;
             self.retention.conversations = Some(kept);
         }
-        if let Some(node) = sections.get("bindings")
-            && let Some((name, line, _)) = node.entries("bindings")?.iter().next()
-        {
-            return Err(not_supported(line, &format!("`[bindings.{name}]`")));
+        if let Some(node) = sections.get("bindings") {
+            self.bindings = bindings::read(node)?;
         }
-        if let Some(node) = section("egress", &["allow"])?.and_then(|table| table.get("allow"))
-            && !node.list("allow")?.is_empty()
-        {
-            return Err(not_supported(node.line(), "`allow` in `[egress]`"));
+        if let Some(node) = section("egress", &["allow"])?.and_then(|table| table.get("allow")) {
+            self.egress = allow_list(node)?;
         }
         match section("secrets", &["file"])?.and_then(|table| table.get("file")) {
             None => Ok(SecretsPlace::Default),
             Some(node) => Ok(SecretsPlace::Named(node.line_of_text("file")?.to_owned())),
         }
     }
-}
-
-fn not_supported(line: u32, what: &str) -> Fault {
-    let message = format!("{what}: not supported yet");
-    Fault::new(FaultKind::NotSupported, Some(line), message, "remove it")
 }
 
 /// Where the secrets are.

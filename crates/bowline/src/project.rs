@@ -8,11 +8,15 @@ use std::{
 
 use bowline_agent::{
     Agent,
+    binding::Binding,
     definition::{self, AgentSummary, Definition},
 };
+use bowline_sandbox::egress::Allow;
 use bowline_model::ModelSettings;
 
-use crate::{config::Config, error::Error};
+use crate::{config::Config, error::Error, outside::Network};
+
+mod services;
 
 /// Looks up a variable of the environment. The library never reads the environment by itself.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
@@ -25,6 +29,7 @@ pub struct Project {
     /// What its `bowline.toml` says.
     pub config: Config,
     env: Environment,
+    wire: Arc<Network>,
 }
 
 impl fmt::Debug for Project {
@@ -47,6 +52,7 @@ impl Project {
             dir: dir.to_path_buf(),
             config,
             env,
+            wire: Arc::new(Network::new()),
         })
     }
 
@@ -74,7 +80,37 @@ impl Project {
         if let Some(model) = model {
             model.clone_into(&mut definition.model);
         }
-        Ok(Agent::from_definition(definition))
+        let mut bindings = Vec::new();
+        for name in &definition.bindings {
+            bindings.push(self.binding(name)?);
+        }
+        let egress = self.config.egress.patterns();
+        let egress = Allow::new(egress.chain(definition.egress.patterns()));
+        bindings.extend(services::web(&egress.unwrap_or_default(), &self.wire));
+        Ok(Agent::from_definition(definition).with_bindings(bindings))
+    }
+
+    /// A binding of `[bindings]`.
+    ///
+    /// # Errors
+    ///
+    /// When there is none of this name, its secret is not set, or its document cannot be read.
+    pub fn binding(&self, name: &str) -> Result<Arc<dyn Binding>, Error> {
+        let Some(settings) = self.config.bindings.get(name) else {
+            return Err(Error::failure(
+                "binding_not_found",
+                format!("there is no binding `{name}`"),
+                format!("add `[bindings.{name}]` to `bowline.toml`"),
+            ));
+        };
+        let env = self.env.clone();
+        let secrets = self.config.secrets.lookup(move |name| env(name));
+        services::service(&self.dir, name, settings, &secrets, &self.wire)
+    }
+
+    /// `fetch`, as far as the project's `[egress]` grants it.
+    pub fn web(&self) -> Option<Arc<dyn Binding>> {
+        services::web(&self.config.egress, &self.wire)
     }
 
     /// The agents, with what is wrong with those that cannot be used.

@@ -5,10 +5,8 @@ use super::fault::{Fault, FaultKind};
 /// A part of the format that may not be built yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Feature {
-    Bindings,
     Code,
     ContainerSandbox,
-    Egress,
     LocalSandbox,
     Result,
     SchedulesFolder,
@@ -21,10 +19,8 @@ pub(super) enum Feature {
 /// The only place that says so: whoever builds a feature removes its line here. A setting that
 /// would be ignored is an error, never a silence.
 const NOT_BUILT: &[Feature] = &[
-    Feature::Bindings,
     Feature::Code,
     Feature::ContainerSandbox,
-    Feature::Egress,
     Feature::LocalSandbox,
     Feature::Result,
     Feature::SchedulesFolder,
@@ -50,10 +46,8 @@ impl Feature {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Bindings => "`bindings`",
             Self::Code => "`code: true`",
             Self::ContainerSandbox => "`sandbox: {container: …}`",
-            Self::Egress => "`egress`",
             Self::LocalSandbox => "`sandbox: {local: …}`",
             Self::Result => "`result`",
             Self::SchedulesFolder => "the folder `schedules`",
@@ -71,7 +65,7 @@ impl Feature {
             Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
                 "remove the folder"
             }
-            Self::Bindings | Self::Code | Self::Egress | Self::Result | Self::Subagents => {
+            Self::Code | Self::Result | Self::Subagents => {
                 "remove the key"
             }
         }

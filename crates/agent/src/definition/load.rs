@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use bowline_model::Thinking;
 
+use bowline_sandbox::egress::Allow;
+
 use super::document::{Node, Table};
 use super::error::{DefinitionError, DefinitionErrorKind};
 use super::fault::{Fault, FaultKind, closest, quoted};
@@ -79,6 +81,8 @@ pub fn load(
     definition.sandbox = sandbox;
     definition.skills = skills(project, &dir, &keys, &file)?;
     definition.tools = tools(&keys).map_err(at)?;
+    definition.bindings = lines(&keys, "bindings").map_err(at)?;
+    definition.egress = egress(&keys).map_err(at)?;
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
     definition.limits = limits(&keys, shared).map_err(at)?;
@@ -217,8 +221,6 @@ fn supported(keys: &Table<'_>) -> Result<(), Fault> {
         let empty = node.list(key).is_ok_and(<[Node]>::is_empty);
         let feature = match key {
             "subagents" if !empty => Feature::Subagents,
-            "bindings" if !empty => Feature::Bindings,
-            "egress" if !empty => Feature::Egress,
             "code" if node.bool(key)? => Feature::Code,
             "result" => Feature::Result,
             _ => continue,
@@ -369,6 +371,29 @@ fn lines(keys: &Table<'_>, key: &str) -> Result<Vec<String>, Fault> {
         .into_iter()
         .map(|(line, _)| line.to_owned())
         .collect())
+}
+
+fn egress(keys: &Table<'_>) -> Result<Allow, Fault> {
+    keys.get("egress")
+        .map_or(Ok(Allow::default()), allow_list)
+}
+
+/// A list of patterns `host[:port][/path]`.
+///
+/// # Errors
+///
+/// When it is no list, or a pattern cannot be understood.
+pub fn allow_list(node: &Node) -> Result<Allow, Fault> {
+    let patterns = node.names("egress")?;
+    for (pattern, line) in &patterns {
+        Allow::new([pattern]).map_err(|error| {
+            let message = format!("`{pattern}` cannot be allowed: {}", error.why);
+            let hint = "write `host[:port][/path]`, for example `api.example.com`";
+            Fault::new(FaultKind::InvalidValue, Some(*line), message, hint)
+        })?;
+    }
+    let names = patterns.into_iter().map(|(pattern, _)| pattern);
+    Allow::new(names).map_err(|error| node.wants("egress", error.why))
 }
 
 fn tools(keys: &Table<'_>) -> Result<Vec<String>, Fault> {

@@ -295,9 +295,7 @@ fn mistakes_are_named_with_line_and_next_step() {
 fn what_is_not_built_is_refused_and_never_ignored() {
     for (key, what, hint) in [
         ("subagents: [a]", "`subagents`", "remove the key"),
-        ("bindings: [a]", "`bindings`", "remove the key"),
         ("code: true", "`code: true`", "remove the key"),
-        ("egress: [example.com]", "`egress`", "remove the key"),
         ("result: {type: object}", "`result`", "remove the key"),
         (
             "sandbox: {local: .}",

@@ -1,23 +1,31 @@
 //! `bowline code`.
 
+mod folder;
+mod session;
+
 use std::{
-    collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::Arc,
     process::ExitCode,
     time::Duration,
 };
 
+use bowline_agent::binding::{Binding, State};
 use bowline_runtime::Sources;
 use bowline_sandbox::isolate::{
-    Answer, Bindings, Isolate, IsolateError, Isolates, IsolatesOptions, Limits, LogLevel, LogLine,
-    Program, Start, Status, Target, Value,
+    Isolate, IsolateError, Limits, LogLevel, LogLine, Program, Status, Value,
 };
 use bowline_store::Timestamp;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use folder::Folder;
+use session::{Before, Session};
+
 use super::{
+    Global,
     fault::Fault,
+    place::Place,
     terminal::{Paint, Terminal},
 };
 use crate::error::Error;
@@ -30,10 +38,57 @@ use crate::error::Error;
 #[command(after_long_help = "Examples:\n  \
     bowline code run sum.ts\n  \
     bowline code run report.ts --module lib/table.ts --input '{\"rows\": 3}'\n  \
+    bowline code run tidy.ts --workspace . --binding github\n  \
     echo '[1, 2, 3].map((x) => x * 2)' | bowline code run -")]
 pub(super) struct Code {
     #[command(subcommand)]
     what: What,
+}
+
+/// What code is run with.
+#[derive(Debug, Args)]
+struct With {
+    /// A binding of `bowline.toml` that it may call, once for each
+    #[arg(long, value_name = "NAME")]
+    binding: Vec<String>,
+    /// A folder that it sees as `state`; what it changes there is written back when it completes
+    #[arg(long, value_name = "DIR")]
+    workspace: Option<PathBuf>,
+    /// Seconds that it may take, waiting included
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    wall: u64,
+    /// Seconds of CPU time that it may use
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    cpu: u64,
+    /// Memory that it may use, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    memory: u64,
+}
+
+impl With {
+    fn limits(&self) -> Limits {
+        Limits {
+            wall: Duration::from_secs(self.wall),
+            cpu: Duration::from_secs(self.cpu),
+            memory: self.memory.saturating_mul(1 << 20),
+            ..Limits::default()
+        }
+    }
+
+    fn bindings(&self, global: &Global) -> Result<Vec<Arc<dyn Binding>>, Error> {
+        let mut bindings: Vec<Arc<dyn Binding>> = Vec::new();
+        if self.workspace.is_some() {
+            bindings.push(Arc::new(State::new()));
+        }
+        if self.binding.is_empty() {
+            return Ok(bindings);
+        }
+        let place = Place::find(global)?;
+        for name in &self.binding {
+            bindings.push(place.project.binding(name)?);
+        }
+        Ok(bindings)
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,26 +107,21 @@ enum What {
         /// JSON that is passed to the function
         #[arg(long, value_name = "JSON")]
         input: Option<String>,
-        /// Seconds that it may take, waiting included
-        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-        wall: u64,
-        /// Seconds of CPU time that it may use
-        #[arg(long, value_name = "SECONDS", default_value_t = 5)]
-        cpu: u64,
-        /// Memory that it may use, in MiB
-        #[arg(long, value_name = "MIB", default_value_t = 64)]
-        memory: u64,
+        #[command(flatten)]
+        with: With,
     },
 }
 
-pub(super) async fn execute(args: &Code, terminal: Terminal) -> Result<ExitCode, Error> {
+pub(super) async fn execute(
+    args: &Code,
+    global: &Global,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
     let What::Run {
         file,
         module,
         input,
-        wall,
-        cpu,
-        memory,
+        with,
     } = &args.what;
     let program = program(file, module)?;
     let input = match input {
@@ -80,14 +130,24 @@ pub(super) async fn execute(args: &Code, terminal: Terminal) -> Result<ExitCode,
             .map_err(|error| Fault::Arguments(format!("--input is no JSON: {error}")))?,
         None => Value::Undefined,
     };
-    let limits = Limits {
-        wall: Duration::from_secs(*wall),
-        cpu: Duration::from_secs(*cpu),
-        memory: memory.saturating_mul(1 << 20),
-        ..Limits::default()
+    let folder = with.workspace.as_deref().map(Folder::open).transpose()?;
+    let files = match &folder {
+        None => None,
+        Some(folder) => Some(folder.load().await?),
     };
-    let isolate = run(&program, input, &limits, terminal).await?;
-    finish(&program, &isolate, terminal)
+    let session = Session::open(with.bindings(global)?, files, terminal).await?;
+    let limits = with.limits();
+    let ran = session
+        .run(&program, input, &limits, Before::default())
+        .await?;
+    let code = finish(&program, &ran, terminal)?;
+    if let (Some(folder), Some(files)) = (&folder, session.files()) {
+        let (written, removed) = folder.save(files).await?;
+        if written + removed > 0 {
+            terminal.say(format_args!("{written} files written, {removed} removed"));
+        }
+    }
+    Ok(code)
 }
 
 fn program(file: &Path, modules: &[PathBuf]) -> Result<Program, Error> {
@@ -111,67 +171,6 @@ fn program(file: &Path, modules: &[PathBuf]) -> Result<Program, Error> {
         program = program.module(&path.display().to_string(), &source)?;
     }
     Ok(program)
-}
-
-/// Runs it to its end; timers take real time.
-async fn run(
-    program: &Program,
-    input: Value,
-    limits: &Limits,
-    terminal: Terminal,
-) -> Result<Isolate, Error> {
-    let options = IsolatesOptions {
-        cache: cache_folder(),
-        live: 1,
-        ..IsolatesOptions::default()
-    };
-    let mut start = Start::new(seed(), now());
-    start.input = input;
-    start.limits = limits.clone();
-    let begun = std::time::Instant::now();
-    let program = program.clone();
-    let mut isolate = blocking(move || {
-        let isolates = Isolates::open(&options)?;
-        let slot = isolates
-            .try_admit("code")
-            .ok_or(IsolateError::QueueFull(1))?;
-        isolates.start(slot, &program, &Bindings::none(), &start)
-    })
-    .await?;
-    let mut due = BTreeSet::new();
-    loop {
-        print(&isolate.take_log(), terminal);
-        if *isolate.status() != Status::Waiting {
-            return Ok(isolate);
-        }
-        for call in isolate.take_calls() {
-            if let Target::Timer { after } = call.target {
-                due.insert((begun.elapsed().saturating_add(after), call.id));
-            }
-        }
-        for id in isolate.take_cancelled() {
-            due.retain(|(_, timer)| *timer != id);
-        }
-        let Some((at, id)) = due.pop_first() else {
-            isolate.discard(IsolateError::Deadlock);
-            continue;
-        };
-        if at > limits.wall {
-            tokio::time::sleep(limits.wall.saturating_sub(begun.elapsed())).await;
-            isolate.discard(IsolateError::Wall(limits.wall));
-            continue;
-        }
-        tokio::time::sleep(at.saturating_sub(begun.elapsed())).await;
-        isolate =
-            blocking(move || isolate.answer(id, &Answer::Timer, now()).map(|()| isolate)).await?;
-    }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, IsolateError> + Send + 'static,
-) -> Result<T, Error> {
-    let done = tokio::task::spawn_blocking(work).await;
-    Ok(done.map_err(|error| Fault::Output(std::io::Error::other(error)))??)
 }
 
 fn print(log: &[LogLine], terminal: Terminal) {

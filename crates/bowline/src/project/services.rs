@@ -1,0 +1,225 @@
+//! The bindings of a project: what `[bindings.NAME]` becomes.
+
+use std::{path::Path, sync::Arc};
+
+use bowline_agent::binding::{
+    Binding, Web,
+    http::{Service, ServiceEffect},
+    openapi::{self, MAX_DOCUMENT},
+};
+use bowline_model::Secret;
+use bowline_sandbox::egress::{Allow, Credential, EgressLimits, Guarded, Outside as _, Request};
+
+use crate::{
+    config::{Auth, AuthKind, BindingSettings, Document, bindings::global},
+    error::Error,
+    outside::Network,
+};
+
+/// Looks a secret up by its name.
+pub(super) type Secrets<'a> = &'a dyn Fn(&str) -> Option<Secret>;
+
+/// What `fetch` may reach; nothing when nothing is granted.
+pub(super) fn web(egress: &Allow, wire: &Arc<Network>) -> Option<Arc<dyn Binding>> {
+    if egress.is_empty() {
+        return None;
+    }
+    let guarded = Guarded::new(wire.clone(), egress.clone(), EgressLimits::default());
+    Some(Arc::new(Web::new(Arc::new(guarded))))
+}
+
+/// A service as a binding.
+///
+/// # Errors
+///
+/// When its secret is not set, or its document cannot be read.
+pub(super) fn service(
+    project: &Path,
+    name: &str,
+    settings: &BindingSettings,
+    secrets: Secrets<'_>,
+    wire: &Arc<Network>,
+) -> Result<Arc<dyn Binding>, Error> {
+    let document = match &settings.document {
+        None => None,
+        Some(place) => Some(document(project, name, place, settings, wire)?),
+    };
+    let from = match &settings.document {
+        Some(Document::Url(url)) => Some(url.as_str()),
+        Some(Document::File(_)) | None => None,
+    };
+    let server = document
+        .as_ref()
+        .and_then(|document| document.server.as_deref());
+    let base = base(settings, server, from).map_err(|why| unusable(name, &why))?;
+    let hosts = hosts(settings, base.as_deref(), from).map_err(|why| unusable(name, why))?;
+    let mut guarded = Guarded::new(wire.clone(), hosts, settings.limits);
+    if let Some(auth) = &settings.auth {
+        guarded = guarded.with_credential(credential(name, auth, secrets)?);
+    }
+    let effect = ServiceEffect {
+        on_crash: settings.effect,
+    };
+    let title = document.as_ref().map(|document| document.title.clone());
+    let described = settings.description.clone().or(title).unwrap_or_default();
+    let service = Service::new(global(name), described, base, Arc::new(guarded), effect);
+    let service = match document {
+        Some(document) => {
+            for warning in &document.warnings {
+                tracing::warn!(binding = name, "{warning}");
+            }
+            service.with_operations(document.operations, effect)
+        }
+        None => service,
+    };
+    Ok(Arc::new(service))
+}
+
+/// What may be asked.
+fn hosts(
+    settings: &BindingSettings,
+    base: Option<&str>,
+    from: Option<&str>,
+) -> Result<Allow, &'static str> {
+    let Some(base) = base else {
+        return Ok(settings.hosts.clone());
+    };
+    if !settings.hosts.is_empty() {
+        let allowed = settings.hosts.check(base);
+        allowed.map_err(|_| "`hosts` does not allow its base")?;
+        return Ok(settings.hosts.clone());
+    }
+    // A document from the network does not decide where a credential goes.
+    let elsewhere = from.is_some_and(|from| origin(from) != origin(base));
+    if elsewhere && settings.base_url.is_none() {
+        return Err("its document names a server on another host; set `hosts` or `base_url`");
+    }
+    let host = origin(base).and_then(|host| Allow::new([host]).ok());
+    host.ok_or("its base is no URL")
+}
+
+fn credential(name: &str, auth: &Auth, secrets: Secrets<'_>) -> Result<Credential, Error> {
+    let Some(secret) = secrets(&auth.env) else {
+        return Err(Error::failure(
+            "binding_secret",
+            format!(
+                "the binding `{name}` needs `{}`, which is not set",
+                auth.env
+            ),
+            "set the variable, or add it to the secrets file",
+        ));
+    };
+    let secret = secret.expose();
+    Ok(match &auth.kind {
+        AuthKind::Bearer => Credential::bearer(secret),
+        AuthKind::Basic(None) => Credential::basic(secret),
+        AuthKind::Basic(Some(user)) => Credential::basic(&format!("{user}:{secret}")),
+        AuthKind::Header(header) => Credential::header(header, secret),
+        AuthKind::Query(parameter) => Credential::query(parameter, secret),
+    })
+}
+
+/// Where paths start.
+fn base(
+    settings: &BindingSettings,
+    server: Option<&str>,
+    from: Option<&str>,
+) -> Result<Option<String>, String> {
+    if let Some(base) = &settings.base_url {
+        return Ok(Some(base.clone()));
+    }
+    if let Some(server) = server.filter(|server| server.contains("://")) {
+        return Ok(Some(server.to_owned()));
+    }
+    if let Some(from) = from {
+        let joined = reqwest::Url::parse(from).and_then(|from| from.join(server.unwrap_or("/")));
+        let joined = joined.map_err(|_| "its server is no URL".to_owned())?;
+        return Ok(Some(joined.to_string()));
+    }
+    let mut patterns = settings.hosts.patterns();
+    if let Some(first) = patterns.next().filter(|first| !first.contains('*')) {
+        if first.contains("://") {
+            return Ok(Some(first.to_owned()));
+        }
+        let host = first.split(['/', ':']).next().unwrap_or_default();
+        let local = host == "localhost" || host.starts_with("127.") || first.starts_with("[::1]");
+        let scheme = if local { "http" } else { "https" };
+        return Ok(Some(format!("{scheme}://{first}")));
+    }
+    match server {
+        Some(_) => Err("its document names no host; set `base_url`".to_owned()),
+        None => Ok(None),
+    }
+}
+
+/// Scheme, host and port of a URL, as a pattern.
+fn origin(url: &str) -> Option<String> {
+    let url = reqwest::Url::parse(url).ok()?;
+    Some(url.origin().ascii_serialization())
+}
+
+fn document(
+    project: &Path,
+    name: &str,
+    place: &Document,
+    settings: &BindingSettings,
+    wire: &Arc<Network>,
+) -> Result<openapi::Document, Error> {
+    let text = match place {
+        Document::File(file) => read(&project.join(file))
+            .map_err(|why| unusable(name, &format!("its document {file} cannot be read: {why}")))?,
+        Document::Url(url) => fetch(url, settings, wire)
+            .map_err(|why| unusable(name, &format!("its document cannot be fetched: {why}")))?,
+    };
+    openapi::Document::parse(&text).map_err(|error| {
+        Error::failure(
+            error.code(),
+            format!("the document of the binding `{name}` cannot be used: {error}"),
+            "correct the document, or `openapi` in `bowline.toml`",
+        )
+    })
+}
+
+fn read(file: &Path) -> Result<String, String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    let open = std::fs::File::open(file).map_err(|error| error.to_string())?;
+    let mut limited = open.take(MAX_DOCUMENT as u64 + 1);
+    limited
+        .read_to_string(&mut text)
+        .map_err(|error| error.to_string())?;
+    Ok(text)
+}
+
+/// Reads a document once, before anything runs. Its host is what was written in the settings; no
+/// credential is sent for it. On a thread of its own, since callers may be inside of a runtime.
+fn fetch(url: &str, settings: &BindingSettings, wire: &Arc<Network>) -> Result<String, String> {
+    let host = origin(url).ok_or("it is no URL")?;
+    let allow = Allow::new([host]).map_err(|error| error.to_string())?;
+    let guarded = Guarded::new(wire.clone(), allow, settings.limits);
+    let request = Request::get(url);
+    let done = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let answer = runtime.block_on(guarded.send(request));
+        answer.map_err(|error| error.to_string())
+    });
+    let answer = done
+        .join()
+        .map_err(|_| "it failed inside".to_owned())
+        .and_then(|answer| answer)?;
+    if answer.status != 200 {
+        return Err(format!("the server answered {}", answer.status));
+    }
+    String::from_utf8(answer.body.to_vec()).map_err(|_| "it is no text".to_owned())
+}
+
+fn unusable(name: &str, why: &str) -> Error {
+    Error::failure(
+        "binding_invalid",
+        format!("the binding `{name}` cannot be used: {why}"),
+        "correct `[bindings]` in `bowline.toml`",
+    )
+}
