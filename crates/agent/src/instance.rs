@@ -63,6 +63,8 @@ pub(crate) struct AgentInstance {
     pub(crate) no_summary_at: Option<u64>,
     /// A provider refused to go on from an answer that was cut off: it is asked anew.
     pub(crate) anew: bool,
+    /// The agent as it was for the last model call, until what that asked for is done.
+    pub(crate) turn: Option<Arc<Rendered>>,
     /// Number of the next chunk after the last record.
     chunk: u64,
     /// Files that somebody outside changes, until that is durable.
@@ -137,6 +139,7 @@ impl AgentInstance {
             view: View::default(),
             no_summary_at: None,
             anew: false,
+            turn: None,
             chunk: 0,
             edited: None,
         })

@@ -5,7 +5,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use bowline_runtime::submission::{Failure, Outcome};
@@ -228,6 +228,8 @@ pub struct Observers {
     channels: Mutex<HashMap<ActorId, broadcast::Sender<Arc<Chunk>>>>,
     /// As above.
     followed: Arc<Mutex<HashMap<ActorId, watch::Sender<News>>>>,
+    /// For whoever follows all conversations; there once somebody does.
+    all: OnceLock<broadcast::Sender<(ActorId, Arc<Chunk>)>>,
 }
 
 /// What whoever follows durable text is told.
@@ -282,14 +284,29 @@ impl Observers {
             .subscribe()
     }
 
+    /// Follows all conversations from now on.
+    pub fn observe_all(&self) -> broadcast::Receiver<(ActorId, Arc<Chunk>)> {
+        self.all
+            .get_or_init(|| broadcast::channel(BUFFER).0)
+            .subscribe()
+    }
+
     /// Tells whoever follows the conversation; nobody may.
     pub fn tell(&self, actor: &ActorId, chunk: impl FnOnce() -> Chunk) {
         let sender = {
             let channels = self.channels.lock().unwrap_or_else(PoisonError::into_inner);
             channels.get(actor).cloned()
         };
+        let all = self.all.get().filter(|all| all.receiver_count() > 0);
+        if sender.is_none() && all.is_none() {
+            return;
+        }
+        let chunk = Arc::new(chunk());
+        if let Some(all) = all {
+            let _ = all.send((actor.clone(), chunk.clone()));
+        }
         if let Some(sender) = sender {
-            let _ = sender.send(Arc::new(chunk()));
+            let _ = sender.send(chunk);
         }
     }
 

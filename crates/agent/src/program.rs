@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use async_trait::async_trait;
@@ -48,7 +48,8 @@ pub fn actor(agent: &str, instance: &str) -> ActorId {
 pub struct Agents(Arc<Shared>);
 
 pub(crate) struct Shared {
-    agents: BTreeMap<String, Agent>,
+    /// Held to look something up only, never across an await.
+    agents: RwLock<Arc<BTreeMap<String, Agent>>>,
     pub(crate) models: Models,
     pub(crate) sources: Sources,
     pub(crate) observers: Observers,
@@ -103,7 +104,7 @@ impl Toolbox {
 impl fmt::Debug for Agents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Agents")
-            .field("agents", &self.0.agents.keys())
+            .field("agents", &self.0.agents().keys())
             .finish_non_exhaustive()
     }
 }
@@ -118,10 +119,7 @@ impl Agents {
     /// The program of these agents.
     pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models, sources: Sources) -> Self {
         Self(Arc::new(Shared {
-            agents: agents
-                .into_iter()
-                .map(|agent| (agent.name().to_string(), agent))
-                .collect(),
+            agents: RwLock::new(Arc::new(by_name(agents))),
             models,
             sources,
             observers: Observers::default(),
@@ -138,13 +136,53 @@ impl Agents {
     }
 
     /// The names of the agents, in order.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.agents.keys().map(String::as_str)
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        let agents = self.0.agents();
+        agents.keys().cloned().collect::<Vec<_>>().into_iter()
+    }
+
+    /// Puts an agent in the place of the one of its name, or adds it. A model call that is under way, and
+    /// what it asks for, goes on with the agent that it began with; the next one is made with this one.
+    /// Its models are resolved anew, so that a script is read again.
+    pub fn put(&self, agent: Agent) {
+        let name = agent.name().to_string();
+        let dir = agent.rendered().definition.dir;
+        let dir = dir.as_deref().unwrap_or(Path::new("."));
+        let mut agents = self
+            .0
+            .agents
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut agents).insert(name.clone(), agent);
+        let mut resolved = self
+            .0
+            .resolved
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        resolved.retain(|(_, base), _| base != dir);
+        let mut mounted = self
+            .0
+            .mounted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        mounted.remove(&name);
+    }
+
+    /// Takes an agent away; its conversations stay, and fail at their next model call. `false` when there
+    /// was none.
+    pub fn remove(&self, name: &str) -> bool {
+        let mut agents = self
+            .0
+            .agents
+            .write()
+            .unwrap_or_else(PoisonError::into_inner);
+        Arc::make_mut(&mut agents).remove(name).is_some()
     }
 
     /// What an agent is at this moment; `None` when there is none of this name.
     pub fn definition(&self, agent: &str) -> Option<Definition> {
-        let found = self.0.agents.get(agent)?;
+        let agents = self.0.agents();
+        let found = agents.get(agent)?;
         Some(found.rendered().definition)
     }
 
@@ -166,10 +204,22 @@ impl Agents {
     }
 }
 
+fn by_name(agents: impl IntoIterator<Item = Agent>) -> BTreeMap<String, Agent> {
+    let named = |agent: Agent| (agent.name().to_string(), agent);
+    agents.into_iter().map(named).collect()
+}
+
 impl Shared {
+    /// The agents as they are now.
+    fn agents(&self) -> Arc<BTreeMap<String, Agent>> {
+        let agents = self.agents.read().unwrap_or_else(PoisonError::into_inner);
+        agents.clone()
+    }
+
     pub(crate) fn rendered(&self, agent: &str) -> Result<Rendered, Failure> {
-        let found = self.agents.get(agent).ok_or_else(|| {
-            let known = self.agents.keys().cloned().collect::<Vec<_>>().join(", ");
+        let agents = self.agents();
+        let found = agents.get(agent).ok_or_else(|| {
+            let known = agents.keys().cloned().collect::<Vec<_>>().join(", ");
             Failure::new(
                 "agent_not_found",
                 format!("there is no agent {agent}"),
@@ -381,7 +431,8 @@ impl Program for Agents {
     }
 
     fn validate_state(&self, actor: &ActorId, change: &Proposed<'_>) -> Result<(), Failure> {
-        let Some(agent) = self.0.agents.get(actor.name()) else {
+        let agents = self.0.agents();
+        let Some(agent) = agents.get(actor.name()) else {
             return Ok(());
         };
         agent.may_be_state(change.next).map_err(|why| {

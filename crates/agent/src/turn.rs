@@ -3,6 +3,8 @@
 //! The state is the conversation, and nothing else: each pass looks at what the records say comes
 //! next, so an attempt that takes over goes on exactly where the last one was cut.
 
+use std::sync::Arc;
+
 use bowline_model::ModelError;
 use bowline_runtime::{Attempt, Failure, Halt, Step, Submission, budget::Used};
 use bowline_store::{StoreError, Timestamp};
@@ -128,7 +130,7 @@ async fn think(
     attempt: &Attempt,
     submission: &Submission,
 ) -> Result<Option<Step>, Stop> {
-    let rendered = instance.shared.rendered(instance.actor.name())?;
+    let rendered = Arc::new(instance.shared.rendered(instance.actor.name())?);
     within(
         &rendered.definition.limits,
         instance.conversation.used(&submission.id),
@@ -162,6 +164,8 @@ async fn think(
         return Ok(None);
     };
     let calls: Vec<_> = answer.message.tool_calls().cloned().collect();
+    // What the model asks for is done as the agent was when it was asked.
+    instance.turn = (!calls.is_empty()).then(|| rendered.clone());
     let truncated = answer.message.stop == bowline_model::StopReason::Length;
     let facts = MessageFacts {
         message_id: &answer.message_id,

@@ -1,12 +1,12 @@
 //! The command line.
 //!
 //! One file each: `init`, `run`, `show`, `tail`, `abort`, `compact`, `approve`, `reject`, `answer`,
-//! `delete`, `export`, `import`, `backup`, `restore`, `agents`, `models`, `spend`, `serve`, `auth`,
+//! `delete`, `export`, `import`, `backup`, `restore`, `agents`, `models`, `spend`, `serve`, `dev`, `auth`,
 //! `workspace`,
 //! `bench`, `code`, `doctor`, `completions`.
 //! Shared by them: `place` finds the project and its data, `hand` changes it here or in the process that
 //! has it, `terminal` knows what may be printed
-//! where, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
+//! where, `watch` tells when files change, `screen` shows a conversation as it happens, `markdown` renders text, `fault` holds what
 //! only a command line can get wrong.
 //!
 //! Nothing else in this crate touches the terminal, the home directory or the environment.
@@ -28,6 +28,7 @@ mod code;
 mod compact;
 mod completions;
 mod delete;
+mod dev;
 mod doctor;
 mod export;
 mod fault;
@@ -47,6 +48,7 @@ mod signals;
 mod spend;
 mod tail;
 mod terminal;
+mod watch;
 mod workspace;
 
 use terminal::Terminal;
@@ -113,6 +115,7 @@ enum Command {
     Agents(agents::Agents),
     Workspace(workspace::WorkspaceArgs),
     Serve(serve::Serve),
+    Dev(dev::Dev),
     Models(models::Models),
     Spend(spend::Spend),
     Auth(auth::Auth),
@@ -175,6 +178,7 @@ async fn execute(cli: &Cli, terminal: Terminal) -> Result<ExitCode, Error> {
         Command::Agents(_) => agents::agents(global, terminal),
         Command::Workspace(args) => workspace::workspace(args, global, terminal).await,
         Command::Serve(args) => serve::serve(args, global, terminal).await,
+        Command::Dev(args) => dev::dev(args, global, terminal).await,
         Command::Models(args) => models::models(args, global, terminal),
         Command::Spend(args) => spend::spend(args, global, terminal).await,
         Command::Auth(args) => auth::auth(args, terminal),

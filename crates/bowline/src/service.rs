@@ -417,7 +417,7 @@ impl Service {
     }
 
     /// The names of the agents, in order.
-    pub fn agents(&self) -> impl Iterator<Item = &str> {
+    pub fn agents(&self) -> impl Iterator<Item = String> {
         self.agents.names()
     }
 
@@ -426,7 +426,20 @@ impl Service {
         self.agents.definition(agent)
     }
 
-    /// Checks that an agent can run: its model is known and has a key, its tools can be mounted.
+    /// Puts an agent in the place of the one of its name, or adds it, while conversations run: each goes
+    /// on with it from its next model call on.
+    pub fn put_agent(&self, agent: Agent) {
+        self.agents.put(agent);
+    }
+
+    /// Takes an agent away; its conversations stay, and fail at their next model call. `false` when there
+    /// was none.
+    pub fn remove_agent(&self, name: &str) -> bool {
+        self.agents.remove(name)
+    }
+
+    /// Checks that an agent can run: its model is known and has a key, its tools can be mounted. What is
+    /// read for that, such as a script, is not read again before [`Service::put_agent`].
     ///
     /// # Errors
     ///

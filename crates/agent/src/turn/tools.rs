@@ -106,7 +106,10 @@ pub(super) async fn run(
     attempt: &Attempt,
     batch: Batch,
 ) -> Result<(), Stop> {
-    let rendered = instance.shared.rendered(instance.actor.name())?;
+    let rendered = match instance.turn.take() {
+        Some(rendered) => rendered,
+        None => Arc::new(instance.shared.rendered(instance.actor.name())?),
+    };
     let tools = instance.shared.tools(&rendered)?;
     let plan = plan(instance, &rendered.definition, &tools, &batch, attempt);
     let files = match rendered.definition.sandbox {

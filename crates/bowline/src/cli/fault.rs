@@ -86,7 +86,7 @@ pub(super) enum Fault {
     /// The terminal cannot be used.
     #[error("the terminal cannot be used: {0}")]
     Terminal(String),
-    /// The data directory cannot be watched.
+    /// A directory cannot be watched.
     #[error("{path}: cannot be watched: {why}")]
     Watch {
         /// The directory.

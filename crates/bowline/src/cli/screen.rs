@@ -423,7 +423,8 @@ fn bar() -> ProgressBar {
     bar
 }
 
-fn decided(decision: Decision) -> &'static str {
+/// What became of a request, in a word.
+pub(super) fn decided(decision: Decision) -> &'static str {
     match decision {
         Decision::Approve => "approved",
         Decision::Reject => "rejected",

@@ -4,12 +4,14 @@ use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::json;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Global, place::Place, signals::Signals, terminal::Terminal};
 use crate::{
     error::Error,
     server::{App, Keys, Server, Settings, Socket, Tls},
+    service::Service,
 };
 
 /// How long what runs may take to stop in good order once nobody is connected any more.
@@ -26,6 +28,13 @@ const DRAIN: Duration = Duration::from_secs(10);
     bowline serve --addr 127.0.0.1:9000\n  \
     curl localhost:8787/agents/hello/mia -d '{\"kind\":\"user\",\"body\":\"Hi\"}' -H 'content-type: application/json'")]
 pub(super) struct Serve {
+    #[command(flatten)]
+    listen: Listen,
+}
+
+/// Where to listen.
+#[derive(Debug, Args)]
+pub(super) struct Listen {
     /// Where to listen [default: what bowline.toml says, or 127.0.0.1:8787]
     #[arg(long, value_name = "ADDRESS:PORT")]
     addr: Option<SocketAddr>,
@@ -40,7 +49,7 @@ pub(super) async fn serve(
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
-    let settings = settings(args, &place)?;
+    let settings = settings(&args.listen, &place)?;
     let mut bowline = place.open()?;
     for agent in place.project.agents()? {
         // One agent with a mistake must not keep the others from being served.
@@ -49,48 +58,76 @@ pub(super) async fn serve(
             Err(error) => terminal.error(&error),
         }
     }
-    let mut signals = Signals::new()?;
-    if !settings.addr.ip().is_loopback() && settings.tls.is_none() {
-        terminal.say(format_args!(
-            "Keys and messages travel in the clear: set `tls` in `[server]`, or put a proxy in front."
-        ));
-    }
-    let scheme = if settings.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let signals = Signals::new()?;
     let service = bowline.start();
-    let mut server = Server::bind(App::new(service.clone(), settings)).await?;
-    match Socket::bind(&place.data) {
-        Ok(socket) => server = server.with_socket(socket),
-        Err(error) => terminal.say(format_args!(
-            "No local socket, so other commands have to wait until this ends: {error}"
-        )),
-    }
-    let addr = server.addr();
-    if terminal.json {
-        terminal.json(&json!({"type": "serving", "addr": addr.to_string()}))?;
-    } else {
-        terminal.say(format_args!("Serving {scheme}://{addr}. Ctrl-C stops."));
+    let serving = Serving::start(&place, &service, settings, terminal).await?;
+    serving.end(&service, signals).await
+}
+
+/// A server that answers.
+pub(super) struct Serving {
+    stop: CancellationToken,
+    task: JoinHandle<bool>,
+}
+
+impl Serving {
+    /// Listens, and says where.
+    pub(super) async fn start(
+        place: &Place,
+        service: &Service,
+        settings: Settings,
+        terminal: Terminal,
+    ) -> Result<Self, Error> {
+        if !settings.addr.ip().is_loopback() && settings.tls.is_none() {
+            terminal.say(format_args!(
+                "Keys and messages travel in the clear: set `tls` in `[server]`, or put a proxy in front."
+            ));
+        }
+        let scheme = if settings.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let mut server = Server::bind(App::new(service.clone(), settings)).await?;
+        match Socket::bind(&place.data) {
+            Ok(socket) => server = server.with_socket(socket),
+            Err(error) => terminal.say(format_args!(
+                "No local socket, so other commands have to wait until this ends: {error}"
+            )),
+        }
+        let addr = server.addr();
+        if terminal.json {
+            terminal.json(&json!({"type": "serving", "addr": addr.to_string()}))?;
+        } else {
+            terminal.say(format_args!("Serving {scheme}://{addr}. Ctrl-C stops."));
+        }
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(server.serve(stop.clone()));
+        Ok(Self { stop, task })
     }
 
-    let stop = CancellationToken::new();
-    let serving = tokio::spawn(server.serve(stop.clone()));
-    signals.next().await;
-    stop.cancel();
-    let end = async {
-        let _ = serving.await;
-        service.stop(DRAIN).await
-    };
-    tokio::select! {
-        // A server that was asked to stop and did has done its work.
-        _ = end => Ok(ExitCode::SUCCESS),
-        again = signals.next() => Ok(again.exit_code()),
+    /// Waits until somebody asks to stop, and stops in good order; asked again, at once.
+    pub(super) async fn end(
+        self,
+        service: &Service,
+        mut signals: Signals,
+    ) -> Result<ExitCode, Error> {
+        signals.next().await;
+        self.stop.cancel();
+        let end = async {
+            let _ = self.task.await;
+            service.stop(DRAIN).await
+        };
+        tokio::select! {
+            // A server that was asked to stop and did has done its work.
+            _ = end => Ok(ExitCode::SUCCESS),
+            again = signals.next() => Ok(again.exit_code()),
+        }
     }
 }
 
-fn settings(args: &Serve, place: &Place) -> Result<Settings, Error> {
+/// How the project and the command line say to listen.
+pub(super) fn settings(args: &Listen, place: &Place) -> Result<Settings, Error> {
     let config = &place.project.config;
     let tls = config.server.tls.as_ref();
     let public_url = args.public_url.clone();

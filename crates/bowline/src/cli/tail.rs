@@ -1,27 +1,23 @@
 //! `bowline tail`.
 
-use std::{path::Path, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use bowline_agent::feed::{Offset, Reader};
 use bowline_runtime::submission;
 use clap::Args;
-use futures::{StreamExt as _, stream::BoxStream};
 
 use super::{
     Global,
-    fault::Fault,
     place::Place,
     screen::{Screen, Shown},
     signals::Signals,
     terminal::Terminal,
+    watch::Changes,
 };
 use crate::error::Error;
 
 /// Records read at once.
 const PAGE: usize = 500;
-/// Some file systems, those of a network above all, do not say when a file changes: there it takes
-/// this long until something new is seen.
-const UNTOLD: Duration = Duration::from_secs(2);
 
 /// Follow a conversation that another process runs.
 ///
@@ -54,7 +50,7 @@ pub(super) async fn tail(
     let place = Place::find(global)?;
     let reading = place.conversation(&args.agent, &args.id).await?;
     let mut signals = Signals::new()?;
-    let mut changes = watch(&place.data)?;
+    let mut changes = Changes::of([place.data.clone()])?;
     let mut screen = Screen::new(terminal, Shown::Everything);
     let from = if args.all {
         Offset::START
@@ -82,33 +78,9 @@ pub(super) async fn tail(
                 screen.pause()?;
                 return Ok(stop.exit_code());
             }
-            Some(()) = changes.next() => {}
-            () = tokio::time::sleep(UNTOLD) => {}
+            () = changes.next() => {}
         }
     }
-}
-
-/// Tells when a file of the data changes. Many changes in a row are told once.
-#[cfg(target_os = "linux")]
-fn watch(data: &Path) -> Result<BoxStream<'static, ()>, Error> {
-    use inotify::{Inotify, WatchMask};
-    let failed = |error: std::io::Error| {
-        Error::from(Fault::Watch {
-            path: data.to_path_buf(),
-            why: error.to_string(),
-        })
-    };
-    let inotify = Inotify::init().map_err(failed)?;
-    let changes = WatchMask::MODIFY | WatchMask::CREATE | WatchMask::DELETE | WatchMask::MOVE;
-    inotify.watches().add(data, changes).map_err(failed)?;
-    let events = inotify.into_event_stream([0; 4_096]).map_err(failed)?;
-    Ok(events.ready_chunks(256).map(|_| ()).boxed())
-}
-
-/// Elsewhere nobody tells; [`UNTOLD`] is how long something new may take.
-#[cfg(not(target_os = "linux"))]
-fn watch(_data: &Path) -> Result<BoxStream<'static, ()>, Error> {
-    Ok(futures::stream::pending().boxed())
 }
 
 /// Shows what is new.

@@ -172,14 +172,15 @@ fn from_this_machine(
     if is_stream(uri.path()) || is_listed(settings, origin) {
         return Ok(());
     }
-    let from = origin.to_str().ok().and_then(|origin| {
-        let uri: Uri = origin.parse().ok()?;
-        uri.host().map(str::to_owned)
-    });
-    match from {
+    match host_of_origin(origin) {
         Some(host) if is_own_host(settings, &host) => Ok(()),
         Some(_) | None => Err(Refusal::OriginNotAllowed),
     }
+}
+
+fn host_of_origin(origin: &HeaderValue) -> Option<String> {
+    let uri: Uri = origin.to_str().ok()?.parse().ok()?;
+    uri.host().map(str::to_owned)
 }
 
 /// The host of a `Host` header, without its port.
@@ -188,11 +189,15 @@ fn host_of(value: &str) -> Option<String> {
     uri.host().map(str::to_owned)
 }
 
-fn is_own_host(settings: &Settings, host: &str) -> bool {
+fn is_this_machine(host: &str) -> bool {
     let bare = host.trim_start_matches('[').trim_end_matches(']');
-    let local = bare.eq_ignore_ascii_case("localhost")
+    bare.eq_ignore_ascii_case("localhost")
         || bare.to_ascii_lowercase().ends_with(".localhost")
-        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+        || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+fn is_own_host(settings: &Settings, host: &str) -> bool {
+    let local = is_this_machine(host);
     let public = || {
         let url = settings.public_url.as_deref()?;
         let uri: Uri = url.parse().ok()?;
@@ -202,10 +207,13 @@ fn is_own_host(settings: &Settings, host: &str) -> bool {
 }
 
 fn is_listed(settings: &Settings, origin: &HeaderValue) -> bool {
+    let local =
+        || settings.cors_local && host_of_origin(origin).is_some_and(|host| is_this_machine(&host));
     settings
         .cors
         .iter()
         .any(|listed| listed.as_bytes() == origin.as_bytes())
+        || local()
 }
 
 fn is_stream(path: &str) -> bool {

@@ -19,6 +19,9 @@ pub struct Settings {
     pub tls: Option<Tls>,
     /// Origins whose pages may use the server, such as `https://app.example`. Default none.
     pub cors: Vec<String>,
+    /// Whether pages that this machine serves, such as `http://localhost:5173`, may use the server too.
+    /// Default no; for development.
+    pub cors_local: bool,
     /// Requests of one address that is not loopback. Default 200 a second.
     pub address_rate: Rate,
     /// Requests of one address without a key that is known. Default 10 a second.
@@ -53,6 +56,7 @@ impl Default for Settings {
             keys: Keys::default(),
             tls: None,
             cors: Vec::new(),
+            cors_local: false,
             address_rate: Rate::per_second(200),
             stranger_rate: Rate::per_second(10),
             key_rate: Rate::per_second(2_000),

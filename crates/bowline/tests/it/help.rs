@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 23] = [
+const COMMANDS: [&str; 24] = [
     "init",
     "run",
     "show",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 23] = [
     "models",
     "spend",
     "serve",
+    "dev",
     "bench",
     "code",
     "doctor",

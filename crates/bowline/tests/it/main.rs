@@ -17,6 +17,7 @@ mod clients;
 mod code;
 mod compact;
 mod continuing;
+mod dev;
 mod help;
 mod house;
 mod kill;

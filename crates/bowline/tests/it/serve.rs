@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Child, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
@@ -41,21 +41,25 @@ pub(crate) struct Serving {
 /// An answer.
 pub(crate) struct Answer {
     pub(crate) status: u16,
-    headers: HashMap<String, String>,
+    pub(crate) headers: HashMap<String, String>,
     body: Vec<u8>,
 }
 
 impl Serving {
     pub(crate) fn start(world: &World) -> Self {
         let mut command = world.command(&["serve", "--addr", "127.0.0.1:0", "--json"]);
-        let mut child = command.stderr(Stdio::null()).spawn().unwrap();
+        Self::spawn(command.stderr(Stdio::null())).0
+    }
+
+    /// Starts a command that serves with `--json`; what it prints after the first line comes too.
+    pub(crate) fn spawn(command: &mut Command) -> (Self, BufReader<ChildStdout>) {
+        let mut child = command.spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        stdout.read_line(&mut line).unwrap();
         let first: Value = serde_json::from_str(&line).unwrap();
         let addr = first["addr"].as_str().unwrap().parse().unwrap();
-        Self { child, addr }
+        (Self { child, addr }, stdout)
     }
 
     pub(crate) fn kill(mut self) {
@@ -64,7 +68,7 @@ impl Serving {
     }
 
     /// Sends bytes; the connection is closed by the server when it has answered.
-    fn open(&self, head: &str, body: &[u8]) -> TcpStream {
+    pub(crate) fn open(&self, head: &str, body: &[u8]) -> TcpStream {
         let mut stream = TcpStream::connect(self.addr).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         // One that is refused early may not take the rest.
@@ -88,9 +92,13 @@ impl Serving {
         Answer::read(self.open(&head, body))
     }
 
-    fn say(&self, id: &str, text: &str) -> Value {
+    pub(crate) fn say(&self, id: &str, text: &str) -> Value {
+        self.tell("demo", id, text)
+    }
+
+    pub(crate) fn tell(&self, agent: &str, id: &str, text: &str) -> Value {
         let body = json!({"kind": "user", "body": text}).to_string();
-        let path = format!("/agents/demo/{id}");
+        let path = format!("/agents/{agent}/{id}");
         let answer = self.post(&path, "application/json", body.as_bytes());
         assert_eq!(answer.status, 202, "{}", answer.text());
         answer.json()
@@ -126,7 +134,7 @@ impl Drop for Serving {
 }
 
 impl Answer {
-    fn read(mut stream: TcpStream) -> Self {
+    pub(crate) fn read(mut stream: TcpStream) -> Self {
         let mut all = Vec::new();
         let _ = stream.read_to_end(&mut all);
         let split = find(&all, b"\r\n\r\n");
@@ -154,7 +162,7 @@ impl Answer {
         format!("{} {}", self.status, String::from_utf8_lossy(&self.body))
     }
 
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}", self.text()))
     }
 

@@ -86,7 +86,7 @@ pub(super) async fn list(
     parameters.only(&[])?;
     let agents = app.service().agents();
     let readable = agents.filter(|name| access.require(Scope::Read, name).is_ok());
-    let known = readable.filter_map(|name| app.service().definition(name));
+    let known = readable.filter_map(|name| app.service().definition(&name));
     let agents = known.map(|one| describe(&app, one)).collect();
     Ok(Json(AgentList { agents }))
 }
