@@ -76,10 +76,12 @@ impl Folder {
                     let entries = fs::read_dir(&path).into_iter().flatten().flatten();
                     left.extend(entries.map(|entry| entry.path()));
                 }
-                Ok(known) if known.is_file() && !self.given.contains(&path) => {
-                    if fs::read(&path).is_ok_and(|bytes| holds_key(&bytes)) {
-                        found.push(path);
-                    }
+                Ok(known)
+                    if known.is_file()
+                        && !self.given.contains(&path)
+                        && fs::read(&path).is_ok_and(|bytes| holds_key(&bytes)) =>
+                {
+                    found.push(path);
                 }
                 _ => {}
             }
