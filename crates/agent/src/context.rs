@@ -46,6 +46,12 @@ pub fn system(
     if let Some(catalogue) = skill::catalogue(&definition.skills) {
         section(&catalogue);
     }
+    if let Some(schema) = &definition.result {
+        section(&format!(
+            "## Result\n\nYour final answer is read by a program. It must be one JSON value and nothing else, \
+             without a code fence, and fit this JSON Schema:\n\n{schema}"
+        ));
+    }
     let mut facts = format!("Date: {date}");
     if sandbox {
         let _ = write!(facts, "\nWorking directory: {WORKING_DIRECTORY}");

@@ -20,6 +20,7 @@ use crate::{
 mod call;
 mod compact;
 mod money;
+pub(crate) mod result;
 mod tools;
 
 /// Why an attempt ends without an answer.
@@ -181,12 +182,25 @@ async fn think(
     let facts = facts.facts();
     if calls.is_empty() {
         let mut step = Step::new();
-        instance.add(
-            &mut step,
-            facts,
-            &instance.scope(submission, Some(attempt.id())),
-        );
+        let scope = instance.scope(submission, Some(attempt.id()));
+        instance.add(&mut step, facts, &scope);
         step.rows.extend(answer.rows);
+        let schema = rendered.definition.result.as_ref();
+        let model = &answer.message.model;
+        let begun = instance.conversation.begun(&submission.id, model);
+        let begun = begun.filter(|_| answer.continues).unwrap_or_default();
+        let text = begun + &answer.message.text();
+        let wrong = schema.and_then(|schema| result::problem(schema, &text));
+        if let Some(wrong) = wrong {
+            let id = instance.shared.sources.id("msg_");
+            let parent = Some(answer.message_id);
+            let told = result::tell(&instance.conversation, &submission.id, wrong, id, parent);
+            instance.add(&mut step, told.as_ref().ok().cloned(), &scope);
+            let records = attempt.commit(step).await?;
+            bowline_runtime::Instance::apply(instance, &records)?;
+            told?;
+            return Ok(None);
+        }
         let waiting = joining(attempt).await?;
         if waiting.is_empty() {
             return Ok(Some(step));

@@ -8,7 +8,6 @@ pub(super) enum Feature {
     Code,
     ContainerSandbox,
     LocalSandbox,
-    Result,
     SchedulesFolder,
     Subagents,
     SubagentsFolder,
@@ -22,7 +21,6 @@ const NOT_BUILT: &[Feature] = &[
     Feature::Code,
     Feature::ContainerSandbox,
     Feature::LocalSandbox,
-    Feature::Result,
     Feature::SchedulesFolder,
     Feature::Subagents,
     Feature::SubagentsFolder,
@@ -49,7 +47,6 @@ impl Feature {
             Self::Code => "`code: true`",
             Self::ContainerSandbox => "`sandbox: {container: …}`",
             Self::LocalSandbox => "`sandbox: {local: …}`",
-            Self::Result => "`result`",
             Self::SchedulesFolder => "the folder `schedules`",
             Self::Subagents => "`subagents`",
             Self::SubagentsFolder => "the folder `subagents`",
@@ -65,9 +62,7 @@ impl Feature {
             Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
                 "remove the folder"
             }
-            Self::Code | Self::Result | Self::Subagents => {
-                "remove the key"
-            }
+            Self::Code | Self::Subagents => "remove the key",
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bowline_model::Thinking;
+use serde_json::Value;
 
 use bowline_sandbox::egress::Allow;
 
@@ -19,6 +20,8 @@ use super::name::{AgentName, InvalidName, is_tool_name};
 use super::{Approval, Compaction, CompactionSettings, Definition, MAX_DESCRIPTION, SandboxKind};
 use crate::approval::Condition;
 use crate::skill::{self, Skill};
+use crate::tool::validate::Validator;
+use crate::turn::result::value_schema;
 
 const KEYS: [&str; 15] = [
     "description",
@@ -87,7 +90,7 @@ pub fn load(
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
     definition.limits = limits(&keys, shared).map_err(at)?;
     definition.compaction = compaction(&keys).map_err(at)?;
-    definition.result = keys.get("result").map(Node::to_json);
+    definition.result = result(&keys).map_err(at)?;
     definition.workspace_seed = workspace_seed;
     definition.dir = Some(dir);
     Ok(definition)
@@ -215,6 +218,18 @@ fn invalid_name(name: &str, error: InvalidName) -> DefinitionError {
     )
 }
 
+/// The schema of the final answer.
+fn result(keys: &Table<'_>) -> Result<Option<Value>, Fault> {
+    let Some(node) = keys.get("result") else {
+        return Ok(None);
+    };
+    let schema = node.to_json();
+    match Validator::new(&value_schema(&schema)) {
+        Ok(_) if schema.is_object() => Ok(Some(schema)),
+        _ => Err(node.wants("result", "a JSON Schema")),
+    }
+}
+
 /// Refuses the keys of features that are not built, unless they say nothing.
 fn supported(keys: &Table<'_>) -> Result<(), Fault> {
     for (key, line, node) in keys.iter() {
@@ -222,7 +237,6 @@ fn supported(keys: &Table<'_>) -> Result<(), Fault> {
         let feature = match key {
             "subagents" if !empty => Feature::Subagents,
             "code" if node.bool(key)? => Feature::Code,
-            "result" => Feature::Result,
             _ => continue,
         };
         feature.need(Some(line))?;

@@ -283,6 +283,7 @@ fn request(instance: &AgentInstance, submission: &Submission, asked: &Asked<'_>)
         },
         conversation: Some(instance.conversation.id.clone()),
         cache: instance.shared.models.cache(),
+        result: asked.rendered.definition.result.clone(),
         ..Request::default()
     }
 }

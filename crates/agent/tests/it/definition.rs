@@ -296,7 +296,6 @@ fn what_is_not_built_is_refused_and_never_ignored() {
     for (key, what, hint) in [
         ("subagents: [a]", "`subagents`", "remove the key"),
         ("code: true", "`code: true`", "remove the key"),
-        ("result: {type: object}", "`result`", "remove the key"),
         (
             "sandbox: {local: .}",
             "`sandbox: {local: …}`",

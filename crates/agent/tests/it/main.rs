@@ -9,6 +9,7 @@ mod declare;
 mod defects;
 mod definition;
 mod feed;
+mod result;
 mod skill;
 mod stage;
 mod turn;
