@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bowline_runtime::submission::NewSubmission;
+use bowline_runtime::{Trace, submission::NewSubmission};
 use bowline_store::{Blob, BlobId};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,7 @@ pub struct Outgoing {
     key: Option<String>,
     blobs: Vec<Blob>,
     initial_data: Option<Value>,
+    trace: Option<Trace>,
 }
 
 impl Outgoing {
@@ -95,6 +96,7 @@ impl Outgoing {
             key: None,
             blobs: Vec::new(),
             initial_data: None,
+            trace: None,
         }
     }
 
@@ -110,6 +112,7 @@ impl Outgoing {
             key: None,
             blobs: Vec::new(),
             initial_data: None,
+            trace: None,
         }
     }
 
@@ -120,6 +123,7 @@ impl Outgoing {
             key: None,
             blobs: Vec::new(),
             initial_data: None,
+            trace: None,
         }
     }
 
@@ -135,6 +139,13 @@ impl Outgoing {
     #[must_use]
     pub fn initial_data(mut self, data: Value) -> Self {
         self.initial_data = Some(data);
+        self
+    }
+
+    /// Continues a trace that somebody else began. What is done for the message is told within it.
+    #[must_use]
+    pub fn trace(mut self, trace: Trace) -> Self {
+        self.trace = Some(trace);
         self
     }
 
@@ -220,6 +231,7 @@ impl Outgoing {
             payload,
             key: self.key,
             blobs: self.blobs,
+            trace: self.trace,
         }
     }
 }

@@ -475,6 +475,7 @@ impl Instance for AgentInstance {
             self.conversation.apply(std::slice::from_ref(stored))?;
             self.chunk = 0;
             let fact = Fact::of(stored)?;
+            self.shared.census.take(self.actor.name(), &fact);
             if let Fact::Created(_) = &fact
                 && let Some(seed) = self.seed.take()
             {

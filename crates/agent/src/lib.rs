@@ -15,10 +15,12 @@
 //!   [`attachment`]: the files of a conversation.
 //! - [`edit`]: changes of an instance's files from outside.
 //! - [`binding`]: what code in an isolate may call.
+//! - [`census`]: what is counted for whoever watches.
 
 pub mod approval;
 pub mod attachment;
 pub mod binding;
+pub mod census;
 pub mod context;
 pub mod conversation;
 pub mod definition;

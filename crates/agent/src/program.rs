@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
+    census::{Census, Tally},
     context::{READ_TOOL, WORKING_DIRECTORY, budget},
     conversation::Conversation,
     definition::{Compaction, Definition, SandboxKind},
@@ -53,6 +54,7 @@ pub(crate) struct Shared {
     pub(crate) models: Models,
     pub(crate) sources: Sources,
     pub(crate) observers: Observers,
+    pub(crate) census: Census,
     pub(crate) retry: RetryPolicy,
     /// Tools by agent, as long as what they were made from stays the same.
     mounted: Mutex<BTreeMap<String, MountedTools>>,
@@ -123,6 +125,7 @@ impl Agents {
             models,
             sources,
             observers: Observers::default(),
+            census: Census::default(),
             retry: RetryPolicy::default(),
             mounted: Mutex::default(),
             resolved: Mutex::default(),
@@ -133,6 +136,11 @@ impl Agents {
     /// Who follows conversations in this process.
     pub fn observers(&self) -> &Observers {
         &self.0.observers
+    }
+
+    /// What each agent came to since this was made; agents that did nothing are left out.
+    pub fn tallies(&self) -> BTreeMap<String, Tally> {
+        self.0.census.tallies()
     }
 
     /// The names of the agents, in order.

@@ -15,7 +15,10 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    telemetry::log::Format,
+};
 
 mod abort;
 mod agents;
@@ -133,7 +136,10 @@ pub fn main() -> ExitCode {
         Err(error) => return wrong_usage(&error),
     };
     let terminal = Terminal::detect(&cli.global);
-    log(&cli.global, terminal);
+    // A server logs as its project says, once that was read.
+    if !matches!(cli.command, Command::Serve(_)) {
+        log(&cli.global, terminal, None, Format::Human);
+    }
     let workers = std::thread::available_parallelism().map_or(2, |count| count.get().max(2));
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -203,18 +209,16 @@ fn wrong_usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(if error.use_stderr() { 2 } else { 0 })
 }
 
-fn log(global: &Global, terminal: Terminal) {
-    use tracing_subscriber::EnvFilter;
+/// Logs what the environment or the command line asks for; else `usual`, where there is such.
+fn log(global: &Global, terminal: Terminal, usual: Option<&str>, format: Format) {
     let filter = match (std::env::var("BOWLINE_LOG"), global.verbose) {
         (Ok(filter), _) if !filter.is_empty() => filter,
-        (_, 0) => return,
+        (_, 0) => match usual {
+            Some(usual) => usual.to_owned(),
+            None => return,
+        },
         (_, 1) => "bowline=info".to_owned(),
         (_, _) => "bowline=debug".to_owned(),
     };
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(filter))
-        .with_writer(std::io::stderr)
-        .with_ansi(terminal.err.color);
-    // It fails only when logging was set up before.
-    let _ = subscriber.try_init();
+    crate::telemetry::log::start(&filter, format, terminal.err.color);
 }

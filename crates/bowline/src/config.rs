@@ -18,6 +18,7 @@ use bowline_sandbox::egress::Allow;
 
 use crate::retention::Retention;
 use crate::server::Key;
+use crate::telemetry::log::Format;
 
 mod auth;
 pub(crate) mod bindings;
@@ -77,6 +78,11 @@ pub struct Server {
     pub cors: Vec<String>,
     /// The certificate. Default: plain HTTP.
     pub tls: Option<Certificate>,
+    /// How long a stop may take before connections are cut and what runs is left for the next start.
+    /// Default 30 s, at most an hour.
+    pub drain: Duration,
+    /// How lines of the log are written. Default: for a person.
+    pub log: Format,
 }
 
 impl Default for Server {
@@ -86,6 +92,8 @@ impl Default for Server {
             public_url: None,
             cors: Vec::new(),
             tls: None,
+            drain: Duration::from_secs(30),
+            log: Format::Human,
         }
     }
 }

@@ -40,6 +40,7 @@ pub mod retention;
 pub mod server;
 pub mod service;
 pub mod standing;
+pub mod telemetry;
 
 pub use bowline_agent::{
     Agent, Effect, OnCrash, Outgoing, Render, Tool, ToolError, ToolOutput, tool,

@@ -1,6 +1,7 @@
 //! Agents that run on a data directory.
 
 use std::{
+    collections::BTreeMap,
     path::Path,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -9,6 +10,7 @@ use std::{
 use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
     approval::{self, Answered, Approval},
+    census::Tally,
     conversation::{Compacted, EntryBody, Used},
     live::Observers,
     load, load_after,
@@ -453,6 +455,11 @@ impl Service {
         self.agents.observers()
     }
 
+    /// What each agent came to in this process.
+    pub fn tallies(&self) -> BTreeMap<String, Tally> {
+        self.agents.tallies()
+    }
+
     /// What runs the agents.
     pub fn runtime(&self) -> &Runtime {
         &self.runtime
@@ -466,6 +473,12 @@ impl Service {
     /// The store, for reading.
     pub fn store(&self) -> &Arc<dyn Store> {
         self.runtime.store()
+    }
+
+    /// Takes no messages any more, and waits until what runs has come to its end. `false` when that took
+    /// longer than `bound`; what still runs goes on until [`Service::stop`].
+    pub async fn finish(&self, bound: Duration) -> bool {
+        self.runtime.finish(bound).await
     }
 
     /// Stops in good order; what is open goes on after the next start. `false` when that took longer

@@ -15,6 +15,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     alarm::{self, Schedules},
+    census::Share,
     clock::Sources,
     error::RuntimeError,
     message,
@@ -66,6 +67,7 @@ pub(crate) struct Actor {
     waiters: BTreeMap<String, Vec<Reply<Option<Settled>>>>,
     desk: Desk,
     stopping: bool,
+    share: Share,
 }
 
 /// Where the actor stands in the store.
@@ -123,6 +125,7 @@ impl Actor {
             waiters: BTreeMap::new(),
             desk: Desk::new(crowded),
             stopping: false,
+            share: parts.runtime.census().share(),
             parts,
         })
     }
@@ -143,6 +146,7 @@ impl Actor {
                 self.start_next().await?;
             }
             self.handle_next().await?;
+            self.share.count(&self.queue);
             let until = self.next_check();
             tokio::select! {
                 biased;

@@ -58,6 +58,11 @@ impl Attempt {
         &self.id
     }
 
+    /// The id of the span, within this attempt's, of what has this id.
+    pub fn span_id(&self, id: &str) -> Option<String> {
+        self.submission.trace().child(&self.id).child(id).span_id()
+    }
+
     /// Time, randomness and ids.
     pub fn sources(&self) -> &Sources {
         &self.sources

@@ -17,6 +17,7 @@
 //! - [`alarm`]: schedules, and the one wake of each actor.
 //! - [`stream`]: durable streams, which any number of readers follow.
 //! - [`clock`]: time, randomness and ids, injected.
+//! - [`census`]: what is counted for whoever watches; [`trace`]: which trace a submission belongs to.
 //! - [`kind`]: the numbers of the record kinds.
 //! - [`error`]: what callers are told.
 
@@ -24,6 +25,7 @@ mod actor;
 pub mod alarm;
 pub mod attempt;
 pub mod budget;
+pub mod census;
 pub mod child;
 pub mod clock;
 pub mod edit;
@@ -37,6 +39,7 @@ pub mod state;
 pub mod step;
 pub mod stream;
 pub mod submission;
+pub mod trace;
 
 pub use attempt::{Attempt, Halt};
 pub use budget::Budget;
@@ -51,3 +54,4 @@ pub use submission::{
     Bounds, Closing, Failure, Finish, Instance, NewSubmission, Outcome, Program, Progress, Receipt,
     Settled, Submission,
 };
+pub use trace::Trace;

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     actor::{Actor, Command, Parts},
     alarm::{NewSchedule, Schedule},
+    census::{Census, Counts},
     clock::Sources,
     edit::Edit,
     error::RuntimeError,
@@ -77,6 +78,7 @@ struct Inner {
     /// Who waits for whom. A std mutex: it is held for lookups only, never across an await.
     waits: Mutex<Waits>,
     tasks: TaskTracker,
+    census: Census,
 }
 
 #[derive(Default)]
@@ -84,6 +86,8 @@ struct Awake {
     /// In order, so that a simulation can replay it.
     actors: BTreeMap<ActorId, mpsc::Sender<Command>>,
     draining: bool,
+    /// Nothing more is admitted from outside.
+    closing: bool,
     /// Actors that are being deleted, and by how many.
     deleting: BTreeMap<ActorId, usize>,
     /// Actors that could not go on: how often in a row, and when they are tried again.
@@ -116,6 +120,7 @@ impl Runtime {
             posted: Notify::new(),
             waits: Mutex::default(),
             tasks: TaskTracker::new(),
+            census: Census::default(),
         }))
     }
 
@@ -127,6 +132,16 @@ impl Runtime {
     /// Time, randomness and ids.
     pub fn sources(&self) -> &Sources {
         &self.0.sources
+    }
+
+    /// What it has done, and has in memory.
+    pub fn counts(&self) -> Counts {
+        let awake = self.awake().actors.len();
+        self.0.census.counts(awake)
+    }
+
+    pub(crate) fn census(&self) -> &Census {
+        &self.0.census
     }
 
     /// Admits a submission. When this returns, it is durable.
@@ -176,6 +191,9 @@ impl Runtime {
         steer: bool,
         at: Option<Seq>,
     ) -> Result<Receipt, RuntimeError> {
+        if self.awake().closing {
+            return Err(RuntimeError::Stopped);
+        }
         self.ask(actor, |reply| Command::Submit {
             new: new.clone(),
             steer,
@@ -323,6 +341,14 @@ impl Runtime {
             reply,
         })
         .await
+    }
+
+    /// Admits nothing more, and waits until what runs has come to its end. `false` when that took longer
+    /// than `bound`: what still runs is not touched, [`Runtime::drain`] stops it.
+    pub async fn finish(&self, bound: Duration) -> bool {
+        self.awake().closing = true;
+        let rest = self.0.census.rest();
+        tokio::time::timeout(bound, rest).await.is_ok()
     }
 
     /// Stops in good order: running attempts stop at their next await, without settling; what is

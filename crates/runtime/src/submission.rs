@@ -17,6 +17,7 @@ use crate::{
     message::{self, Call, Handled, Incoming},
     state::Proposed,
     step::Step,
+    trace::Trace,
 };
 
 /// Space of the open submissions: admission number (8 bytes, big endian) → [`Submission`].
@@ -43,6 +44,8 @@ pub struct NewSubmission {
     pub key: Option<String>,
     /// Bytes that the payload refers to, for example attachments.
     pub blobs: Vec<Blob>,
+    /// The trace that it continues. Without one it begins a trace of its own.
+    pub trace: Option<Trace>,
 }
 
 /// An admitted submission, as its row stores it.
@@ -79,6 +82,17 @@ pub struct Submission {
     /// Set once, when somebody asked to abort it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub abort_requested_at: Option<Timestamp>,
+    /// The trace that it continues, as the header `traceparent` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+}
+
+impl Submission {
+    /// The trace that it belongs to: the one that it continues, else its own.
+    pub fn trace(&self) -> Trace {
+        let continued = self.traceparent.as_deref().and_then(Trace::parse);
+        continued.unwrap_or_else(|| Trace::of(&self.id))
+    }
 }
 
 /// Where an open submission stands.
@@ -227,6 +241,19 @@ pub enum Finish {
     Cancelled,
     /// A commit failed: the actor stops, and the submission goes on when it wakes again.
     Halted(Halt),
+}
+
+impl Finish {
+    /// One word for it, for logs.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Completed(_) => "completed",
+            Self::Parked { .. } => "parked",
+            Self::Failed(_) => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Halted(_) => "halted",
+        }
+    }
 }
 
 /// What an actor of one kind does with its submissions.

@@ -10,6 +10,7 @@ use bowline_runtime::{Attempt, Instance as _, Step, Submission};
 use bowline_store::RowChange;
 use futures::StreamExt as _;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{Stop, model_failure, money};
 use crate::{
@@ -169,7 +170,11 @@ pub(super) async fn call(
         began: Instant::now(),
         first: None,
     };
-    match stream(instance, attempt, resolved, &mut request, &mut streaming).await {
+    let span = tell_span(attempt, resolved, &streaming.message_id, asked.tried);
+    let streamed = stream(instance, attempt, resolved, &mut request, &mut streaming);
+    let streamed = streamed.instrument(span.clone()).await;
+    span.in_scope(|| tell_end(&streamed, streaming.timing()));
+    match streamed {
         Ok(message) => {
             let counted = money::answered(
                 instance,
@@ -239,6 +244,54 @@ pub(super) async fn call(
                 retry(instance, attempt, &error, delay).await?;
             }
             Ok(None)
+        }
+    }
+}
+
+/// What a model call does is told within its span.
+fn tell_span(
+    attempt: &Attempt,
+    resolved: &ResolvedModel,
+    message_id: &str,
+    tried: u32,
+) -> tracing::Span {
+    let span = tracing::info_span!(
+        "model",
+        provider = resolved.reference.provider,
+        model = resolved.reference.model,
+        message = message_id,
+        tried,
+        span_id = tracing::field::Empty,
+    );
+    if !span.is_disabled() {
+        span.record("span_id", attempt.span_id(message_id));
+    }
+    span
+}
+
+fn tell_end(streamed: &Result<AssistantMessage, Broken>, timing: Timing) {
+    let Timing {
+        duration_ms,
+        first_token_ms,
+    } = timing;
+    match streamed {
+        Ok(message) => {
+            let usage = &message.usage;
+            tracing::info!(
+                duration_ms,
+                first_token_ms,
+                input = usage.input,
+                output = usage.output,
+                cache_read = usage.cache_read,
+                cache_write = usage.cache_write,
+                "the model answered"
+            );
+        }
+        Err(Broken::Model(error)) => {
+            tracing::warn!(duration_ms, code = error.code(), %error, "a model call failed");
+        }
+        Err(Broken::Cancelled | Broken::Stop(_)) => {
+            tracing::info!(duration_ms, "a model call was cut");
         }
     }
 }

@@ -22,6 +22,7 @@ use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::Futures
 use serde_json::Value;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::Stop;
 use crate::{
@@ -685,6 +686,15 @@ fn call(
         cancel: cancel.child_token(),
     };
     let tool = Arc::clone(&tool.tool);
+    let span = tracing::info_span!(
+        "tool",
+        tool = call.name,
+        call = call.id,
+        span_id = tracing::field::Empty,
+    );
+    if !span.is_disabled() {
+        span.record("span_id", attempt.span_id(&call.id));
+    }
     async move {
         let began = Instant::now();
         let run = AssertUnwindSafe(tool.call(&context, arguments)).catch_unwind();
@@ -706,13 +716,17 @@ fn call(
                 )
             }
         };
+        let took = began.elapsed();
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(duration_ms, failed = result.is_err(), "a tool ended");
         Ended {
             call,
             effect_id,
             result,
-            took: began.elapsed(),
+            took,
             files: files.filter(|_| returned),
         }
     }
+    .instrument(span)
     .boxed()
 }

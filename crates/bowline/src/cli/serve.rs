@@ -12,16 +12,17 @@ use crate::{
     error::Error,
     server::{App, Keys, Server, Settings, Socket, Tls},
     service::Service,
+    telemetry::{log::Format, process::raise_file_limit},
 };
 
-/// How long what runs may take to stop in good order once nobody is connected any more.
-const DRAIN: Duration = Duration::from_secs(10);
+/// How long what still runs then may take to stop.
+const STOP: Duration = Duration::from_secs(10);
 
 /// Serve the agents of a project over HTTP.
 ///
 /// It takes the data directory for itself, goes on with everything that was interrupted, and answers
-/// until ctrl-C or SIGTERM. Then it lets connections end, stops the agents where they are, and leaves;
-/// the next start goes on from there.
+/// until ctrl-C or SIGTERM. Then it takes no more messages, lets connections and what runs come to an end
+/// for at most 30 s, and leaves; the next start goes on with the rest. A second signal ends it at once.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline serve\n  \
@@ -30,6 +31,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 pub(super) struct Serve {
     #[command(flatten)]
     listen: Listen,
+    /// How lines of the log are written [default: what bowline.toml says, or human]
+    #[arg(long, value_name = "FORMAT", value_parser = log_format)]
+    log_format: Option<Format>,
 }
 
 /// Where to listen.
@@ -43,6 +47,10 @@ pub(super) struct Listen {
     public_url: Option<String>,
 }
 
+fn log_format(word: &str) -> Result<Format, String> {
+    Format::of_word(word.trim()).ok_or_else(|| "it is `human` or `json`".to_owned())
+}
+
 pub(super) async fn serve(
     args: &Serve,
     global: &Global,
@@ -50,6 +58,14 @@ pub(super) async fn serve(
 ) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
     let settings = settings(&args.listen, &place)?;
+    let format = args.log_format.unwrap_or(place.project.config.server.log);
+    let quiet = if global.quiet {
+        "bowline=error"
+    } else {
+        "bowline=warn"
+    };
+    super::log(global, terminal, Some(quiet), format);
+    raise_file_limit();
     let mut bowline = place.open()?;
     for agent in place.project.agents()? {
         // One agent with a mistake must not keep the others from being served.
@@ -116,7 +132,7 @@ impl Serving {
         self.stop.cancel();
         let end = async {
             let _ = self.task.await;
-            service.stop(DRAIN).await
+            service.stop(STOP).await
         };
         tokio::select! {
             // A server that was asked to stop and did has done its work.
@@ -139,6 +155,7 @@ pub(super) fn settings(args: &Listen, place: &Place) -> Result<Settings, Error> 
             .map(|files| Tls::load(&files.cert, &files.key))
             .transpose()?,
         cors: config.server.cors.clone(),
+        drain: config.server.drain,
         ..Settings::default()
     })
 }

@@ -1,12 +1,14 @@
 //! `[auth]` and `[server]`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use bowline_agent::definition::document::Node;
 use bowline_agent::definition::{Fault, FaultKind};
 
 use super::Server;
 use crate::server::{Key, KeyHash, MAX_KEYS, Scope, StreamGrant};
+use crate::telemetry::log::Format;
 
 /// Where the certificate of a server is, and its key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,7 +20,10 @@ pub struct Certificate {
 }
 
 pub(super) fn server(node: &Node, project: &Path) -> Result<Server, Fault> {
-    let table = node.table("server", &["addr", "public_url", "cors", "tls"])?;
+    let table = node.table(
+        "server",
+        &["addr", "public_url", "cors", "tls", "log", "drain"],
+    )?;
     let mut server = Server::default();
     if let Some(node) = table.get("addr") {
         server.addr = node
@@ -43,6 +48,15 @@ pub(super) fn server(node: &Node, project: &Path) -> Result<Server, Fault> {
             }
             server.cors.push(text.to_owned());
         }
+    }
+    if let Some(node) = table.get("drain") {
+        const HOUR: Duration = Duration::from_secs(3_600);
+        server.drain = node.duration("drain", Duration::ZERO, HOUR)?;
+    }
+    if let Some(node) = table.get("log") {
+        let words = [Format::Human.word(), Format::Json.word()];
+        let word = node.word("log", &words)?;
+        server.log = Format::of_word(word).unwrap_or_default();
     }
     if let Some(node) = table.get("tls") {
         let table = node.table("tls", &["cert", "key"])?;

@@ -7,10 +7,10 @@ use bowline_runtime::{
     stream::{StreamOptions, Streams},
 };
 use bowline_store::Store;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{Settings, conversation::feed::Feeds, guard::Guard, stream::Webhooks};
-use crate::service::Service;
+use crate::{service::Service, telemetry::Telemetry};
 
 /// What every route has. Cheap to clone.
 #[derive(Clone)]
@@ -24,6 +24,8 @@ struct Inner {
     draining: CancellationToken,
     feeds: Feeds,
     guard: Guard,
+    telemetry: Telemetry,
+    sockets: TaskTracker,
 }
 
 impl fmt::Debug for App {
@@ -44,6 +46,8 @@ impl App {
         Self(Arc::new(Inner {
             feeds: Feeds::new(service.clone()),
             guard: Guard::new(&settings),
+            telemetry: Telemetry::new(service.clone(), settings.max_followers),
+            sockets: TaskTracker::new(),
             service,
             settings,
             streams,
@@ -75,6 +79,16 @@ impl App {
     /// Who is let in.
     pub(super) fn guard(&self) -> &Guard {
         &self.0.guard
+    }
+
+    /// What is counted.
+    pub(super) fn telemetry(&self) -> &Telemetry {
+        &self.0.telemetry
+    }
+
+    /// The WebSockets that are open.
+    pub(super) fn sockets(&self) -> &TaskTracker {
+        &self.0.sockets
     }
 
     /// What the readers of conversations share.

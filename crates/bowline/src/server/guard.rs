@@ -3,7 +3,6 @@
 use std::{
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll},
     time::Instant,
 };
@@ -16,7 +15,7 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use futures_core::Stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Access, App, Peer, Refusal, Settings, local::wire::MAX_REQUEST, rates::Buckets};
 
@@ -35,7 +34,6 @@ pub(super) struct Guard {
     addresses: Buckets<IpAddr>,
     strangers: Buckets<IpAddr>,
     keys: Buckets<String>,
-    followers: Arc<Semaphore>,
 }
 
 impl Guard {
@@ -45,7 +43,6 @@ impl Guard {
             addresses: Buckets::new(settings.address_rate, now),
             strangers: Buckets::new(settings.stranger_rate, now),
             keys: Buckets::new(settings.key_rate, now),
-            followers: Arc::new(Semaphore::new(settings.max_followers)),
         }
     }
 }
@@ -247,7 +244,8 @@ fn follow(app: &App, response: Response) -> Response {
     if !events {
         return response;
     }
-    match app.guard().followers.clone().try_acquire_owned() {
+    let places = &app.telemetry().places().events;
+    match places.room.clone().try_acquire_owned() {
         Ok(place) => response.map(|body| {
             Body::from_stream(Following {
                 body: body.into_data_stream(),

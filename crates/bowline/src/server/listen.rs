@@ -12,13 +12,17 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
     sync::Semaphore,
+    task::JoinSet,
 };
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Layer as _;
 
-use super::{App, Settings, Socket, router};
-use crate::error::Error;
+use super::{App, Settings, Socket, Tls, router};
+use crate::{
+    error::Error,
+    telemetry::{Connected, Taken},
+};
 
 /// Largest head of a request, in bytes.
 const MAX_HEAD: usize = 64 * 1024;
@@ -26,6 +30,8 @@ const MAX_HEAD: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
 /// Most requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
+/// Most connections at once that come while the server stops.
+const MAX_LATE: usize = 64;
 /// How long nothing is accepted after the system refused to, for example for want of file handles.
 const BACK_OFF: Duration = Duration::from_millis(100);
 
@@ -97,7 +103,8 @@ impl Server {
         &self.app
     }
 
-    /// Answers until it is told to stop, and then until every connection has ended in good order.
+    /// Answers until it is told to stop, and then until every connection has ended in good order. Whoever
+    /// comes meanwhile is still answered, once: `/readyz` says 503 then, and so does a message.
     /// `false` when some had to be cut because that took longer than [`Settings::drain`](super::Settings).
     pub async fn serve(self, stop: CancellationToken) -> bool {
         let Self {
@@ -132,9 +139,8 @@ impl Server {
                 }
             }
         }
-        drop(listener);
         app.draining().cancel();
-        let drained = connections.drain(app.settings().drain).await;
+        let drained = connections.end(&app, listener).await;
         if let Some(local) = local {
             // It is bounded as well, and has begun at the same time.
             let _ = local.await;
@@ -150,6 +156,7 @@ pub(super) struct Connections {
     builder: Builder<TokioExecutor>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
+    places: Taken,
     draining: CancellationToken,
     cut: CancellationToken,
 }
@@ -178,6 +185,7 @@ impl Connections {
             builder,
             room: Arc::new(Semaphore::new(settings.max_connections)),
             tasks: TaskTracker::new(),
+            places: app.telemetry().places().clone(),
             draining: app.draining().clone(),
             cut: CancellationToken::new(),
         }
@@ -188,37 +196,87 @@ impl Connections {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let one = Connection {
+        let one = self.connection(peer);
+        let counted = Connected::new(&self.places);
+        let (tls, handshake) = (self.tls(peer), self.settings.head_timeout);
+        self.tasks.spawn(async move {
+            one.secured(tls, handshake, io).await;
+            drop((held, counted));
+        });
+    }
+
+    fn connection(&self, peer: Peer) -> Connection {
+        Connection {
             router: self.router.clone(),
             builder: self.builder.clone(),
             peer,
             write_timeout: self.settings.write_timeout,
             draining: self.draining.clone(),
             cut: self.cut.clone(),
-        };
-        let tls = self.settings.tls.clone();
-        let (tls, handshake) = match peer {
-            Peer::Address(_) => (tls, self.settings.head_timeout),
-            Peer::Local => (None, self.settings.head_timeout),
-        };
-        self.tasks.spawn(async move {
-            match tls {
-                None => one.answer(io).await,
-                Some(tls) => match tokio::time::timeout(handshake, tls.acceptor().accept(io)).await
-                {
-                    Ok(Ok(io)) => one.answer(io).await,
-                    Ok(Err(error)) => tracing::debug!(?peer, %error, "no handshake"),
-                    Err(_) => tracing::debug!(?peer, "the handshake took too long"),
-                },
+        }
+    }
+
+    fn tls(&self, peer: Peer) -> Option<Tls> {
+        match peer {
+            Peer::Address(_) => self.settings.tls.clone(),
+            Peer::Local => None,
+        }
+    }
+
+    /// Answers one request of each further connection, so that whoever looks sees that the server stops.
+    async fn turn_away(&self, listener: &TcpListener) -> std::convert::Infallible {
+        let mut late = JoinSet::new();
+        let mut builder = self.builder.clone();
+        builder.http1().keep_alive(false);
+        loop {
+            tokio::select! {
+                Some(_) = late.join_next() => {}
+                accepted = listener.accept(), if late.len() < MAX_LATE => {
+                    let Ok((io, peer)) = accepted else {
+                        tokio::time::sleep(BACK_OFF).await;
+                        continue;
+                    };
+                    let peer = Peer::Address(peer);
+                    let one = Connection {
+                        builder: builder.clone(),
+                        // It has one request to make, and is not to be hurried.
+                        draining: CancellationToken::new(),
+                        ..self.connection(peer)
+                    };
+                    late.spawn(one.secured(self.tls(peer), self.settings.head_timeout, io));
+                }
             }
-            drop(held);
-        });
+        }
     }
 
     /// Waits until each has ended; cuts them after `bound`.
     pub(super) async fn drain(self, bound: Duration) -> bool {
         self.tasks.close();
         let ended = tokio::time::timeout(bound, self.tasks.wait()).await.is_ok();
+        self.cut.cancel();
+        self.tasks.wait().await;
+        ended
+    }
+
+    /// Takes no more messages, and waits until what runs and each connection has ended, WebSockets as
+    /// well; cuts connections after a while. What still runs then is for whoever has the service.
+    async fn end(self, app: &App, listener: TcpListener) -> bool {
+        self.tasks.close();
+        app.sockets().close();
+        let bound = app.settings().drain;
+        let all = async { tokio::join!(self.tasks.wait(), app.sockets().wait()) };
+        let both = async {
+            let connections = tokio::time::timeout(bound, all);
+            tokio::join!(connections, app.service().finish(bound))
+        };
+        let (ended, finished) = tokio::select! {
+            (ended, finished) = both => (ended.is_ok(), finished),
+            never = self.turn_away(&listener) => match never {},
+        };
+        if !finished {
+            tracing::warn!("what still runs is stopped; the next start goes on with it");
+        }
+        drop(listener);
         self.cut.cancel();
         self.tasks.wait().await;
         ended
@@ -236,6 +294,22 @@ struct Connection {
 }
 
 impl Connection {
+    /// Answers behind a handshake, where there is a certificate.
+    async fn secured<I>(self, tls: Option<Tls>, within: Duration, io: I)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let peer = self.peer;
+        let Some(tls) = tls else {
+            return self.answer(io).await;
+        };
+        match tokio::time::timeout(within, tls.acceptor().accept(io)).await {
+            Ok(Ok(io)) => self.answer(io).await,
+            Ok(Err(error)) => tracing::debug!(?peer, %error, "no handshake"),
+            Err(_) => tracing::debug!(?peer, "the handshake took too long"),
+        }
+    }
+
     async fn answer<I>(self, io: I)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -1,12 +1,15 @@
 //! All routes, and what is around them.
 
+use std::time::Instant;
+
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderName, HeaderValue},
+    extract::{DefaultBodyLimit, MatchedPath, Request, State},
+    http::{HeaderMap, HeaderName, HeaderValue},
     middleware::{self, Next},
     response::{IntoResponse as _, Response},
 };
+use bowline_runtime::Trace;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument as _;
 
@@ -49,21 +52,43 @@ fn wrapped(routes: Router<App>, app: App) -> Router {
         .with_state(app)
 }
 
+/// The request's span: within the trace of whoever asks, else within a new one.
+fn traced(headers: &HeaderMap, id: &str) -> Trace {
+    let header = headers.get("traceparent");
+    let given = header.and_then(|value| Trace::parse(value.to_str().ok()?));
+    given.unwrap_or_else(|| Trace::of(id)).child(id)
+}
+
 /// Gives each request an id, and logs what went wrong under it.
-async fn identify(State(app): State<App>, request: Request, next: Next) -> Response {
+async fn identify(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let began = Instant::now();
     let id = app.sources().id("req_");
-    let (method, path) = (request.method(), request.uri().path());
-    let span = tracing::info_span!("request", id, %method, path);
-    // What nobody logs is not copied.
-    let asked =
-        tracing::event_enabled!(tracing::Level::INFO).then(|| (method.clone(), path.to_owned()));
-    let mut response = next.run(request).instrument(span).await;
+    let (method, path) = (request.method().clone(), request.uri().path());
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let trace = traced(request.headers(), &id);
+    let span = tracing::info_span!(
+        "request",
+        request = id,
+        %method,
+        path,
+        trace_id = tracing::field::Empty,
+        span_id = tracing::field::Empty,
+    );
+    if !span.is_disabled() {
+        span.record("trace_id", trace.trace_id());
+        span.record("span_id", trace.span_id());
+    }
+    request.extensions_mut().insert(trace);
+    let mut response = next.run(request).instrument(span.clone()).await;
     if response.status().is_server_error() {
         response = refusal::log(response, &app.sources().id("err_"), &id);
     }
-    if let Some((method, path)) = asked {
-        tracing::info!(request = id, %method, path, status = response.status().as_u16(), "answered");
-    }
+    let (status, took) = (response.status().as_u16(), began.elapsed());
+    let route = route.as_ref().map(MatchedPath::as_str);
+    app.telemetry()
+        .answered(route, method.as_str(), status, took);
+    let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    span.in_scope(|| tracing::info!(status, took_us, "answered"));
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::try_from(id) {
         headers.insert(REQUEST_ID, value);

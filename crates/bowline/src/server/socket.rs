@@ -94,11 +94,17 @@ pub(super) async fn upgrade(
         Ok(target) => target.require(Scope::Send).is_err() || asked("readonly") == Some("true"),
         Err(_) => true,
     };
+    // An upgraded connection is none of the listener's any more: it has a place of its own.
+    let places = app.telemetry().places().sockets.room.clone();
+    let place = places.try_acquire_owned();
+    let place = place.map_err(|_| Refusal::RateLimited(5))?;
+    let tracked = app.sockets().token();
     Ok(upgrade.on_upgrade(move |socket| async move {
         match target {
             Ok(target) => Connection::new(app, target, read_only).serve(socket).await,
             Err(refusal) => refuse(socket, &refusal).await,
         }
+        drop((place, tracked));
     }))
 }
 

@@ -23,6 +23,7 @@ mod house;
 mod kill;
 mod local;
 mod npm;
+mod operations;
 mod read;
 mod run;
 mod serve;

@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server in a process of its own.
 pub(crate) struct Serving {
-    child: Child,
+    pub(crate) child: Child,
     pub(crate) addr: SocketAddr,
 }
 
@@ -47,8 +47,12 @@ pub(crate) struct Answer {
 
 impl Serving {
     pub(crate) fn start(world: &World) -> Self {
+        Self::start_with(world, &[], Stdio::null())
+    }
+
+    pub(crate) fn start_with(world: &World, args: &[&str], stderr: Stdio) -> Self {
         let mut command = world.command(&["serve", "--addr", "127.0.0.1:0", "--json"]);
-        Self::spawn(command.stderr(Stdio::null())).0
+        Self::spawn(command.args(args).stderr(stderr)).0
     }
 
     /// Starts a command that serves with `--json`; what it prints after the first line comes too.
@@ -83,7 +87,7 @@ impl Serving {
         Answer::read(self.open(&head, b""))
     }
 
-    fn post(&self, path: &str, kind: &str, body: &[u8]) -> Answer {
+    pub(crate) fn post(&self, path: &str, kind: &str, body: &[u8]) -> Answer {
         let head = format!(
             "POST {path} HTTP/1.0\r\nHost: {}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
             self.addr,
@@ -104,7 +108,7 @@ impl Serving {
         answer.json()
     }
 
-    fn history(&self, id: &str) -> Value {
+    pub(crate) fn history(&self, id: &str) -> Value {
         self.get(&format!("/agents/demo/{id}")).json()
     }
 
@@ -158,7 +162,7 @@ impl Answer {
         }
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         format!("{} {}", self.status, String::from_utf8_lossy(&self.body))
     }
 

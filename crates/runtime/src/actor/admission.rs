@@ -40,6 +40,7 @@ impl Actor {
         self.next_number += 1;
         if self.queue.is_empty() && self.running.is_none() {
             self.begin(submission, step).await?;
+            self.parts.runtime.census().admitted();
             return Ok(receipt);
         }
         match self.parked().filter(|_| steer) {
@@ -54,6 +55,7 @@ impl Actor {
             }
         }
         self.queue.push_back(submission);
+        self.parts.runtime.census().admitted();
         Ok(receipt)
     }
 
@@ -112,6 +114,7 @@ impl Actor {
             deadline: None,
             after_seq: 0,
             abort_requested_at: None,
+            traceparent: new.trace.map(|trace| trace.to_string()),
         };
         step.blobs.extend(new.blobs.into_iter().chain(large));
         put(step, &submission);

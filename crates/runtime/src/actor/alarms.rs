@@ -77,6 +77,7 @@ impl Actor {
                 payload: due.payload.clone(),
                 key: None,
                 blobs: Vec::new(),
+                trace: None,
             };
             admitted = self.admit(new, &mut step).await?.ok();
             due.tries = if again { due.tries + 1 } else { 1 };
@@ -113,10 +114,12 @@ impl Actor {
         self.next_number += 1;
         if self.queue.is_empty() && self.running.is_none() {
             // It begins with the same commit, since nothing is before it.
-            return self.begin(submission, step).await;
+            self.begin(submission, step).await?;
+        } else {
+            self.commit(step, self.open_wake()).await?;
+            self.queue.push_back(submission);
         }
-        self.commit(step, self.open_wake()).await?;
-        self.queue.push_back(submission);
+        self.parts.runtime.census().admitted();
         Ok(())
     }
 

@@ -1,8 +1,9 @@
 //! Attempts at submissions: begun, recovered, watched, ended.
 
-use bowline_store::Wake;
+use bowline_store::{ActorId, Wake};
 use tokio::task::JoinError;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::Instrument as _;
 
 use super::{Actor, Running, aborted, end, put};
 use crate::{
@@ -155,10 +156,15 @@ impl Actor {
             sources: self.parts.sources.clone(),
             runtime: self.parts.runtime.clone(),
         };
-        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+        self.parts.runtime.census().attempt();
+        let span = span(&self.parts.id, &submission, &attempt);
+        let run = async move {
+            tracing::info!(number = handle.submission.attempts, "an attempt began");
             let finish = instance.run(&mut handle).await;
+            tracing::info!(finish = finish.word(), "an attempt ended");
             (instance, finish)
-        }));
+        };
+        let task = AbortOnDropHandle::new(tokio::spawn(run.instrument(span)));
         let deadline = submission
             .deadline
             .unwrap_or_else(|| self.parts.sources.now().after(self.bounds.wall));
@@ -275,6 +281,28 @@ impl Actor {
         }
         Ok(())
     }
+}
+
+/// What an attempt does is told within its span.
+fn span(actor: &ActorId, submission: &Submission, attempt: &str) -> tracing::Span {
+    let span = tracing::info_span!(
+        "run",
+        agent = actor.name(),
+        instance = actor.key(),
+        submission = submission.id,
+        attempt,
+        trace_id = tracing::field::Empty,
+        span_id = tracing::field::Empty,
+        parent_span_id = tracing::field::Empty,
+    );
+    // Ids are made for those who log.
+    if !span.is_disabled() {
+        let trace = submission.trace();
+        span.record("trace_id", trace.trace_id());
+        span.record("span_id", trace.child(attempt).span_id());
+        span.record("parent_span_id", trace.span_id());
+    }
+    span
 }
 
 fn timed_out(wall: std::time::Duration) -> Failure {

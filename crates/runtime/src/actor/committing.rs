@@ -74,7 +74,11 @@ impl Actor {
         batch.inbox_acks = taken;
         let wake = self.not_after_schedules(wake);
         batch.wake = wake;
-        let last = self.parts.store.commit(batch).await?;
+        let began = tokio::time::Instant::now();
+        let committed = self.parts.store.commit(batch).await;
+        let census = self.parts.runtime.census();
+        census.commit(began.elapsed(), committed.is_ok());
+        let last = committed?;
         let first = self.position.seq + 1;
         self.position.seq = last;
         self.position.claimed = true;

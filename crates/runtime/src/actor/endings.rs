@@ -92,6 +92,7 @@ impl Actor {
             (self.desk.unread, self.desk.crowded) = (true, false);
         }
         for end in settled {
+            self.parts.runtime.census().settled(end.outcome);
             for reply in self.waiters.remove(&end.submission_id).unwrap_or_default() {
                 let _ = reply.send(Ok(Some(end.clone())));
             }

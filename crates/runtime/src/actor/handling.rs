@@ -12,7 +12,7 @@ use crate::{
     error::RuntimeError,
     kind,
     message::{self, Call, HANDLE_WITHIN, Handled, Incoming, MAX_REQUESTS, Request, Taken},
-    submission::Failure,
+    submission::{Failure, Submission},
 };
 
 /// Messages that are read at once.
@@ -190,8 +190,7 @@ impl Actor {
             self.note(&mut step, "request handled");
             let wake = self.wake_with(admitted.is_some());
             self.commit(step, wake).await?;
-            self.next_number += u64::from(admitted.is_some());
-            self.queue.extend(admitted);
+            self.join_queue(admitted);
         }
         Ok(reply)
     }
@@ -252,8 +251,7 @@ impl Actor {
             .await
         {
             Ok(_) => {
-                self.next_number += u64::from(admitted.is_some());
-                self.queue.extend(admitted);
+                self.join_queue(admitted);
                 (Ok(()), false)
             }
             Err(error) => {
@@ -269,6 +267,15 @@ impl Actor {
                 }
                 (Err(error.into()), !full)
             }
+        }
+    }
+
+    /// What was admitted is durable.
+    fn join_queue(&mut self, admitted: Option<Submission>) {
+        if let Some(admitted) = admitted {
+            self.next_number += 1;
+            self.queue.push_back(admitted);
+            self.parts.runtime.census().admitted();
         }
     }
 

@@ -49,6 +49,7 @@ impl Fibers {
             payload,
             key: Some(fiber_id.clone()),
             blobs: Vec::new(),
+            trace: None,
         };
         let receipt = self.runtime.submit(&actor(name, &fiber_id), new).await?;
         Ok(Started {

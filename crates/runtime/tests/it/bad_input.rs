@@ -178,6 +178,7 @@ async fn a_message_that_is_too_large_does_not_disturb_the_running_one() {
                 payload,
                 key: None,
                 blobs: Vec::new(),
+                trace: None,
             },
         )
         .await;

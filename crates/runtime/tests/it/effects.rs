@@ -208,6 +208,7 @@ fn new() -> bowline_runtime::NewSubmission {
         payload: Value::Null,
         key: Some("k".into()),
         blobs: Vec::new(),
+        trace: None,
     }
 }
 

@@ -109,6 +109,7 @@ fn new(plan: &Plan) -> NewSubmission {
         payload: plan.payload(),
         key: None,
         blobs: Vec::new(),
+        trace: None,
     }
 }
 

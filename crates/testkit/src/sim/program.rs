@@ -179,6 +179,7 @@ impl Program for Planned {
                 payload: Plan::steps(1).payload(),
                 key: None,
                 blobs: Vec::new(),
+                trace: None,
             })),
             Incoming::Request { body, .. } => {
                 let id = call.actor();

@@ -330,6 +330,7 @@ impl World {
             payload: self.plan().payload(),
             key: None,
             blobs: Vec::new(),
+            trace: None,
         }
     }
 

@@ -1,7 +1,7 @@
 //! `POST /agents/{agent}/{id}`: a message.
 
 use axum::{
-    Json,
+    Extension, Json,
     body::{Body, Bytes, HttpBody as _},
     extract::{OriginalUri, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
@@ -12,7 +12,7 @@ use bowline_agent::{
     Outgoing,
     feed::{self, Identity, Offset},
 };
-use bowline_runtime::{Receipt, RuntimeError, submission};
+use bowline_runtime::{Receipt, RuntimeError, Trace, submission};
 use serde_json::{Map, Value, json};
 
 use super::{App, Refusal, Scope, Target, view};
@@ -64,6 +64,7 @@ pub(in crate::server) struct Accepted {
 pub(super) async fn send(
     State(app): State<App>,
     target: Target,
+    Extension(trace): Extension<Trace>,
     uri: OriginalUri,
     headers: HeaderMap,
     body: Body,
@@ -96,7 +97,9 @@ pub(super) async fn send(
     }
     let message = serde_json::from_slice(&body)
         .map_err(|error| Refusal::InvalidJson(format!("the body is not JSON: {error}")))?;
-    let accepted = deliver(&app, &target, parse(message)?).await?;
+    let mut sent = parse(message)?;
+    sent.outgoing = sent.outgoing.trace(trace);
+    let accepted = deliver(&app, &target, sent).await?;
     let address = view::address(&app, &uri, headers.get(header::HOST));
     let mut answer = json!({
         "streamUrl": address,
@@ -313,6 +316,12 @@ pub(in crate::server) async fn deliver(
         } else {
             Offset::after(head).to_string()
         };
+        let id = &receipt.submission_id;
+        tracing::info!(
+            submission = id,
+            deduplicated = receipt.deduplicated,
+            "accepted"
+        );
         return Ok(Accepted {
             receipt,
             offset,
