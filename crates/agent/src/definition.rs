@@ -32,7 +32,7 @@ mod name;
 pub use error::{DefinitionError, DefinitionErrorKind};
 pub use fault::{Fault, FaultKind};
 pub use limits::{LimitSettings, Limits};
-pub use load::{allow_list, AgentSummary, list, load};
+pub use load::{AgentSummary, allow_list, list, load};
 pub use name::{AgentName, InvalidName, MAX_NAME};
 
 pub(crate) use fault::quoted;

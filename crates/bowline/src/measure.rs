@@ -25,8 +25,11 @@ use bowline_store::{MemoryStore, StoredRecord, Timestamp};
 
 use crate::{Agent, Bowline, Outgoing, Render, Service, error::Error};
 
+pub mod http;
 pub mod model;
+pub mod soak;
 pub mod streams;
+mod wire;
 
 /// One way to use an agent.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use bowline_agent::{
     binding::Binding,
     definition::{self, AgentSummary, Definition},
 };
-use bowline_sandbox::egress::Allow;
 use bowline_model::ModelSettings;
+use bowline_sandbox::egress::Allow;
 
 use crate::{config::Config, error::Error, outside::Network};
 

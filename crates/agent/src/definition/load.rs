@@ -388,8 +388,7 @@ fn lines(keys: &Table<'_>, key: &str) -> Result<Vec<String>, Fault> {
 }
 
 fn egress(keys: &Table<'_>) -> Result<Allow, Fault> {
-    keys.get("egress")
-        .map_or(Ok(Allow::default()), allow_list)
+    keys.get("egress").map_or(Ok(Allow::default()), allow_list)
 }
 
 /// A list of patterns `host[:port][/path]`.

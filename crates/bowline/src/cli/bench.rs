@@ -14,6 +14,10 @@ use serde_json::json;
 use super::{fault::Fault, terminal::Terminal};
 use crate::{error::Error, measure};
 
+/// How long an actor of the measured server stays in memory, in milliseconds: short, so that what is at
+/// rest need not be waited for.
+const REST: u64 = 1_000;
+
 /// Measure this machine: the store, a turn, streams, how soon a killed process is back.
 ///
 /// Compare ratios of one run, not figures of two: other work on the machine counts as well.
@@ -64,6 +68,20 @@ enum What {
     },
     /// Appends, reads, delivery and memory of a Durable Streams server
     Streams(Streams),
+    /// Turns, admission, delivery and memory of the server of agents
+    Http(Http),
+    /// Whether the server grows: many conversations, clients that leave and come back
+    Soak {
+        /// How long, without the pauses in which is looked
+        #[arg(long, default_value_t = 600)]
+        seconds: u64,
+        /// Conversations at once
+        #[arg(long, default_value_t = 64)]
+        conversations: usize,
+        /// What the clients do follows from it
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
     /// Isolates: start, calls, saving, memory, stopping, loops, stripping of types
     Isolate {
         /// Runs for each latency
@@ -93,6 +111,40 @@ enum What {
     Child { part: String, many: usize },
 }
 
+/// Which server of agents, and for how long.
+#[derive(Debug, Clone, Args)]
+struct Http {
+    /// A server that runs already [default: one of its own, on a new folder]
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    addr: Option<SocketAddr>,
+    /// The path of the agent there; on `tools N` it calls a tool N times and answers
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "addr",
+        default_value = "/agents/bench"
+    )]
+    path: String,
+    /// The process of that server, for its processor time and memory
+    #[arg(long, requires = "addr")]
+    pid: Option<u32>,
+    /// How many conversations are talked to at once, one measurement after the other
+    #[arg(long, value_name = "COUNT,…", value_delimiter = ',', default_values_t = [1, 16, 64, 512])]
+    conversations: Vec<usize>,
+    /// Milliseconds for each measurement of turns
+    #[arg(long, default_value_t = 3_000)]
+    millis: u64,
+    /// Readers at rest
+    #[arg(long, default_value_t = 10_000)]
+    followers: usize,
+    /// Conversations that wait for a person
+    #[arg(long, default_value_t = 2_000)]
+    parked: usize,
+    /// Turns of the conversation that becomes long; 0 leaves it out
+    #[arg(long, default_value_t = 1_000)]
+    long: u64,
+}
+
 /// Which server, and for how long.
 #[derive(Debug, Clone, Args)]
 struct Streams {
@@ -120,6 +172,7 @@ pub(super) async fn bench(args: &Bench, terminal: Terminal) -> Result<ExitCode, 
             "recovery-begin" => measure::recovery::begin(&parent, *many).await?,
             "recovery-resume" => measure::recovery::resume(&parent, *many).await?,
             "idle" => measure::idle::serve(&parent, *many).await?,
+            "http" => measure::http::serve(&parent, *many).await?,
             other => return Err(Fault::Arguments(format!("there is no part {other}")).into()),
         }
         return Ok(ExitCode::SUCCESS);
@@ -196,6 +249,23 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
             }))
         }
         What::Streams(args) => streams(args, dir, terminal).await,
+        What::Http(args) => http(args, dir, terminal).await,
+        What::Soak {
+            seconds,
+            conversations,
+            seed,
+        } => {
+            let plan = measure::soak::Plan {
+                seconds: *seconds,
+                conversations: *conversations,
+                seed: *seed,
+            };
+            let report = measure::soak::soak(dir, plan).await?;
+            if !terminal.json {
+                return terminal.answer(report);
+            }
+            terminal.json(&json!({"type": "bench", "what": "soak", "figures": report}))
+        }
         What::Recovery { conversations } => {
             let report = measure::recovery::run(dir, *conversations).await?;
             if !terminal.json {
@@ -284,7 +354,34 @@ async fn streams(args: &Streams, dir: &Path, terminal: Terminal) -> Result<(), E
     };
     let report = measure::streams::streams(&target).await;
     drop(own);
-    let report = report.map_err(Fault::Output)?;
+    rows("streams", report.map_err(Fault::Output)?, terminal)
+}
+
+async fn http(args: &Http, dir: &Path, terminal: Terminal) -> Result<(), Error> {
+    let own = match args.addr {
+        Some(_) => None,
+        None => Some(measure::http::Own::start(dir, REST).await?),
+    };
+    let target = measure::http::Target {
+        addr: match (&own, args.addr) {
+            (Some(own), _) => own.addr,
+            (None, addr) => addr.unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8787))),
+        },
+        path: args.path.trim_end_matches('/').to_owned(),
+        pid: own.as_ref().map(|own| own.pid).or(args.pid),
+        at_once: args.conversations.clone(),
+        each: Duration::from_millis(args.millis),
+        followers: args.followers,
+        long: args.long,
+        own: own.as_ref().map(|_| (args.parked, dir.to_path_buf())),
+    };
+    let report = measure::http::http(&target).await;
+    drop(own);
+    rows("http", report.map_err(Fault::Output)?, terminal)
+}
+
+/// Tells the rows of a measurement.
+fn rows(what: &str, report: measure::streams::Report, terminal: Terminal) -> Result<(), Error> {
     if !terminal.json {
         return terminal.answer(report);
     }
@@ -298,7 +395,7 @@ async fn streams(args: &Streams, dir: &Path, terminal: Terminal) -> Result<(), E
             })
         })
         .collect();
-    terminal.json(&json!({"type": "bench", "what": "streams", "rows": rows}))
+    terminal.json(&json!({"type": "bench", "what": what, "rows": rows}))
 }
 
 /// A server that ends with the measurement.

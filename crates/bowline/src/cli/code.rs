@@ -5,8 +5,8 @@ mod session;
 
 use std::{
     path::{Path, PathBuf},
-    sync::Arc,
     process::ExitCode,
+    sync::Arc,
     time::Duration,
 };
 

@@ -48,6 +48,11 @@ impl Child {
         })
     }
 
+    /// Its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     /// When it was started.
     pub(crate) fn began(&self) -> Instant {
         self.began

@@ -14,9 +14,8 @@ use std::{
 
 use tokio::{sync::Mutex, task::JoinSet};
 
-use self::wire::Client;
-
-mod wire;
+use super::wire::{self, Client};
+use crate::telemetry::process::Process;
 
 /// Bytes of a message.
 const MESSAGE: usize = 200;
@@ -128,7 +127,7 @@ struct Run {
 
 impl Run {
     async fn client(&self) -> io::Result<Client> {
-        Client::connect(self.target.addr).await
+        Client::connect(self.target.addr, "/v1/stream/").await
     }
 
     async fn create(&self, client: &mut Client, path: &str, body: &str) -> io::Result<()> {
@@ -274,16 +273,22 @@ impl Run {
         let reader = {
             let (mut client, path, times) = (self.client().await?, path.clone(), times.clone());
             tokio::spawn(async move {
-                let mut note = |sent: u64, at: Instant| {
+                let note = |sent: u64, at: Instant| {
                     let sent = started + Duration::from_micros(sent);
                     if let Ok(mut times) = times.try_lock() {
                         times.push(at.saturating_duration_since(sent));
                     }
                 };
                 if live == "sse" {
-                    client
-                        .events(&format!("{path}?offset=-1&live=sse"), &mut note)
-                        .await
+                    let follow = format!("{path}?offset=-1&live=sse");
+                    client.begin_events(&follow).await?;
+                    loop {
+                        let events = client.events_now().await?;
+                        let at = Instant::now();
+                        for sent in wire::stamps(&events) {
+                            note(sent, at);
+                        }
+                    }
                 } else {
                     let mut offset = "-1".to_owned();
                     loop {
@@ -295,6 +300,8 @@ impl Run {
                         offset = answer.next_offset;
                     }
                 }
+                #[expect(unreachable_code, reason = "it says what goes wrong")]
+                Ok::<(), Error>(())
             })
         };
         let count = u32::try_from(self.target.each.as_millis() * u128::from(PACE) / 1000);
@@ -357,11 +364,7 @@ impl Run {
 
     /// Seconds of processor time that the server has used.
     fn cpu(&self) -> Option<f64> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.target.pid?)).ok()?;
-        let fields: Vec<&str> = stat.rsplit(')').next()?.split_whitespace().collect();
-        let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok();
-        // A hundred ticks a second, on every Linux that matters.
-        Some((ticks(11)? + ticks(12)?) / 100.0)
+        Some(Process::of(self.target.pid?)?.cpu_seconds)
     }
 
     fn cpu_since(&self, before: Option<f64>) -> Option<f64> {
@@ -370,9 +373,7 @@ impl Run {
 
     /// Resident memory of the server, in KiB.
     fn memory(&self) -> Option<f64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.target.pid?)).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
+        Some(Process::of(self.target.pid?)?.resident_kib)
     }
 
     fn memory_since(&self, before: Option<f64>) -> Option<f64> {
@@ -381,7 +382,7 @@ impl Run {
 }
 
 impl Row {
-    fn times(&mut self, times: &mut [Duration]) {
+    pub(super) fn times(&mut self, times: &mut [Duration]) {
         times.sort_unstable();
         let at = |hundredth: usize| {
             let last = times.len().checked_sub(1)?;

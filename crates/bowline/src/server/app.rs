@@ -44,7 +44,7 @@ impl App {
         let webhooks = Webhooks::new(store, sources);
         streams.deliver_with(webhooks.clone());
         Self(Arc::new(Inner {
-            feeds: Feeds::new(service.clone()),
+            feeds: Feeds::new(service.clone(), settings.linger),
             guard: Guard::new(&settings),
             telemetry: Telemetry::new(service.clone(), settings.max_followers),
             sockets: TaskTracker::new(),

@@ -42,6 +42,9 @@ pub struct Settings {
     pub max_connections: usize,
     /// How long a long poll waits for something new. Default 30 s.
     pub long_poll: Duration,
+    /// How long what readers of a conversation share stays when nobody reads, so that a client that polls
+    /// finds it. Default 45 s.
+    pub linger: Duration,
     /// How often a quiet event stream says that it is alive. Default 15 s.
     pub heartbeat: Duration,
     /// How long a stop may take before connections are cut. Default 30 s.
@@ -67,6 +70,7 @@ impl Default for Settings {
             body_timeout: Duration::from_secs(60),
             max_connections: 16_384,
             long_poll: Duration::from_secs(30),
+            linger: Duration::from_secs(45),
             heartbeat: Duration::from_secs(15),
             drain: Duration::from_secs(30),
         }

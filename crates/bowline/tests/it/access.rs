@@ -443,3 +443,110 @@ async fn a_reader_that_takes_nothing_is_cut() {
     });
     assert!(answer.await.unwrap().len() < piece.len());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_has_a_rate_whatever_it_shows() {
+    use axum::{body::Body, http::Request};
+    use bowline::server::{App, Peer, router};
+    use tower::ServiceExt as _;
+
+    let agent = Agent::new("support", |cx: &mut Render| {
+        cx.model("scripted/none.yaml");
+        "Help."
+    });
+    let data = tempfile::tempdir().unwrap();
+    let bowline = Bowline::open(data.path()).unwrap().agent(agent.unwrap());
+    let service = bowline.start();
+    let settings = Settings {
+        keys: Keys::new([key("admin", &["*"], &[Scope::Admin], vec![])]),
+        address_rate: Rate {
+            per_second: 1,
+            burst: 3,
+        },
+        ..Settings::default()
+    };
+    let router = router(App::new(service.clone(), settings));
+    let ask = |address: &str, name: &str| {
+        let peer = Peer::Address(address.parse().unwrap());
+        let request = Request::get("/agents/support")
+            .header("authorization", format!("Bearer {}", secret(name)))
+            .extension(peer)
+            .body(Body::empty());
+        let (router, request) = (router.clone(), request.unwrap());
+        async move { router.oneshot(request).await.unwrap().status().as_u16() }
+    };
+    let mut seen = Vec::new();
+    for name in ["admin", "guess", "admin", "admin", "guess", "admin"] {
+        seen.push(ask("203.0.113.7:1000", name).await);
+    }
+    assert_eq!(seen[..3], [200, 401, 200]);
+    assert!(seen.contains(&429), "{seen:?}");
+    // Nobody pays for another.
+    assert_eq!(ask("203.0.113.8:1000", "admin").await, 200);
+    service.stop(Duration::from_secs(5)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_so_many_websockets_are_open_and_they_end_with_the_server() {
+    let place = start(Settings {
+        max_followers: 1,
+        ..Settings::default()
+    })
+    .await;
+    let addr = place.site.addr;
+    let upgrade = format!(
+        "GET /agents/support/x HTTP/1.1\r\nhost: {addr}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    let mut first = TcpStream::connect(addr).await.unwrap();
+    first.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut begun = [0; 12];
+    first.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 101");
+    let closing = upgrade.replace("connection: upgrade", "connection: upgrade, close");
+    let second = say(addr, closing.as_bytes()).await;
+    assert_eq!(
+        (status(&second), code(&second).as_str()),
+        (429, "rate_limited")
+    );
+    let rest = tokio::spawn(async move { heard(&mut first).await });
+    place.site.stop().await;
+    // 1012, which tells its client to come back.
+    assert!(rest.await.unwrap().contains("the server restarts"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_so_many_connections_are_taken_and_the_next_waits_for_room() {
+    let place = start(Settings {
+        max_connections: 2,
+        ..Settings::default()
+    })
+    .await;
+    let addr = place.site.addr;
+    let line = format!("GET /metrics HTTP/1.1\r\nhost: {addr}\r\n\r\n");
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = TcpStream::connect(addr).await.unwrap();
+        stream.write_all(line.as_bytes()).await.unwrap();
+        held.push(stream);
+    }
+    let told = |mut stream: TcpStream| async move {
+        let mut told = Vec::new();
+        while !told.ends_with(b"# EOF\n") {
+            assert!(stream.read_buf(&mut told).await.unwrap() > 0);
+        }
+        (stream, String::from_utf8(told).unwrap())
+    };
+    let third = held.pop().unwrap();
+    let mut open = Vec::new();
+    for stream in held {
+        let (stream, text) = told(stream).await;
+        assert!(!text.contains("\nbowline_http_connections 3"), "{text}");
+        open.push(stream);
+    }
+    drop(open.pop());
+    let (third, text) = told(third).await;
+    assert!(text.contains("\nbowline_http_connections 2"), "{text}");
+    drop((third, open));
+    place.site.stop().await;
+}

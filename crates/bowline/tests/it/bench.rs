@@ -65,3 +65,75 @@ fn the_bench_of_idle_instances_wakes_some_and_leaves_nothing() {
     assert!(figures["residentMib"].as_f64().unwrap() > 0.0, "{figures}");
     assert!(world.files().is_empty());
 }
+
+#[test]
+fn the_bench_of_the_server_measures_turns_readers_and_what_waits() {
+    let world = World::empty();
+    let line = [
+        "bench",
+        "http",
+        "--conversations",
+        "1,4",
+        "--millis",
+        "100",
+        "--followers",
+        "50",
+        "--parked",
+        "10",
+        "--long",
+        "20",
+        "--dir",
+        ".",
+        "--json",
+    ];
+    let ran = world.run(&line);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let lines = ran.lines();
+    let rows = lines[0]["rows"].as_array().unwrap();
+    let of = |what: &str| {
+        let mut rows = rows.iter();
+        rows.find(|row| row["what"].as_str().unwrap().starts_with(what))
+            .unwrap_or_else(|| panic!("{what}: {}", lines[0]))
+    };
+    for tools in [0, 5] {
+        let row = of(&format!("turns, 4 at once, {tools} tool calls"));
+        assert!(
+            row["perSecond"].as_f64() > Some(0.0) && row["p99Ms"].as_f64() >= row["p50Ms"].as_f64()
+        );
+    }
+    assert!(of("  until a message is accepted")["p50Ms"].as_f64() > Some(0.0));
+    // A commit at least of each of twenty messages, seen by each reader.
+    let delivered = of("commit to reader, 50 readers")["what"].as_str().unwrap();
+    let came: usize = delivered.split(' ').rev().nth(1).unwrap().parse().unwrap();
+    assert!(came >= 50 * 20, "{delivered}");
+    of("10 conversations that wait for a person");
+    of("50 readers at rest");
+    of("one conversation, from turn 20 on");
+    assert!(world.files().is_empty());
+}
+
+/// `BOWLINE_SOAK_SECONDS=600` makes it as long as `bowline bench soak` is.
+#[test]
+fn a_server_that_works_for_long_does_not_grow() {
+    let world = World::empty();
+    let seconds = std::env::var("BOWLINE_SOAK_SECONDS").unwrap_or_else(|_| "28".to_owned());
+    let line = [
+        "bench",
+        "soak",
+        "--seconds",
+        &seconds,
+        "--dir",
+        ".",
+        "--json",
+    ];
+    let ran = world.run(&line);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let figures = &ran.lines()[0]["figures"];
+    let last = figures["pauses"].as_array().unwrap().last().unwrap();
+    assert!(
+        last["turns"].as_u64() > Some(64) && last["cuts"].as_u64() > Some(0),
+        "{figures}"
+    );
+    assert_eq!(figures["grown"].as_array().unwrap().len(), 0, "{figures}");
+    assert!(world.files().is_empty());
+}

@@ -116,11 +116,19 @@ fn service(fake: &Arc<Fake>) -> Service {
 #[tokio::test]
 async fn a_document_becomes_one_method_for_each_operation() {
     let document = Document::parse(DOCUMENT).unwrap();
-    assert_eq!(document.warnings, [
-        "POST /upload is left out: its body has no media type that can be sent",
-        "GET /broken/{gone} is left out: it has no parameter for {gone}",
-        "PUT /issues is left out: its name `create` is that of POST /issues",
-    ].map(str::to_owned).into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+    assert_eq!(
+        document.warnings,
+        [
+            "POST /upload is left out: its body has no media type that can be sent",
+            "GET /broken/{gone} is left out: it has no parameter for {gone}",
+            "PUT /issues is left out: its name `create` is that of POST /issues",
+        ]
+        .map(str::to_owned)
+        .into_iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>()
+    );
 }
 
 #[tokio::test]
@@ -128,28 +136,76 @@ async fn parameters_go_where_the_document_says_and_nowhere_else() {
     let fake = Arc::new(Fake::default());
     let service = service(&fake);
     let names: Vec<&str> = service.methods().iter().map(|m| m.name.as_str()).collect();
-    assert_eq!(names, ["create", "delete_issues", "issues_get_one", "get", "request"]);
+    assert_eq!(
+        names,
+        [
+            "create",
+            "delete_issues",
+            "issues_get_one",
+            "get",
+            "request"
+        ]
+    );
     let get = &service.methods()[2];
     assert_eq!(get.effect, Effect::Outside(OnCrash::Retry));
-    assert_eq!(service.methods()[0].effect, Effect::Outside(OnCrash::Unknown));
-    let keys: Vec<&String> = get.parameters[0].schema["properties"].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["X-Trace", "fields", "id", "project", "query_body", "tag"]);
+    assert_eq!(
+        service.methods()[0].effect,
+        Effect::Outside(OnCrash::Unknown)
+    );
+    let keys: Vec<&String> = get.parameters[0].schema["properties"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .collect();
+    assert_eq!(
+        keys,
+        ["X-Trace", "fields", "id", "project", "query_body", "tag"]
+    );
     // The cycle is cut, everything else is written out.
-    assert_eq!(get.returns.as_ref().unwrap()["properties"], json!({"title": {"type": "string"}, "parent": {}}));
+    assert_eq!(
+        get.returns.as_ref().unwrap()["properties"],
+        json!({"title": {"type": "string"}, "parent": {}})
+    );
 
-    fake.answer(200, "application/json; charset=utf-8", "{\"b\":1,\"a\":[2]}");
+    fake.answer(
+        200,
+        "application/json; charset=utf-8",
+        "{\"b\":1,\"a\":[2]}",
+    );
     let input = json!({"project": "a/../b ü", "id": 7, "fields": ["x", "y"], "tag": ["p&q", "r"], "X-Trace": "t", "query_body": "z"});
-    let got = call(&service, &context(None), "issues_get_one", input).await.unwrap();
-    assert_eq!(got, Value::Object(vec![("b".into(), Value::Number(1.0)), ("a".into(), Value::Array(vec![Value::Number(2.0)]))]));
+    let got = call(&service, &context(None), "issues_get_one", input)
+        .await
+        .unwrap();
+    assert_eq!(
+        got,
+        Value::Object(vec![
+            ("b".into(), Value::Number(1.0)),
+            ("a".into(), Value::Array(vec![Value::Number(2.0)]))
+        ])
+    );
     let asked = fake.last();
-    assert_eq!(asked.url, "https://api.tracker.test/v1/projects/a%2F..%2Fb%20%C3%BC/issues/7?fields=x%2Cy&tag=p%26q&tag=r&body=z");
-    assert_eq!((header(&asked, "X-Trace"), header(&asked, "idempotency-key")), (Some("t"), None));
+    assert_eq!(
+        asked.url,
+        "https://api.tracker.test/v1/projects/a%2F..%2Fb%20%C3%BC/issues/7?fields=x%2Cy&tag=p%26q&tag=r&body=z"
+    );
+    assert_eq!(
+        (header(&asked, "X-Trace"), header(&asked, "idempotency-key")),
+        (Some("t"), None)
+    );
     for (input, why) in [
         (json!({"id": 1}), "project is missing"),
-        (json!({"id": 1, "project": ".."}), "cannot be a part of a path"),
-        (json!({"id": 1, "project": "p", "Authorization": "mine"}), "there is no \"Authorization\""),
+        (
+            json!({"id": 1, "project": ".."}),
+            "cannot be a part of a path",
+        ),
+        (
+            json!({"id": 1, "project": "p", "Authorization": "mine"}),
+            "there is no \"Authorization\"",
+        ),
     ] {
-        let thrown = call(&service, &context(None), "issues_get_one", input).await.unwrap_err();
+        let thrown = call(&service, &context(None), "issues_get_one", input)
+            .await
+            .unwrap_err();
         assert!(thrown.message.contains(why), "{thrown}");
     }
 }
@@ -159,45 +215,101 @@ async fn a_call_that_acts_carries_its_effect_id_and_a_refusal_is_thrown() {
     let fake = Arc::new(Fake::default());
     let service = service(&fake);
     fake.answer(422, "application/json", "{\"why\":\"no title\"}");
-    let thrown = call(&service, &context(None), "create", json!({"body": {"title": ""}})).await.unwrap_err();
-    assert_eq!((thrown.name.as_str(), thrown.message.as_str()), ("HttpError", "tracker.create: POST /issues answered 422"));
-    assert_eq!(thrown.properties[0], ("status".into(), Value::Number(422.0)));
+    let thrown = call(
+        &service,
+        &context(None),
+        "create",
+        json!({"body": {"title": ""}}),
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(
+        (thrown.name.as_str(), thrown.message.as_str()),
+        ("HttpError", "tracker.create: POST /issues answered 422")
+    );
+    assert_eq!(
+        thrown.properties[0],
+        ("status".into(), Value::Number(422.0))
+    );
     assert_eq!(thrown.properties[1].1.to_json(), json!({"why": "no title"}));
     let asked = fake.last();
-    assert_eq!((header(&asked, "idempotency-key"), header(&asked, "content-type")), (Some("eff_1"), Some("application/json")));
+    assert_eq!(
+        (
+            header(&asked, "idempotency-key"),
+            header(&asked, "content-type")
+        ),
+        (Some("eff_1"), Some("application/json"))
+    );
     assert_eq!(asked.body, "{\"title\":\"\"}");
-    let thrown = call(&service, &context(None), "create", json!({})).await.unwrap_err();
+    let thrown = call(&service, &context(None), "create", json!({}))
+        .await
+        .unwrap_err();
     assert!(thrown.message.contains("body is missing"), "{thrown}");
     *fake.answer.lock().unwrap() = None;
-    let thrown = call(&service, &context(None), "delete_issues", json!([])).await.unwrap_err();
-    assert_eq!(thrown.properties, [("code".into(), Value::from("egress_denied"))]);
+    let thrown = call(&service, &context(None), "delete_issues", json!([]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        thrown.properties,
+        [("code".into(), Value::from("egress_denied"))]
+    );
 }
 
 #[tokio::test]
 async fn a_service_without_a_document_takes_any_request_below_its_base() {
     let fake = Arc::new(Fake::default());
-    let effect = ServiceEffect { on_crash: OnCrash::Ask };
+    let effect = ServiceEffect {
+        on_crash: OnCrash::Ask,
+    };
     let base = Some("https://api.test/v2/".to_owned());
     let service = Service::new("api", "", base, fake.clone(), effect);
     assert_eq!(service.methods()[1].effect, Effect::Outside(OnCrash::Ask));
     fake.answer(404, "text/plain", "none");
     let input = json!({"path": "//evil.test/x?a=1", "query": {"b": ["1", 2], "c": null}, "headers": {"accept": "text/plain"}});
     let got = call(&service, &context(None), "get", input).await.unwrap();
-    assert_eq!(got.to_json(), json!({"status": 404, "ok": false, "headers": {"content-type": "text/plain"}, "body": "none"}));
-    assert_eq!(fake.last().url, "https://api.test/v2//evil.test/x?a=1&b=1&b=2");
+    assert_eq!(
+        got.to_json(),
+        json!({"status": 404, "ok": false, "headers": {"content-type": "text/plain"}, "body": "none"})
+    );
+    assert_eq!(
+        fake.last().url,
+        "https://api.test/v2//evil.test/x?a=1&b=1&b=2"
+    );
     fake.answer(200, "image/png", "PNG");
     let bytes = Value::View(ViewKind::Uint8, Bytes::from_static(b"\0\x01"));
-    let input = Value::Object(vec![("method".into(), Value::from("put")), ("path".into(), Value::from("/f")), ("body".into(), bytes)]);
-    let got = call_with(&service, &context(None), "request", vec![input]).await.unwrap();
-    assert!(matches!(got.get("body"), Some(Value::View(ViewKind::Uint8, _))));
+    let input = Value::Object(vec![
+        ("method".into(), Value::from("put")),
+        ("path".into(), Value::from("/f")),
+        ("body".into(), bytes),
+    ]);
+    let got = call_with(&service, &context(None), "request", vec![input])
+        .await
+        .unwrap();
+    assert!(matches!(
+        got.get("body"),
+        Some(Value::View(ViewKind::Uint8, _))
+    ));
     let asked = fake.last();
-    assert_eq!((asked.method.as_str(), header(&asked, "content-type"), &asked.body[..]), ("PUT", Some("application/octet-stream"), &b"\0\x01"[..]));
+    assert_eq!(
+        (
+            asked.method.as_str(),
+            header(&asked, "content-type"),
+            &asked.body[..]
+        ),
+        ("PUT", Some("application/octet-stream"), &b"\0\x01"[..])
+    );
     for (method, input, why) in [
-        ("get", json!({"path": "/x", "method": "DELETE"}), "get only reads"),
+        (
+            "get",
+            json!({"path": "/x", "method": "DELETE"}),
+            "get only reads",
+        ),
         ("get", json!({"path": "x"}), "path must begin with /"),
         ("request", json!("/x"), "must be an object"),
     ] {
-        let thrown = call(&service, &context(None), method, input).await.unwrap_err();
+        let thrown = call(&service, &context(None), method, input)
+            .await
+            .unwrap_err();
         assert!(thrown.message.contains(why), "{thrown}");
     }
 }
@@ -217,7 +329,10 @@ fn documents_that_are_none_are_refused() {
     let mut schemas = serde_json::Map::new();
     for n in 0..40 {
         let next = format!("#/components/schemas/S{}", n + 1);
-        schemas.insert(format!("S{n}"), json!({"properties": {"a": {"$ref": next}, "b": {"$ref": next}}}));
+        schemas.insert(
+            format!("S{n}"),
+            json!({"properties": {"a": {"$ref": next}, "b": {"$ref": next}}}),
+        );
     }
     let bomb = json!({"openapi": "3.1.0", "paths": {"/": {"get": {"responses": {"200": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/S0"}}}}}}}}, "components": {"schemas": schemas}});
     let document = Document::parse(&bomb.to_string()).unwrap();
@@ -229,10 +344,34 @@ async fn fetch_only_reads_where_it_says_so() {
     let fake = Arc::new(Fake::default());
     let web = Web::new(fake.clone());
     fake.answer(200, "text/plain", "hello");
-    let got: Json = call(&web, &context(None), "get", json!({"url": "https://a.test/", "headers": [["accept", "*/*"]]})).await.unwrap().to_json();
-    assert_eq!((&got["status"], &got["body"]), (&json!(200), &json!({"$bytes": "aGVsbG8="})));
-    let thrown = call(&web, &context(None), "get", json!({"url": "https://a.test/", "method": "POST"})).await.unwrap_err();
+    let got: Json = call(
+        &web,
+        &context(None),
+        "get",
+        json!({"url": "https://a.test/", "headers": [["accept", "*/*"]]}),
+    )
+    .await
+    .unwrap()
+    .to_json();
+    assert_eq!(
+        (&got["status"], &got["body"]),
+        (&json!(200), &json!({"$bytes": "aGVsbG8="}))
+    );
+    let thrown = call(
+        &web,
+        &context(None),
+        "get",
+        json!({"url": "https://a.test/", "method": "POST"}),
+    )
+    .await
+    .unwrap_err();
     assert!(thrown.message.contains("get only reads"), "{thrown}");
     let effects: Vec<Effect> = web.methods().iter().map(|m| m.effect).collect();
-    assert_eq!(effects, [Effect::Outside(OnCrash::Retry), Effect::Outside(OnCrash::Unknown)]);
+    assert_eq!(
+        effects,
+        [
+            Effect::Outside(OnCrash::Retry),
+            Effect::Outside(OnCrash::Unknown)
+        ]
+    );
 }

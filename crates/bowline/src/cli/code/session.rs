@@ -132,7 +132,10 @@ impl Session {
         };
         let context = ToolContext {
             call_id: format!("call_{id}"),
-            effect_id: Some(format!("eff_{id}_{:016x}", Timestamp::as_millis(self.begin.1))),
+            effect_id: Some(format!(
+                "eff_{id}_{:016x}",
+                Timestamp::as_millis(self.begin.1)
+            )),
             files: self.files.clone(),
             shell: None,
             history: None,

@@ -25,8 +25,6 @@ use crate::service::Service;
 const PAGE: usize = 100;
 /// Most bytes that a feed keeps for readers that are a little behind.
 const KEPT: usize = 256 * 1024;
-/// How long a feed stays when nobody reads.
-const LINGER: Duration = Duration::from_secs(45);
 
 /// The feeds of a server. Cheap to clone.
 #[derive(Clone)]
@@ -34,6 +32,8 @@ pub(in crate::server) struct Feeds(Arc<Inner>);
 
 struct Inner {
     service: Service,
+    /// How long a feed stays when nobody reads.
+    linger: Duration,
     /// A std mutex: it is held for lookups only.
     feeds: Mutex<HashMap<ActorId, Arc<Feed>>>,
     stop: CancellationToken,
@@ -129,10 +129,11 @@ enum Source {
 }
 
 impl Feeds {
-    pub(in crate::server) fn new(service: Service) -> Self {
+    pub(in crate::server) fn new(service: Service, linger: Duration) -> Self {
         let stop = CancellationToken::new();
         let inner = Inner {
             service,
+            linger,
             feeds: Mutex::default(),
             _guard: stop.clone().drop_guard(),
             stop,
@@ -206,6 +207,7 @@ impl Feeds {
             actor: actor.clone(),
             feed: feed.clone(),
             reader,
+            linger: self.0.linger,
         };
         let tail = self.0.service.store().tail(actor);
         tokio::spawn(task.run(tail, observers, self.0.stop.clone()));
@@ -261,6 +263,7 @@ struct Task {
     actor: ActorId,
     feed: Arc<Feed>,
     reader: Box<Reader>,
+    linger: Duration,
 }
 
 impl Task {
@@ -278,7 +281,7 @@ impl Task {
             let seq = self.reader.offset().record();
             let idle = async {
                 self.feed.changed.closed().await;
-                tokio::time::sleep(LINGER).await;
+                tokio::time::sleep(self.linger).await;
             };
             tokio::select! {
                 () = stop.cancelled() => break,

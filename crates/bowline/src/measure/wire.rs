@@ -16,6 +16,8 @@ use tokio::{
 pub(super) struct Client {
     stream: TcpStream,
     addr: SocketAddr,
+    /// What stands before every path.
+    root: &'static str,
     request: Vec<u8>,
     buffer: Vec<u8>,
 }
@@ -42,12 +44,13 @@ fn broken(what: &str) -> Error {
 }
 
 impl Client {
-    pub(super) async fn connect(addr: SocketAddr) -> io::Result<Self> {
+    pub(super) async fn connect(addr: SocketAddr, root: &'static str) -> io::Result<Self> {
         let stream = TcpStream::connect(addr).await?;
         stream.set_nodelay(true)?;
         Ok(Self {
             stream,
             addr,
+            root,
             request: Vec::new(),
             buffer: Vec::with_capacity(2048),
         })
@@ -62,7 +65,8 @@ impl Client {
     ) -> io::Result<()> {
         self.request.clear();
         let head = format!(
-            "{method} /v1/stream/{path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n{headers}\r\n",
+            "{method} {}{path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n{headers}\r\n",
+            self.root,
             self.addr,
             body.len()
         );
@@ -115,14 +119,11 @@ impl Client {
                     .then(|| value.trim().to_owned())
             })
         };
+        let bodiless = matches!(status, 101 | 204 | 304) || method == "HEAD";
         let chunked = header("transfer-encoding").is_some_and(|it| it.contains("chunked"));
         let length = header("content-length").and_then(|it| it.parse::<usize>().ok());
         let mut kept = Vec::new();
-        let mut length = match length {
-            _ if status == 204 || status == 304 => 0,
-            Some(length) => length,
-            None => 0,
-        };
+        let mut length = length.filter(|_| !bodiless).unwrap_or(0);
         let mut left = length;
         if left > 0 && self.buffer.is_empty() {
             self.more().await?;
@@ -138,7 +139,7 @@ impl Client {
             self.buffer.drain(..taken);
             left -= taken;
         }
-        if chunked && status != 204 {
+        if chunked && !bodiless {
             loop {
                 let size = self.chunk(&mut kept).await?;
                 length += size;
@@ -182,40 +183,86 @@ impl Client {
         Ok(size)
     }
 
-    /// Begins to read events, and waits for the first.
-    pub(super) async fn begin_events(&mut self, path: &str) -> io::Result<()> {
+    /// Asks for events; what came of them is in the buffer.
+    async fn ask_events(&mut self, path: &str) -> io::Result<()> {
         self.ask("GET", path, "accept: text/event-stream\r\n", b"")
             .await?;
         let head = self.head().await?;
-        if !head.starts_with("HTTP/1.1 200") {
-            return Err(broken("no events"));
+        if head.starts_with("HTTP/1.1 200") {
+            Ok(())
+        } else {
+            Err(broken("no events"))
         }
-        while !self.buffer.windows(7).any(|seven| seven == b"control") {
+    }
+
+    /// Begins to read events, and waits for the first that says where the reader stands.
+    pub(super) async fn begin_events(&mut self, path: &str) -> io::Result<()> {
+        self.ask_events(path).await?;
+        while count(&self.buffer, "control") == 0 {
+            self.more().await?;
+        }
+        // As much as one that rests needs.
+        self.buffer = Vec::new();
+        Ok(())
+    }
+
+    /// The events that are whole, once there are some.
+    pub(super) async fn events_now(&mut self) -> io::Result<Vec<u8>> {
+        loop {
+            // Events end with an empty line; what is behind the last one waits for its rest.
+            let end = self.buffer.windows(2).rposition(|two| two == b"\n\n");
+            if let Some(end) = end {
+                return Ok(self.buffer.drain(..end + 2).collect());
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Reads what comes of events until they have this, or more than so many bytes; it ends the connection.
+    pub(super) async fn some(mut self, path: &str, most: usize, what: &str) -> io::Result<Vec<u8>> {
+        self.ask_events(path).await?;
+        while count(&self.buffer, what) == 0 && self.buffer.len() < most {
+            self.more().await?;
+        }
+        Ok(self.buffer)
+    }
+
+    /// Begins to post a body of this length, and is gone.
+    pub(super) async fn begin(
+        mut self,
+        path: &str,
+        headers: &str,
+        part: &[u8],
+        length: usize,
+    ) -> io::Result<()> {
+        let head = format!(
+            "POST {}{path} HTTP/1.1\r\nhost: {}\r\ncontent-length: {length}\r\n{headers}\r\n",
+            self.root, self.addr
+        );
+        self.request.extend_from_slice(head.as_bytes());
+        self.request.extend_from_slice(part);
+        self.stream.write_all(&self.request).await
+    }
+
+    /// Reads events until one has this; it ends the connection.
+    pub(super) async fn until(mut self, path: &str, what: &str) -> io::Result<()> {
+        self.ask_events(path).await?;
+        while count(&self.buffer, what) == 0 {
+            // Its beginning may be the end of what is here.
+            let over = self.buffer.len().saturating_sub(what.len());
+            self.buffer.drain(..over);
             self.more().await?;
         }
         Ok(())
     }
+}
 
-    /// Reads events until the connection ends, and hands on the stamp of each message.
-    pub(super) async fn events(
-        &mut self,
-        path: &str,
-        note: &mut (dyn FnMut(u64, Instant) + Send),
-    ) -> io::Result<()> {
-        self.begin_events(path).await?;
-        self.buffer.clear();
-        loop {
-            self.more().await?;
-            let at = Instant::now();
-            // Events end with an empty line; what is behind the last one waits for its rest.
-            let end = self.buffer.windows(2).rposition(|two| two == b"\n\n");
-            let Some(end) = end else { continue };
-            let whole: Vec<u8> = self.buffer.drain(..end + 2).collect();
-            for sent in stamps(&whole) {
-                note(sent, at);
-            }
-        }
-    }
+/// The offset that a reader stands at, after the last control event that is whole.
+pub(super) fn last_offset(text: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(text);
+    let whole = text.rsplit_once("\n\n")?.0;
+    let part = whole.rsplit_once("\"streamNextOffset\":\"")?.1;
+    part.split('"').next().map(str::to_owned)
 }
 
 /// The stamps of the messages in a text.
@@ -228,4 +275,34 @@ pub(super) fn stamps(text: &[u8]) -> Vec<u64> {
             digits.parse().ok()
         })
         .collect()
+}
+
+/// The records behind which readers stand, after the control events of a text.
+pub(super) fn offsets(text: &[u8]) -> Vec<u64> {
+    let text = String::from_utf8_lossy(text);
+    let parts = text.split("\"streamNextOffset\":\"").skip(1);
+    let offset = |part: &str| {
+        let (record, piece) = part.split('"').next()?.split_once('_')?;
+        let (record, piece): (u64, u64) = (record.parse().ok()?, piece.parse().ok()?);
+        // A piece of text stands between two records; other servers count behind the line.
+        match (record, piece) {
+            (record, 0) => Some(record),
+            (0, record) => Some(record),
+            (_, _) => None,
+        }
+    };
+    parts.filter_map(offset).collect()
+}
+
+/// The value of a figure without labels, in what `/metrics` tells.
+pub(super) fn figure(text: &[u8], name: &str) -> Option<f64> {
+    let text = String::from_utf8_lossy(text);
+    let mut lines = text.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+}
+
+/// How often a text has this.
+pub(super) fn count(text: &[u8], what: &str) -> usize {
+    let windows = text.windows(what.len());
+    windows.filter(|window| *window == what.as_bytes()).count()
 }
