@@ -55,6 +55,7 @@ pub use listen::{Peer, Server};
 pub use local::Socket;
 pub use rates::Rate;
 pub use refusal::Refusal;
+pub(crate) use routes::embedded;
 pub use routes::router;
 pub use settings::Settings;
 pub use tls::Tls;

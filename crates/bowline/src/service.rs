@@ -27,7 +27,11 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::{error::Error, retention::Retention};
+use crate::{
+    error::Error,
+    retention::Retention,
+    server::{self, App, Settings},
+};
 
 /// A data directory, and the agents that will run on it.
 #[derive(Debug)]
@@ -123,6 +127,24 @@ impl Bowline {
             );
         });
         service
+    }
+
+    /// Starts as [`Bowline::start`] does, and gives the routes of the agents, for an `axum` application
+    /// that has its own listener: `/agents/**`, `/v1/**` and `/openapi.json`, to be merged and not nested.
+    ///
+    /// The application lets callers in: a layer of its own around the routes puts an
+    /// [`Access`](crate::server::Access) among the extensions of a request, or `settings` has keys.
+    /// Without either every request is answered `unauthorized`. Of the settings those count that are not
+    /// about connections. Call [`App::stop`] at the end.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a Tokio runtime.
+    pub fn router(self, settings: Settings) -> (axum::Router, App) {
+        let app = App::new(self.start(), settings);
+        let (streams, ending) = (app.streams().clone(), app.draining().clone());
+        tokio::spawn(async move { streams.supervise(ending).await });
+        (server::embedded(app.clone()), app)
     }
 
     /// Starts without a supervisor, for a process that is there for one conversation: nothing that was

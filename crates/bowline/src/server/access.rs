@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::{extract::FromRequestParts, http::request::Parts};
 
-use super::{App, Refusal, keys::Key};
+use super::{App, KeyHash, Refusal, keys::Key};
 
 /// What a caller may do with an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -87,6 +87,23 @@ impl Access {
             name: name.into(),
             grant: Grant::Streams(streams.into()),
         }
+    }
+
+    /// A caller that may do this with these agents, each a name or a beginning followed by `*`: for an
+    /// application that a router was merged into, and that knows its users by itself.
+    pub fn to_agents(
+        name: impl Into<String>,
+        agents: impl IntoIterator<Item = String>,
+        scopes: impl IntoIterator<Item = Scope>,
+    ) -> Self {
+        Self::with_key(Arc::new(Key {
+            name: name.into(),
+            // There is nothing to show, so this is compared with nothing.
+            hash: KeyHash::of(""),
+            agents: agents.into_iter().collect(),
+            scopes: scopes.into_iter().collect(),
+            streams: Vec::new(),
+        }))
     }
 
     pub(super) fn with_key(key: Arc<Key>) -> Self {

@@ -1,6 +1,6 @@
 //! What every route has.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bowline_runtime::{
     Sources,
@@ -104,6 +104,17 @@ impl App {
     /// Who calls the webhooks of subscriptions.
     pub(super) fn webhooks(&self) -> &Webhooks {
         &self.0.webhooks
+    }
+
+    /// Ends what a router of [`Bowline::router`](crate::Bowline::router) serves, once its listener takes
+    /// nothing more: streams end, what runs and the WebSockets come to their end within `bound`, and the
+    /// data is let go. `false` when something had to be cut; the next start goes on with it.
+    pub async fn stop(&self, bound: Duration) -> bool {
+        self.draining().cancel();
+        self.sockets().close();
+        let sockets = tokio::time::timeout(bound, self.sockets().wait());
+        let (finished, sockets) = tokio::join!(self.service().finish(bound), sockets);
+        self.service().stop(bound).await && finished && sockets.is_ok()
     }
 
     /// Cancelled when the server stops: streams and waits end then, in good order.

@@ -18,38 +18,61 @@ use super::{App, Refusal, admin, conversation, guard, local, operations, refusal
 /// Where the id of a request stands.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The routes of each module. One line each.
-fn all() -> Router<App> {
+/// The routes of each module that tell of agents and their data. One line each.
+fn agents() -> Router<App> {
     Router::new()
-        .merge(operations::routes())
         .merge(conversation::routes())
         .merge(stream::routes())
         .merge(admin::routes())
 }
 
-/// All routes of a server, ready to be served or merged into another application.
+/// The routes of a server of its own, which has health and figures as well, and answers at every path.
+fn all() -> Router<App> {
+    agents()
+        .merge(operations::routes())
+        .fallback(|| async { Refusal::RouteNotFound })
+}
+
+/// All routes of a server.
 pub fn router(app: App) -> Router {
-    wrapped(all(), app)
+    wrapped(all(), Reach::EveryPath, app)
+}
+
+/// The routes below `/agents`, `/v1` and `/openapi.json`, for [`Bowline::router`](crate::Bowline::router).
+pub(crate) fn embedded(app: App) -> Router {
+    wrapped(agents(), Reach::OwnRoutes, app)
 }
 
 /// The same with what only the owner of the data is served, at the socket in the data directory.
 pub(super) fn local_router(app: App) -> Router {
-    wrapped(all().merge(local::routes()), app)
+    wrapped(all().merge(local::routes()), Reach::EveryPath, app)
 }
 
-fn wrapped(routes: Router<App>, app: App) -> Router {
-    routes
-        .fallback(|| async { Refusal::RouteNotFound })
-        .method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed("") })
-        .layer(DefaultBodyLimit::max(app.settings().max_body))
-        .layer(CatchPanicLayer::custom(
-            |_: Box<dyn std::any::Any + Send + 'static>| {
-                Refusal::Internal("a request panicked".to_owned()).into_response()
-            },
-        ))
-        .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
-        .layer(middleware::from_fn_with_state(app.clone(), identify))
-        .with_state(app)
+/// Puts around the routes what all have; around what is at no route as well, where that is ours to answer.
+fn wrapped(routes: Router<App>, reach: Reach, app: App) -> Router {
+    let layers = (
+        middleware::from_fn_with_state(app.clone(), identify),
+        middleware::from_fn_with_state(app.clone(), guard::guard),
+        CatchPanicLayer::custom(|_: Box<dyn std::any::Any + Send + 'static>| {
+            Refusal::Internal("a request panicked".to_owned()).into_response()
+        }),
+        DefaultBodyLimit::max(app.settings().max_body),
+    );
+    let routes = routes.method_not_allowed_fallback(|| async { Refusal::MethodNotAllowed("") });
+    let routes = match reach {
+        Reach::EveryPath => routes.layer(layers),
+        Reach::OwnRoutes => routes.route_layer(layers),
+    };
+    routes.with_state(app)
+}
+
+/// What a router answers.
+#[derive(Debug, Clone, Copy)]
+enum Reach {
+    /// All that is asked for.
+    EveryPath,
+    /// Its routes; the rest is for the application that it was merged into.
+    OwnRoutes,
 }
 
 /// The request's span: within the trace of whoever asks, else within a new one.

@@ -27,15 +27,26 @@ fn the_agents_client_works_unchanged() {
 
 #[test]
 fn a_react_page_in_a_browser_works_unchanged() {
-    if !Path::new(CHROMIUM).exists() {
-        eprintln!("SKIPPED: {CHROMIUM} is not there (apt-get install chromium)");
-        return;
+    if has_browser() {
+        run("react.test.mjs");
     }
-    run("react.test.mjs");
 }
 
-/// Runs one file of tests with node.
+/// Whether there is a browser; said loudly when there is none.
+pub(crate) fn has_browser() -> bool {
+    let found = Path::new(CHROMIUM).exists();
+    if !found {
+        eprintln!("SKIPPED: {CHROMIUM} is not there (apt-get install chromium)");
+    }
+    found
+}
+
 fn run(file: &str) {
+    run_with(file, &[]);
+}
+
+/// Runs one file of tests with node, which sees these variables besides.
+pub(crate) fn run_with(file: &str, variables: &[(&str, &str)]) {
     let Some(modules) = modules() else {
         eprintln!("SKIPPED: node and npm are not there");
         return;
@@ -56,6 +67,7 @@ fn run(file: &str) {
         .env("BOWLINE", env!("CARGO_BIN_EXE_bowline"))
         .env("BOWLINE_TMP", folder.path())
         .env("CHROMIUM", CHROMIUM)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .output()
         .unwrap();
@@ -66,12 +78,12 @@ fn run(file: &str) {
     assert!(output.status.success(), "{out}\n{err}");
 }
 
-fn clients() -> PathBuf {
+pub(crate) fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients")
 }
 
 /// The folder with the packages; `None` without node and npm.
-fn modules() -> Option<PathBuf> {
+pub(crate) fn modules() -> Option<PathBuf> {
     static MODULES: OnceLock<Option<PathBuf>> = OnceLock::new();
     MODULES.get_or_init(install).clone()
 }
