@@ -42,6 +42,11 @@ pub trait Fault: Send + Sync + std::fmt::Debug + 'static {
         inner.purge(actor).await
     }
 
+    /// So many records were read.
+    fn read(&self, records: usize) {
+        let _ = records;
+    }
+
     /// The process closes its store.
     fn close(&self) {}
 }
@@ -217,7 +222,9 @@ impl<F: Fault> Store for Faulty<F> {
         limit: usize,
     ) -> Result<Vec<StoredRecord>, StoreError> {
         self.alive()?;
-        self.inner.read(actor, after, limit).await
+        let records = self.inner.read(actor, after, limit).await?;
+        self.fault.read(records.len());
+        Ok(records)
     }
 
     fn tail(&self, actor: &ActorId) -> Tail {

@@ -93,6 +93,11 @@ impl Assembly {
         &self.messages
     }
 
+    /// Where a message is among [`Assembly::messages`].
+    pub fn place(&self, id: &str) -> Option<usize> {
+        self.places.get(id).copied()
+    }
+
     /// How submissions ended, in order.
     pub fn settlements(&self) -> &[UiOutcome] {
         &self.settlements

@@ -9,7 +9,12 @@ use bowline_runtime::{
 use bowline_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Settings, conversation::feed::Feeds, guard::Guard, stream::Webhooks};
+use super::{
+    Settings,
+    conversation::{feed::Feeds, histories::Histories},
+    guard::Guard,
+    stream::Webhooks,
+};
 use crate::{service::Service, telemetry::Telemetry};
 
 /// What every route has. Cheap to clone.
@@ -23,6 +28,7 @@ struct Inner {
     webhooks: Arc<Webhooks>,
     draining: CancellationToken,
     feeds: Feeds,
+    histories: Histories,
     guard: Guard,
     telemetry: Telemetry,
     sockets: TaskTracker,
@@ -45,6 +51,7 @@ impl App {
         streams.deliver_with(webhooks.clone());
         Self(Arc::new(Inner {
             feeds: Feeds::new(service.clone(), settings.linger),
+            histories: Histories::new(service.store().clone()),
             guard: Guard::new(&settings),
             telemetry: Telemetry::new(service.clone(), settings.max_followers),
             sockets: TaskTracker::new(),
@@ -94,6 +101,11 @@ impl App {
     /// What the readers of conversations share.
     pub(super) fn feeds(&self) -> &Feeds {
         &self.0.feeds
+    }
+
+    /// The histories that were asked for.
+    pub(super) fn histories(&self) -> &Histories {
+        &self.0.histories
     }
 
     /// The streams of the store.

@@ -23,6 +23,7 @@ use crate::service::check_instance;
 mod attachment;
 pub(super) mod feed;
 mod fork;
+pub(super) mod histories;
 mod manage;
 mod send;
 mod submission;

@@ -9,7 +9,7 @@ use std::{
 
 use axum::{
     body::{Body, BodyDataStream, Bytes},
-    extract::{Request, State},
+    extract::{Query, Request, State},
     http::{HeaderMap, HeaderValue, Method, Uri, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -17,14 +17,16 @@ use axum::{
 use futures_core::Stream;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Access, App, Peer, Refusal, Settings, local::wire::MAX_REQUEST, rates::Buckets};
+use super::{
+    Access, App, Peer, Refusal, Settings, local::wire::MAX_REQUEST, rates::Buckets, socket,
+};
 
 /// Headers that a page of another origin may read, where `[server] cors` lets it in.
-const EXPOSED: &str = "etag, flue-error-ref, location, retry-after, stream-closed, stream-cursor, \
+const EXPOSED: &str = "content-range, etag, flue-error-ref, location, retry-after, stream-closed, stream-cursor, \
     stream-next-offset, stream-up-to-date, x-request-id";
 /// Headers that such a page may send.
-const ALLOWED: &str = "authorization, content-type, if-match, if-none-match, idempotency-key, \
-    last-event-id, traceparent";
+const ALLOWED: &str = "authorization, content-type, if-match, if-none-match, if-range, idempotency-key, \
+    last-event-id, range, traceparent";
 /// Methods that such a page may use.
 const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 
@@ -99,7 +101,9 @@ fn admit(app: &App, request: &mut Request) -> Result<(), Refusal> {
         from_this_machine(settings, request, address)?;
         Access::local("loopback")
     } else {
-        match shown(request.headers()).and_then(|key| settings.keys.find(key)) {
+        let by_socket = shown_by_socket(request);
+        let key = shown(request.headers()).or(by_socket.as_deref());
+        match key.and_then(|key| settings.keys.find(key)) {
             Some(key) => {
                 let taken = app.guard().keys.take(key.name.clone(), now);
                 taken.map_err(Refusal::RateLimited)?;
@@ -110,6 +114,11 @@ fn admit(app: &App, request: &mut Request) -> Result<(), Refusal> {
                 if let Some(Peer::Address(address)) = peer {
                     let taken = app.guard().strangers.take(address.ip(), now);
                     taken.map_err(Refusal::RateLimited)?;
+                }
+                // A browser cannot see why a handshake was refused. It is told by how the connection is
+                // closed; nothing is done for a caller without access.
+                if is_conversation_socket(request) {
+                    return Ok(());
                 }
                 return Err(Refusal::Unauthorized);
             }
@@ -134,6 +143,28 @@ fn shown(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, key) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+}
+
+/// The key that a WebSocket shows where a browser can put one: among the protocols that it offers, or in
+/// the query. Nothing else may: addresses end up in logs and histories.
+fn shown_by_socket(request: &Request) -> Option<String> {
+    if !is_conversation_socket(request) {
+        return None;
+    }
+    let offered = socket::protocols(request.headers());
+    let among = offered.filter_map(|one| one.strip_prefix(socket::KEY_PROTOCOL));
+    if let Some(key) = among.map(str::to_owned).next() {
+        return Some(key);
+    }
+    let query = Query::<Vec<(String, String)>>::try_from_uri(request.uri()).ok()?;
+    let named = query.0.into_iter().find(|(name, _)| name == "token");
+    named.map(|(_, key)| key)
+}
+
+fn is_conversation_socket(request: &Request) -> bool {
+    request.method() == Method::GET
+        && request.uri().path().starts_with("/agents/")
+        && socket::is_upgrade(request.headers())
 }
 
 /// Without keys, whoever reaches the loopback address is the owner of the data. A web page that runs

@@ -28,7 +28,8 @@ pub struct Settings {
     pub stranger_rate: Rate,
     /// Requests with one key. Default 2,000 a second.
     pub key_rate: Rate,
-    /// Most event streams at once, and most WebSockets; further ones get `rate_limited`. Default 12,000.
+    /// Most event streams at once, and most WebSockets; further ones get `rate_limited`, or are closed with
+    /// 1013. Default 12,000.
     pub max_followers: usize,
     /// Longest time for a reader to take what is sent; then it is cut. Default 30 s.
     pub write_timeout: Duration,

@@ -46,10 +46,14 @@ const PING: Duration = Duration::from_secs(30);
 const SILENCE: Duration = Duration::from_secs(95);
 /// How long a client may take to take in a frame.
 const SLOW: Duration = Duration::from_secs(30);
+/// How a protocol begins that is a key, for browsers, which can send no header with a WebSocket.
+pub(super) const KEY_PROTOCOL: &str = "bowline.key.";
 /// What a client may add to the URL to ask for a transport that this is not.
 const OTHER_TRANSPORT: &str = "__agents_transport";
 /// The server ends, and will be back.
 const RESTART: u16 = 1012;
+/// The server has no room now.
+const LATER: u16 = 1013;
 /// The server cannot go on with this connection.
 const BROKEN: u16 = 1011;
 
@@ -57,6 +61,13 @@ const BROKEN: u16 = 1011;
 pub(super) fn is_upgrade(headers: &HeaderMap) -> bool {
     let value = headers.get(header::UPGRADE);
     value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
+/// The protocols that a request offers, in order.
+pub(super) fn protocols(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let texts = offered.filter_map(|value| value.to_str().ok());
+    texts.flat_map(|text| text.split(',').map(str::trim))
 }
 
 /// Answers a request that wants a WebSocket.
@@ -74,10 +85,9 @@ pub(super) async fn upgrade(
         let found = query.iter().find(|(known, _)| known == name);
         found.map(|(_, value)| value.as_str())
     };
-    let offered = parts.headers.get(header::SEC_WEBSOCKET_PROTOCOL);
-    let offered = offered.and_then(|value| value.to_str().ok());
-    let chosen = offered.and_then(|all| all.split(',').next());
-    let upgrade = match chosen.map(str::trim) {
+    // A key is not sent back.
+    let chosen = protocols(&parts.headers).find(|one| !one.starts_with(KEY_PROTOCOL));
+    let upgrade = match chosen {
         Some(protocol) => upgrade.protocols([protocol.to_owned()]),
         None => upgrade,
     };
@@ -90,28 +100,37 @@ pub(super) async fn upgrade(
         }
         Ok(target)
     });
-    let read_only = match &target {
-        Ok(target) => target.require(Scope::Send).is_err() || asked("readonly") == Some("true"),
-        Err(_) => true,
-    };
     // An upgraded connection is none of the listener's any more: it has a place of its own.
     let places = app.telemetry().places().sockets.room.clone();
-    let place = places.try_acquire_owned();
-    let place = place.map_err(|_| Refusal::RateLimited(5))?;
+    let target = target.and_then(|target| match places.try_acquire_owned() {
+        Ok(place) => Ok((target, place)),
+        Err(_) => Err(Refusal::RateLimited(5)),
+    });
+    let read_only = match &target {
+        Ok((target, _)) => {
+            target.require(Scope::Send).is_err() || asked("readonly") == Some("true")
+        }
+        Err(_) => true,
+    };
     let tracked = app.sockets().token();
     Ok(upgrade.on_upgrade(move |socket| async move {
         match target {
-            Ok(target) => Connection::new(app, target, read_only).serve(socket).await,
+            Ok((target, _place)) => {
+                Connection::new(app, target, read_only).serve(socket).await;
+            }
             Err(refusal) => refuse(socket, &refusal).await,
         }
-        drop((place, tracked));
+        drop(tracked);
     }))
 }
 
 /// Closes a connection so that its client sees why, and does not come back by itself.
 async fn refuse(mut socket: WebSocket, refusal: &Refusal) {
     let status = refusal.status();
-    let (code, reason) = if status.is_server_error() {
+    let (code, reason) = if let Refusal::RateLimited(_) = refusal {
+        // The client comes back after a while.
+        (LATER, refusal.to_string())
+    } else if status.is_server_error() {
         (BROKEN, "something went wrong in the server".to_owned())
     } else {
         (4_000 + status.as_u16(), refusal.to_string())

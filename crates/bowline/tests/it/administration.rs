@@ -1,6 +1,12 @@
 //! Administration over HTTP: what `/v1/…` tells and does.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -11,8 +17,11 @@ use bowline::{
     Agent, Bowline, Render, Service,
     server::{App, Key, KeyHash, Keys, Peer, Scope, Settings, openapi_document, router},
 };
-use bowline_store::{MemoryStore, Store};
-use bowline_testkit::sim::clock;
+use bowline_store::{Batch, CommitError, MemoryStore, Seq, Store};
+use bowline_testkit::{
+    faults::{Fault, Faulty},
+    sim::clock,
+};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
@@ -74,9 +83,12 @@ impl Answer {
 }
 
 fn place(settings: Settings) -> Place {
+    place_on(Arc::new(MemoryStore::new()), settings)
+}
+
+fn place_on(store: Arc<dyn Store>, settings: Settings) -> Place {
     let script = tempfile::tempdir().unwrap();
     std::fs::write(script.path().join("script.yaml"), SCRIPT).unwrap();
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
     let mut bowline = Bowline::on(store).sources(clock::sources(7));
     for name in ["demo", "other"] {
         let dir = script.path().to_path_buf();
@@ -242,13 +254,7 @@ async fn conversations_are_listed_searched_shown_and_deleted() {
     assert_eq!(names(&found["instances"], "id"), ["Berlin", "berlin-2"]);
     let found = place.get("/v1/instances?agent=other").await.json();
     assert_eq!(names(&found["instances"], "state"), ["idle", "parked"]);
-    for query in [
-        "limit=0",
-        "limit=1001",
-        "after=x",
-        "limit=1&limit=2",
-        "other=1",
-    ] {
+    for query in ["limit=0", "limit=1001", "limit=1&limit=2", "other=1"] {
         let answer = place.get(&format!("/v1/instances?{query}")).await;
         assert_eq!(answer.error(), "400 invalid_request", "{query}");
     }
@@ -321,7 +327,7 @@ async fn a_fork_is_the_conversation_or_the_beginning_of_it() {
         (json!({"id": "x", "before": id(0)}), "400 invalid_request"),
         (
             json!({"id": "x", "before": "msg_none"}),
-            "400 invalid_request",
+            "404 message_not_found",
         ),
         (
             json!({"id": "x", "before": id(2), "through": id(2)}),
@@ -623,6 +629,65 @@ async fn folders_are_listed_in_pages_and_removed_whole_only_when_asked() {
         .await;
     assert_eq!(busy.error(), "409 conversation_busy");
     assert_eq!(place.get(files).await.status, StatusCode::OK);
+}
+
+/// Counts the records that are read.
+#[derive(Debug, Default)]
+struct Counting(AtomicUsize);
+
+#[async_trait::async_trait]
+impl Fault for Counting {
+    fn is_dead(&self) -> bool {
+        false
+    }
+
+    async fn commit(&self, inner: &dyn Store, batch: Batch) -> Result<Seq, CommitError> {
+        inner.commit(batch).await
+    }
+
+    fn read(&self, records: usize) {
+        self.0.fetch_add(records, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_history_that_is_asked_for_again_reads_only_what_is_new() {
+    let store = Faulty::with(Arc::new(MemoryStore::new()), Counting::default());
+    let place = place_on(store.clone(), Settings::default());
+    for _ in 0..40 {
+        place.settled("demo", "a", "hi").await;
+    }
+    let path = "/agents/demo/a";
+    let read = async |path: &str| {
+        let before = store.0.load(Ordering::SeqCst);
+        let answer = place.get(path).await;
+        (answer, store.0.load(Ordering::SeqCst) - before)
+    };
+    let (first, all) = read(path).await;
+    assert!(all > 200, "{all} records");
+    // The few records at the beginning say whether it is still the same conversation.
+    let few = 32;
+    let (again, cost) = read(path).await;
+    assert_eq!((again.body, cost < few), (first.body, true), "{cost} records");
+    place.settled("demo", "a", "once more").await;
+    let (more, cost) = read(path).await;
+    assert_eq!(more.json()["messages"].as_array().unwrap().len(), 82);
+    assert!(cost < few, "{cost} records");
+    let (page, cost) = read("/agents/demo/a?limit=2").await;
+    assert!(cost < few, "{cost} records");
+    let page = page.json();
+    assert_eq!(page["messages"], json!(more.json()["messages"].as_array().unwrap()[80..]));
+    assert_eq!((&page["more"], page["settlements"].as_array().unwrap().len()), (&json!(true), 1));
+    let before = page["messages"][0]["id"].as_str().unwrap();
+    let page = place.get(&format!("{path}?limit=3&before={before}")).await.json();
+    assert_eq!(page["messages"], json!(more.json()["messages"].as_array().unwrap()[77..80]));
+    // Deleted and begun anew, it is another one.
+    place.call("DELETE", path, &[], b"").await;
+    place.settled("demo", "a", "anew").await;
+    let anew = place.get(path).await.json();
+    assert_eq!(anew["messages"].as_array().unwrap().len(), 2);
+    let kept = bowline_agent::feed::history(store.clone(), &bowline_agent::actor("demo", "a"));
+    assert_eq!(anew, json!(kept.await.unwrap().unwrap()));
 }
 
 #[tokio::test]

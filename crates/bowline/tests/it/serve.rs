@@ -16,6 +16,9 @@ const SCRIPT: &str = r#"
 turns:
   - text: "An answer."
 at_end: repeat_last
+summaries:
+  - text: "It was about boats."
+  - text: "It was about boats and tankers."
 by_message:
   - match: "^work"
     turns:
@@ -106,6 +109,15 @@ impl Serving {
         let answer = self.post(&path, "application/json", body.as_bytes());
         assert_eq!(answer.status, 202, "{}", answer.text());
         answer.json()
+    }
+
+    /// Sends a message, and waits until it is answered.
+    fn settle(&self, id: &str, text: &str) {
+        let sent = self.say(id, text);
+        let submission = sent["submissionId"].as_str().unwrap();
+        let path = format!("/agents/demo/{id}/submissions/{submission}?wait=60");
+        let settled = self.get(&path).json();
+        assert_eq!(settled["outcome"], "completed", "{settled}");
     }
 
     pub(crate) fn history(&self, id: &str) -> Value {
@@ -324,6 +336,12 @@ fn behind(server: &Serving, id: &str, offset: Option<&str>) -> Vec<Value> {
     }
 }
 
+/// Puts a summary in the place of the beginning, through the process that has the data.
+fn compact(world: &World, id: &str) {
+    let ran = world.run(&["compact", "demo", id]);
+    assert!(ran.stdout.starts_with("compacted: "), "{}", ran.all());
+}
+
 #[test]
 fn a_reader_cut_at_any_byte_assembles_the_same_also_when_the_server_is_killed() {
     let world = World::with_script(SCRIPT);
@@ -331,6 +349,10 @@ fn a_reader_cut_at_any_byte_assembles_the_same_also_when_the_server_is_killed() 
     // Killed while the first text streams, and while the second does.
     for (id, marks) in [("early", "several"), ("late", "told at")] {
         let server = Serving::start(&world);
+        for about in ["boats", "knots"] {
+            server.settle(id, &format!("Tell me about {about}. ").repeat(60));
+        }
+        compact(&world, id);
         server.say(id, "work");
         let first = server.events(id, "-1", |bytes| {
             let text = String::from_utf8_lossy(bytes);
@@ -349,7 +371,10 @@ fn a_reader_cut_at_any_byte_assembles_the_same_also_when_the_server_is_killed() 
         let mut begun = Seen::default();
         begun.events(&first);
         let second = server.events(id, begun.offset.as_deref().unwrap(), settled);
+        compact(&world, id);
         let history = server.history(id);
+        let ended = history["settlements"].as_array().unwrap().len();
+        assert_eq!(ended, 5, "three messages and two compactions");
         let mut known: HashMap<Option<String>, Vec<Value>> = HashMap::new();
         let bodies = [(Seen::default(), first), (begun, second)];
         for (part, (before, body)) in (1..).zip(&bodies) {

@@ -63,6 +63,10 @@ impl Site {
         format!("http://{}", self.addr)
     }
 
+    pub(crate) fn service(&self) -> &bowline::Service {
+        &self.service
+    }
+
     pub(crate) async fn stop(self) {
         self.stop.cancel();
         assert!(self.serving.await.unwrap(), "connections had to be cut");

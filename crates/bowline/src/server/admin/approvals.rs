@@ -323,11 +323,15 @@ pub(super) async fn answer(
     parameters.only(&[])?;
     find(&app, &access, Scope::Send, &id).await?;
     let Json(given) = body?;
-    let decision = match given.decision {
-        Verdict::Approve => Decision::Approve,
-        Verdict::Reject => Decision::Reject,
-        Verdict::Answer => Decision::Answer,
+    let (decision, edits, says) = match given.decision {
+        Verdict::Approve => (Decision::Approve, true, false),
+        Verdict::Reject => (Decision::Reject, false, false),
+        Verdict::Answer => (Decision::Answer, false, true),
     };
+    if (given.arguments.is_some() && !edits) || (given.text.is_some() && !says) {
+        let what = "`arguments` go with `approve`, and `text` with `answer`";
+        return Err(Refusal::InvalidRequest(what.to_owned()));
+    }
     let answered = Answered {
         approval_id: id,
         answer: Answer {

@@ -120,14 +120,10 @@ pub(super) async fn list(
             Refusal::InvalidRequest(format!("`status` is {known}"))
         })?),
     };
-    let after = match after.as_deref().map(|after| after.split_once('/')) {
-        None => None,
-        Some(Some((name, id))) => Some(ActorId::new(KIND, name, id)),
-        Some(None) => {
-            let what = "`after` is the `next` of another page";
-            return Err(Refusal::InvalidRequest(what.to_owned()));
-        }
-    };
+    let after = after.as_deref().map(|after| {
+        let (name, id) = after.split_once('/').unwrap_or((after, ""));
+        ActorId::new(KIND, name, id)
+    });
     let (store, only) = (app.store(), parameters.get("name"));
     let found = store
         .actors(KIND, only, after.as_ref(), MOST_LOOKED)

@@ -18,7 +18,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
-    App, MOST, Parameters, Refusal, Scope, Target, USUAL, Whose,
+    App, Paging, Parameters, Refusal, Scope, Target, Whose,
     conversation::whole,
     ranges::{Part, part, quoted, tags},
     there,
@@ -135,15 +135,19 @@ pub(super) async fn list(
     Ok(Json(listing(&overlay, ROOT, &parameters).await?))
 }
 
+/// Which part of a folder's list is asked for.
+fn folder_only(parameters: &Parameters) -> Result<(Paging, bool), Refusal> {
+    parameters.only(&["limit", "after", "recursive"])?;
+    Ok((Paging::of(parameters)?, parameters.flag("recursive")?))
+}
+
 async fn listing(
     overlay: &Overlay,
     path: &str,
     parameters: &Parameters,
 ) -> Result<Listing, Refusal> {
-    parameters.only(&["limit", "after", "recursive"])?;
-    let limit = parameters.number("limit", MOST)?.unwrap_or(USUAL);
-    let after = parameters.get("after").unwrap_or_default();
-    let recursive = parameters.flag("recursive")?;
+    let (Paging { limit, after }, recursive) = folder_only(parameters)?;
+    let after = after.as_deref().unwrap_or_default();
     let root = overlay.real_path(path).await.map_err(failed)?;
     let mut page = Listing {
         path: root.clone(),
@@ -206,10 +210,10 @@ fn path_of(target: &Target) -> &str {
     ("range" = Option<String>, Header, description = "One range of bytes"),
 ), responses(
     (status = 200, description = "The file, or what is in the folder", content(
-        (Vec<u8> = "application/octet-stream"),
+        (super::openapi::Content = "application/octet-stream"),
         (Listing = "application/json"),
     ), headers(("etag" = Option<String>, description = "Names the content of a file"))),
-    (status = 206, description = "The part that was asked for", content_type = "application/octet-stream", body = Vec<u8>),
+    (status = 206, description = "The part that was asked for", content_type = "application/octet-stream", body = super::openapi::Content),
     (status = 304, description = "The file is one of those that need not be sent again"),
     (status = "default", response = super::openapi::Refused),
 ))]
@@ -227,7 +231,8 @@ pub(super) async fn read(
     if stat.kind == EntryKind::Directory {
         return Ok(Json(listing(&overlay, &path, &parameters).await?).into_response());
     }
-    parameters.only(&[])?;
+    // They say which part of a folder's list is meant; a file has none.
+    folder_only(&parameters)?;
     let tag = tag(&overlay, &path).await.map_err(failed)?;
     let tag = tag.unwrap_or_default();
     let known = tags(&headers, &header::IF_NONE_MATCH)?;
@@ -312,7 +317,7 @@ fn when(headers: &HeaderMap) -> Result<When, Refusal> {
     ("path" = String, Path, description = "The path, with its slashes"),
     ("if-match" = Option<String>, Header, description = "Tags, one of which the file must have", pattern = r#"^"[!#-~]*"$"#),
     ("if-none-match" = Option<String>, Header, description = "Tags that the file must not have, or `*`", pattern = r#"^(\*|"[!#-~]*")$"#),
-), request_body(content = Vec<u8>, content_type = "application/octet-stream"), responses(
+), request_body(content = super::openapi::Content, content_type = "application/octet-stream"), responses(
     (status = 200, description = "It was replaced", body = Written),
     (status = 201, description = "It was made", body = Written),
     (status = "default", response = super::openapi::Refused),

@@ -159,10 +159,7 @@ pub(super) async fn list(
         access.require(Scope::Admin, agent)?;
     }
     let search = parameters.get("search").map(str::to_lowercase);
-    let mut at = match &after {
-        None => None,
-        Some(place) => Some(place_of(place)?),
-    };
+    let mut at = after.as_deref().map(place_of);
     let mut page = InstanceList {
         instances: Vec::new(),
         next: None,
@@ -193,14 +190,10 @@ pub(super) async fn list(
     }
 }
 
-/// Where a page begins: `AGENT/ID`.
-fn place_of(text: &str) -> Result<ActorId, Refusal> {
-    match text.split_once('/') {
-        Some((agent, id)) => Ok(actor(agent, id)),
-        None => Err(Refusal::InvalidRequest(
-            "`after` is the `next` of another page".to_owned(),
-        )),
-    }
+/// Where a page begins: `AGENT/ID`. Any text is somewhere in the order of conversations.
+fn place_of(text: &str) -> ActorId {
+    let (agent, id) = text.split_once('/').unwrap_or((text, ""));
+    actor(agent, id)
 }
 
 /// Show a conversation
@@ -248,7 +241,7 @@ pub(super) async fn delete(
 ///
 /// Everything of it as one file, for `bowline import`.
 #[utoipa::path(get, path = "/v1/agents/{agent}/{id}/export", tag = "instances", params(Whose), responses(
-    (status = 200, description = "The file", content_type = "application/octet-stream", body = Vec<u8>),
+    (status = 200, description = "The file", content_type = "application/octet-stream", body = super::openapi::Content),
     (status = "default", response = super::openapi::Refused),
 ))]
 pub(super) async fn export(

@@ -1,8 +1,14 @@
 //! The description of the administration, made from its code.
 
-use axum::{Json, Router, extract::State, routing::get};
+use axum::{
+    Router,
+    extract::State,
+    http::header,
+    response::{IntoResponse as _, Response},
+    routing::get,
+};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use utoipa::{
     Modify, OpenApi, ToResponse, ToSchema,
     openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme},
@@ -25,6 +31,12 @@ pub(super) fn routes() -> Router<App> {
 pub(super) struct Refused {
     error: Reason,
 }
+
+/// Bytes as they are.
+#[derive(ToSchema)]
+#[schema(value_type = String, format = Binary)]
+#[allow(dead_code, reason = "it only describes bodies")]
+pub(super) struct Content(Vec<u8>);
 
 /// The error.
 #[derive(ToSchema, Serialize)]
@@ -50,6 +62,7 @@ struct Reason {
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
+        show,
         agents::list, agents::one,
         instances::list, instances::one, instances::delete, instances::export, instances::fork, instances::why,
         submissions::list, submissions::one, submissions::cancel,
@@ -59,7 +72,7 @@ struct Reason {
         fibers::list, fibers::one,
         spend::all, spend::of_instance,
     ),
-    components(schemas(instances::Waits), responses(Refused)),
+    components(schemas(instances::Waits, Reason), responses(Refused)),
     modifiers(&Keys),
 )]
 struct Description;
@@ -86,16 +99,51 @@ impl Modify for Keys {
 /// The description as JSON, as it is served and checked in.
 pub fn document() -> String {
     // Made of texts, lists and maps with texts as keys, which always have a JSON form.
-    let mut text = Description::openapi().to_pretty_json().unwrap_or_default();
+    let mut all = serde_json::to_value(Description::openapi()).unwrap_or_default();
+    let paths = all["paths"].as_object_mut().into_iter();
+    let items = paths.flat_map(|paths| paths.values_mut());
+    let operations = items.filter_map(Value::as_object_mut);
+    for operation in operations.flat_map(|item| item.values_mut()) {
+        name(operation);
+    }
+    // One of the two at most.
+    all["components"]["schemas"]["Fork"]["not"] = json!({"required": ["before", "through"]});
+    // Its fields are those of the kind that it is.
+    let due = all["components"]["schemas"]["Due"]["oneOf"].as_array_mut();
+    for kind in due.into_iter().flatten() {
+        kind["additionalProperties"] = Value::Bool(false);
+    }
+    let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
     text.push('\n');
     text
 }
 
-async fn show(
-    State(_): State<App>,
-    _: Access,
-    parameters: Parameters,
-) -> Result<Json<utoipa::openapi::OpenApi>, Refusal> {
+/// Functions of several modules have one name, and a parameter that may be left out is not null.
+fn name(operation: &mut Value) {
+    let of = operation["tags"][0].as_str().unwrap_or_default().to_owned();
+    let does = operation["operationId"].as_str().unwrap_or_default();
+    operation["operationId"] = Value::String(format!("{of}_{does}"));
+    let parameters = operation
+        .get_mut("parameters")
+        .and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten() {
+        let types = parameter["schema"]["type"].as_array();
+        let only = types.and_then(|all| all.iter().find(|one| *one != "null"));
+        if let Some(only) = only.cloned() {
+            parameter["schema"]["type"] = only;
+        }
+    }
+}
+
+/// Describe all this
+///
+/// The description of the administration in the form of OpenAPI 3.1: this document.
+#[utoipa::path(get, path = "/openapi.json", tag = "description", responses(
+    (status = 200, description = "This document", body = Object),
+    (status = "default", response = Refused),
+))]
+async fn show(_: State<App>, _: Access, parameters: Parameters) -> Result<Response, Refusal> {
     parameters.only(&[])?;
-    Ok(Json(Description::openapi()))
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    Ok((json, document()).into_response())
 }

@@ -68,30 +68,35 @@ pub(super) fn quoted(tag: &str) -> String {
 
 /// The tags that a header lists, without their quotes; `*` stands for any.
 pub(super) fn tags(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Vec<String>>, Refusal> {
-    if !headers.contains_key(name) {
-        return Ok(None);
+    let mut tags = Vec::new();
+    // An empty one says nothing.
+    let given = headers.get_all(name).iter();
+    for value in given.filter(|value| !value.as_bytes().trim_ascii().is_empty()) {
+        let listed = value.to_str().ok().and_then(listed);
+        let Some(listed) = listed else {
+            let what = format!("`{name}` lists tags in double quotes, or is `*`");
+            return Err(Refusal::InvalidRequest(what));
+        };
+        tags.extend(listed);
+    }
+    Ok((!tags.is_empty()).then_some(tags))
+}
+
+/// The tags of one header, between commas; a tag may hold commas itself.
+fn listed(text: &str) -> Option<Vec<String>> {
+    let mut rest = text.trim();
+    if rest == "*" {
+        return Some(vec![rest.to_owned()]);
     }
     let mut tags = Vec::new();
-    for value in headers.get_all(name) {
-        let text = value.to_str().unwrap_or_default();
-        for one in text.split(',').map(str::trim).filter(|one| !one.is_empty()) {
-            let bare = one.strip_prefix("W/").unwrap_or(one);
-            let inner = bare
-                .strip_prefix('"')
-                .and_then(|rest| rest.strip_suffix('"'));
-            match inner {
-                Some(tag) => tags.push(tag.to_owned()),
-                None if one == "*" => tags.push(one.to_owned()),
-                None => {
-                    let what = format!("`{name}` lists tags in double quotes, or is `*`");
-                    return Err(Refusal::InvalidRequest(what));
-                }
-            }
+    loop {
+        let quoted = rest.strip_prefix("W/").unwrap_or(rest).strip_prefix('"')?;
+        let (tag, behind) = quoted.split_once('"')?;
+        tags.push(tag.to_owned());
+        rest = behind.trim_start();
+        if rest.is_empty() {
+            return Some(tags);
         }
+        rest = rest.strip_prefix(',')?.trim_start();
     }
-    if tags.is_empty() {
-        let what = format!("`{name}` names no tag");
-        return Err(Refusal::InvalidRequest(what));
-    }
-    Ok(Some(tags))
 }

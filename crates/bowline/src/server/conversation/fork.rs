@@ -147,7 +147,8 @@ fn cut(dump: &mut Dump, message: &str, through: bool) -> Result<(), Refusal> {
     }
     if !found {
         let what = "the conversation has no such message";
-        return Err(Refusal::InvalidRequest(what.to_owned()));
+        let hint = "the history has the ids of its messages";
+        return Err(Error::failure("message_not_found", what, hint).into());
     }
     let keep = if through {
         behind.ok_or_else(busy)?

@@ -1,16 +1,18 @@
 //! The history of a conversation, and what its views have in common.
 
 use axum::{
-    Json,
     extract::{FromRequestParts as _, OriginalUri, Query, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bowline_agent::feed::{self, History, NotThere, Offset};
-use serde::Serialize;
+use bowline_agent::feed::{self, NotThere, Offset};
 use serde_json::Value;
 
-use super::{App, Parameters, Refusal, Scope, Target, no_store, updates};
+use super::{
+    App, Parameters, Refusal, Scope, Target,
+    histories::{Told, Untold, Wanted},
+    no_store, updates,
+};
 use crate::server::socket;
 
 /// Where reading goes on.
@@ -42,10 +44,10 @@ pub(super) async fn read(State(app): State<App>, request: Request) -> Result<Res
         "history" => {
             parameters.refuse(&["offset", "tail", "live"], "view=history")?;
             let limit = parameters.number("limit", MOST_MESSAGES)?;
-            let page = page(&app, &target, limit, parameters.get("before")).await?;
-            let offset = page.history.offset.clone();
-            let mut response = Json(page).into_response();
-            at(&mut response, &offset, true);
+            let told = tell(&app, &target, limit, parameters.get("before")).await?;
+            let json = [(header::CONTENT_TYPE, "application/json")];
+            let mut response = (json, told.body).into_response();
+            at(&mut response, &told.offset.to_string(), true);
             no_store(&mut response);
             Ok(response)
         }
@@ -56,16 +58,6 @@ pub(super) async fn read(State(app): State<App>, request: Request) -> Result<Res
     }
 }
 
-/// The history, or a page of it.
-#[derive(Serialize)]
-struct Paged {
-    #[serde(flatten)]
-    history: History,
-    /// Whether there are messages before these; only of a page.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    more: Option<bool>,
-}
-
 /// The history as a value; a page of it when `limit` or `before` is given.
 pub(in crate::server) async fn history(
     app: &App,
@@ -74,39 +66,29 @@ pub(in crate::server) async fn history(
     before: Option<&str>,
 ) -> Result<Value, Refusal> {
     let limit = limit.map(|limit| limit.clamp(1, MOST_MESSAGES));
-    let page = page(app, target, limit, before).await?;
-    serde_json::to_value(page).map_err(|error| Refusal::Internal(error.to_string()))
+    let told = tell(app, target, limit, before).await?;
+    serde_json::from_slice(&told.body).map_err(|error| Refusal::Internal(error.to_string()))
 }
 
-async fn page(
+async fn tell(
     app: &App,
     target: &Target,
     limit: Option<usize>,
     before: Option<&str>,
-) -> Result<Paged, Refusal> {
-    let history = feed::history(app.store().clone(), &target.actor).await?;
-    let mut history = history.map_err(not_there)?;
-    if limit.is_none() && before.is_none() {
-        return Ok(Paged {
-            history,
-            more: None,
-        });
-    }
-    if let Some(before) = before {
-        let place = history.messages.iter().position(|one| one.id == before);
-        let Some(place) = place else {
-            return Err(Refusal::InvalidRequest(
-                "`before` is not the id of a message of this conversation".to_owned(),
-            ));
-        };
-        history.messages.truncate(place);
-    }
-    let limit = limit.unwrap_or(MOST_MESSAGES);
-    let first = history.messages.len().saturating_sub(limit);
-    history.messages.drain(..first);
-    Ok(Paged {
-        history,
-        more: Some(first > 0),
+) -> Result<Told, Refusal> {
+    let wanted = Wanted {
+        limit: limit.or(before.map(|_| MOST_MESSAGES)),
+        before: before.map(str::to_owned),
+    };
+    let told = app.histories().tell(&target.actor, &wanted).await;
+    told.map_err(|untold| match untold {
+        Untold::Conversation => Refusal::StreamNotFound,
+        Untold::Message => Refusal::InvalidRequest(
+            "`before` is not the id of a message of this conversation".to_owned(),
+        ),
+        Untold::Store(error) => error.into(),
+        Untold::Stopped => bowline_runtime::RuntimeError::Stopped.into(),
+        Untold::Form(error) => Refusal::Internal(error),
     })
 }
 
