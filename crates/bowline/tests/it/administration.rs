@@ -668,7 +668,11 @@ async fn a_history_that_is_asked_for_again_reads_only_what_is_new() {
     // The few records at the beginning say whether it is still the same conversation.
     let few = 32;
     let (again, cost) = read(path).await;
-    assert_eq!((again.body, cost < few), (first.body, true), "{cost} records");
+    assert_eq!(
+        (again.body, cost < few),
+        (first.body, true),
+        "{cost} records"
+    );
     place.settled("demo", "a", "once more").await;
     let (more, cost) = read(path).await;
     assert_eq!(more.json()["messages"].as_array().unwrap().len(), 82);
@@ -676,17 +680,30 @@ async fn a_history_that_is_asked_for_again_reads_only_what_is_new() {
     let (page, cost) = read("/agents/demo/a?limit=2").await;
     assert!(cost < few, "{cost} records");
     let page = page.json();
-    assert_eq!(page["messages"], json!(more.json()["messages"].as_array().unwrap()[80..]));
-    assert_eq!((&page["more"], page["settlements"].as_array().unwrap().len()), (&json!(true), 1));
+    assert_eq!(
+        page["messages"],
+        json!(more.json()["messages"].as_array().unwrap()[80..])
+    );
+    assert_eq!(
+        (&page["more"], page["settlements"].as_array().unwrap().len()),
+        (&json!(true), 1)
+    );
     let before = page["messages"][0]["id"].as_str().unwrap();
-    let page = place.get(&format!("{path}?limit=3&before={before}")).await.json();
-    assert_eq!(page["messages"], json!(more.json()["messages"].as_array().unwrap()[77..80]));
+    let page = place
+        .get(&format!("{path}?limit=3&before={before}"))
+        .await
+        .json();
+    assert_eq!(
+        page["messages"],
+        json!(more.json()["messages"].as_array().unwrap()[77..80])
+    );
     // Deleted and begun anew, it is another one.
     place.call("DELETE", path, &[], b"").await;
     place.settled("demo", "a", "anew").await;
     let anew = place.get(path).await.json();
     assert_eq!(anew["messages"].as_array().unwrap().len(), 2);
-    let kept = bowline_agent::feed::history(store.clone(), &bowline_agent::actor("demo", "a"));
+    let actor = bowline_agent::actor("demo", "a");
+    let kept = bowline_agent::feed::history(store.clone(), &actor);
     assert_eq!(anew, json!(kept.await.unwrap().unwrap()));
 }
 

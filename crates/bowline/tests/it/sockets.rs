@@ -138,7 +138,12 @@ async fn a_state_that_the_agent_refuses_comes_back_as_it_was_and_reaches_nobody(
     let mut two = Socket::open(place.site.addr, "/agents/demo/a", "").await;
     one.send(&state(json!({"count": 1}))).await;
     assert_eq!(two.news().await, Frame::Text(state(json!({"count": 1}))));
-    for wrong in [json!({"count": -1}), json!({"count": "1"}), json!(null), json!([])] {
+    for wrong in [
+        json!({"count": -1}),
+        json!({"count": "1"}),
+        json!(null),
+        json!([]),
+    ] {
         one.send(&state(wrong)).await;
         let Frame::Text(refused) = one.news().await else {
             panic!("the connection was closed");
@@ -180,13 +185,28 @@ async fn a_browser_shows_its_key_in_the_query_or_among_the_protocols_of_a_socket
 
     let offer = "sec-websocket-protocol: bowline.key.bwl_page, bowline\r\n";
     let mut by_protocol = Socket::open(addr, "/agents/demo/a", offer).await;
-    assert!(by_protocol.head.contains("sec-websocket-protocol: bowline\r\n"));
-    assert!(!by_protocol.head.contains("bwl_page"), "a key is not sent back");
+    assert!(
+        by_protocol
+            .head
+            .contains("sec-websocket-protocol: bowline\r\n")
+    );
+    assert!(
+        !by_protocol.head.contains("bwl_page"),
+        "a key is not sent back"
+    );
     assert!(matches!(by_protocol.next().await, Frame::Text(_)));
 
-    for path in ["/agents/demo/a", "/agents/demo/a?token=bwl_other", "/agents/demo/a?token="] {
+    for path in [
+        "/agents/demo/a",
+        "/agents/demo/a?token=bwl_other",
+        "/agents/demo/a?token=",
+    ] {
         let mut stranger = Socket::open(addr, path, "").await;
-        assert_eq!(stranger.status(), 101, "a page sees only how a connection is closed");
+        assert_eq!(
+            stranger.status(),
+            101,
+            "a page sees only how a connection is closed"
+        );
         assert_eq!(stranger.next().await, Frame::Close(4401), "{path}");
     }
     let mut elsewhere = Socket::open(addr, "/agents/other/a?token=bwl_page", "").await;
@@ -230,8 +250,12 @@ async fn a_flood_of_upgrades_is_bounded_and_others_are_served() {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         let text = match number % 3 {
             0 => "GET /agents/demo/flood HTTP/1.1\r\nupgrade: websocket\r\n".to_owned(),
-            1 => format!("GET /agents/demo/flood HTTP/1.1\r\nhost: {addr}\r\nupgrade: websocket\r\n\r\n"),
-            _ => format!("GET /agents/demo/flood HTTP/1.1\r\nhost: {addr}\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 7\r\nsec-websocket-key: x\r\n\r\n"),
+            1 => format!(
+                "GET /agents/demo/flood HTTP/1.1\r\nhost: {addr}\r\nupgrade: websocket\r\n\r\n"
+            ),
+            _ => format!(
+                "GET /agents/demo/flood HTTP/1.1\r\nhost: {addr}\r\nupgrade: websocket\r\nconnection: upgrade\r\nsec-websocket-version: 7\r\nsec-websocket-key: x\r\n\r\n"
+            ),
         };
         stream.write_all(text.as_bytes()).await.unwrap();
         halves.push(stream);
@@ -242,7 +266,10 @@ async fn a_flood_of_upgrades_is_bounded_and_others_are_served() {
     let mut answer = String::new();
     let read = stream.read_to_string(&mut answer);
     tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
-    assert!(answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(
+        answer.starts_with("HTTP/1.0 200") || answer.starts_with("HTTP/1.1 200"),
+        "{answer}"
+    );
     drop((held, halves));
     // Room again, once the server has seen that they left.
     loop {

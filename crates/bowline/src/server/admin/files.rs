@@ -315,8 +315,8 @@ fn when(headers: &HeaderMap) -> Result<When, Refusal> {
 #[utoipa::path(put, path = "/v1/agents/{agent}/{id}/files/{path}", tag = "files", params(
     Whose,
     ("path" = String, Path, description = "The path, with its slashes"),
-    ("if-match" = Option<String>, Header, description = "Tags, one of which the file must have", pattern = r#"^"[!#-~]*"$"#),
-    ("if-none-match" = Option<String>, Header, description = "Tags that the file must not have, or `*`", pattern = r#"^(\*|"[!#-~]*")$"#),
+    ("if-match" = Option<String>, Header, description = "Tags, one of which the file must have", pattern = r#"^("[!#-~]*")?$"#),
+    ("if-none-match" = Option<String>, Header, description = "Tags that the file must not have, or `*`", pattern = r#"^(\*|"[!#-~]*")?$"#),
 ), request_body(content = super::openapi::Content, content_type = "application/octet-stream"), responses(
     (status = 200, description = "It was replaced", body = Written),
     (status = 201, description = "It was made", body = Written),
@@ -361,7 +361,7 @@ pub(super) async fn write(
     Whose,
     ("path" = String, Path, description = "The path, with its slashes"),
     ("recursive" = Option<bool>, Query, description = "A folder with all that is in it"),
-    ("if-match" = Option<String>, Header, description = "Tags, one of which the file must have", pattern = r#"^"[!#-~]*"$"#),
+    ("if-match" = Option<String>, Header, description = "Tags, one of which the file must have", pattern = r#"^("[!#-~]*")?$"#),
 ), responses(
     (status = 204, description = "It is gone"),
     (status = "default", response = super::openapi::Refused),

@@ -108,6 +108,9 @@ pub fn document() -> String {
     }
     // One of the two at most.
     all["components"]["schemas"]["Fork"]["not"] = json!({"required": ["before", "through"]});
+    // An empty file has no body.
+    let put = &mut all["paths"]["/v1/agents/{agent}/{id}/files/{path}"]["put"];
+    put["requestBody"]["required"] = Value::Bool(false);
     // Its fields are those of the kind that it is.
     let due = all["components"]["schemas"]["Due"]["oneOf"].as_array_mut();
     for kind in due.into_iter().flatten() {

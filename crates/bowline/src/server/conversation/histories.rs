@@ -229,9 +229,7 @@ impl Task {
                 continue;
             }
             let told = self.tell(&request.wanted).await;
-            if told.is_err() || self.folded.as_ref().is_none_or(|one| one.bytes > LARGEST) {
-                self.folded = None;
-            }
+            self.folded = self.folded.take().filter(|one| one.bytes <= LARGEST);
             let bytes = self.folded.as_ref().map_or(0, Folded::weight);
             self.bytes.store(bytes, Ordering::Relaxed);
             let _ = request.reply.send(told);
