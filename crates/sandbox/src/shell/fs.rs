@@ -15,6 +15,7 @@ use bowline_store::Timestamp;
 use bytes::Bytes;
 
 use super::memory::Meter;
+use crate::egress::Outside;
 use crate::workspace::{EntryKind, Overlay, Stat, WorkspaceError, WriteOptions};
 
 /// The largest file that a command can read: the interpreter holds all of it, more than once.
@@ -25,11 +26,23 @@ pub(crate) const READ_BYTES: u64 = 64 << 20;
 #[derive(Debug, Default)]
 pub(crate) struct WorkspaceFs {
     overlay: Mutex<Option<(Overlay, Arc<Meter>)>>,
+    outside: Mutex<Option<Arc<dyn Outside>>>,
 }
 
 impl WorkspaceFs {
     pub(crate) fn set(&self, overlay: Option<(Overlay, Arc<Meter>)>) {
         *self.overlay.lock().unwrap_or_else(PoisonError::into_inner) = overlay;
+    }
+
+    /// What the next command may reach.
+    pub(crate) fn set_outside(&self, outside: Option<Arc<dyn Outside>>) {
+        *self.outside.lock().unwrap_or_else(PoisonError::into_inner) = outside;
+    }
+
+    /// The network of the running command, if it has one.
+    pub(crate) fn outside(&self) -> Option<Arc<dyn Outside>> {
+        let outside = self.outside.lock().unwrap_or_else(PoisonError::into_inner);
+        outside.clone()
     }
 
     /// The running command's files.

@@ -7,6 +7,7 @@ mod braces;
 mod cat;
 mod commands;
 mod fs;
+mod git;
 mod memory;
 mod state;
 
@@ -25,7 +26,10 @@ use tokio::sync::Notify;
 
 pub use state::ShellState;
 
-use crate::workspace::{Overlay, WORKING_DIRECTORY};
+use crate::{
+    egress::Outside,
+    workspace::{Overlay, WORKING_DIRECTORY},
+};
 use fs::WorkspaceFs;
 use memory::Meter;
 
@@ -54,6 +58,9 @@ pub struct ShellOptions {
     pub env: BTreeMap<String, String>,
     /// Working directory; default that of the state.
     pub cwd: Option<String>,
+    /// The network that `git` and `curl` have. It knows what is allowed, and attaches credentials where
+    /// no command sees them. Default none.
+    pub outside: Option<Arc<dyn Outside>>,
 }
 
 impl Default for ShellOptions {
@@ -63,6 +70,7 @@ impl Default for ShellOptions {
             output_bytes: 8 << 20,
             env: BTreeMap::new(),
             cwd: None,
+            outside: None,
         }
     }
 }
@@ -161,6 +169,7 @@ impl Shell {
         stop.flag.store(false, Ordering::Relaxed);
         let meter = Meter::start(stop.flag.clone());
         fs.set(Some((overlay.clone(), meter.clone())));
+        fs.set_outside(options.outside.clone());
         let notice = enter(&mut session, overlay, &state, options).await;
         let script = command.to_owned();
         let wake = stop.wake.clone();
@@ -182,11 +191,13 @@ impl Shell {
                 stop.now();
                 // What it still writes must not be seen by anyone.
                 fs.set(None);
+                fs.set_outside(None);
                 let _ = tokio::time::timeout(GRACE, task).await;
                 None
             }
         };
         fs.set(None);
+        fs.set_outside(None);
         let (stdout, mut stderr) =
             std::mem::take(&mut *partial.lock().unwrap_or_else(PoisonError::into_inner));
         let mut outcome = match finished {
@@ -389,6 +400,7 @@ fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
             HookAction::Continue(event)
         }))
         .command("cat", cat::Cat(fs.clone()))
+        .command("git", git::Git(fs.clone()))
         .command("seq", commands::Seq(fs.clone()))
         .command("sleep", commands::Sleep)
         .command("yes", commands::Yes(fs.clone()))
