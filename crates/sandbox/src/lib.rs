@@ -4,7 +4,8 @@
 //!
 //! - [`workspace`]: a filesystem in the store's rows and blobs; overlays hold the writes of a step
 //!   until they commit together with its result.
-//! - [`shell`]: a virtual bash over an overlay, without host processes, host files or network.
+//! - [`shell`]: a virtual bash over an overlay, without host processes and host files; network only by [`egress`].
+//! - [`git`]: version control over a workspace, in git's own formats.
 //! - [`search`]: glob, grep, diff and patch, with ripgrep's libraries.
 //! - [`archive`]: tar and zip, safe to unpack; [`json`]: queries and changes by JSONPath; [`digest`].
 //! - [`edits`]: changes of several files, all or none, that notice a changed base.
@@ -19,6 +20,7 @@ pub mod archive;
 pub mod digest;
 pub mod edits;
 pub mod egress;
+pub mod git;
 pub mod isolate;
 pub mod json;
 pub mod search;

@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    GitError, ObjectId, ObjectKind, Repository,
-    object::Mode,
-    repository::below,
-    status::FileState,
+    GitError, ObjectId, ObjectKind, Repository, object::Mode, repository::below, status::FileState,
     tree::Files,
 };
 use crate::search::{MAX_DIFF, unified_diff};
@@ -65,17 +62,28 @@ impl Repository {
             DiffSide::Commit(id) => self.commit_files(Some(id)).await?,
             DiffSide::Index => {
                 let index = self.index().await?;
-                index.entries.into_iter().map(|entry| (entry.path, (entry.mode, entry.id))).collect()
+                index
+                    .entries
+                    .into_iter()
+                    .map(|entry| (entry.path, (entry.mode, entry.id)))
+                    .collect()
             }
             DiffSide::WorkTree => {
                 let index = self.index().await?;
                 let mut files = Files::new();
-                for entry in index.entries.iter().filter(|entry| wanted(&entry.path, paths)) {
+                for entry in index
+                    .entries
+                    .iter()
+                    .filter(|entry| wanted(&entry.path, paths))
+                {
                     if self.compare(&index, entry).await? == FileState::Same {
                         files.insert(entry.path.clone(), (entry.mode, entry.id));
                     } else if let Some(stat) = self.stat_file(&entry.path).await? {
                         let (mode, content) = self.content(&entry.path, &stat).await?;
-                        files.insert(entry.path.clone(), (mode, ObjectId::of(ObjectKind::Blob, &content)));
+                        files.insert(
+                            entry.path.clone(),
+                            (mode, ObjectId::of(ObjectKind::Blob, &content)),
+                        );
                     }
                 }
                 files
@@ -90,7 +98,12 @@ impl Repository {
     /// # Errors
     ///
     /// [`GitError::Corrupt`], [`GitError::Workspace`].
-    pub async fn changes(&mut self, old: DiffSide, new: DiffSide, paths: &[String]) -> Result<Vec<FileChange>, GitError> {
+    pub async fn changes(
+        &mut self,
+        old: DiffSide,
+        new: DiffSide,
+        paths: &[String],
+    ) -> Result<Vec<FileChange>, GitError> {
         let (old, new) = (self.side(old, paths).await?, self.side(new, paths).await?);
         Ok(compare(&old, &new))
     }
@@ -100,16 +113,29 @@ impl Repository {
     /// # Errors
     ///
     /// As [`Repository::changes`].
-    pub async fn diff(&mut self, old: DiffSide, new: DiffSide, paths: &[String]) -> Result<String, GitError> {
+    pub async fn diff(
+        &mut self,
+        old: DiffSide,
+        new: DiffSide,
+        paths: &[String],
+    ) -> Result<String, GitError> {
         let mut out = String::new();
         for change in self.changes(old, new, paths).await? {
-            out.push_str(&self.render_change(&change, new == DiffSide::WorkTree).await?);
+            out.push_str(
+                &self
+                    .render_change(&change, new == DiffSide::WorkTree)
+                    .await?,
+            );
         }
         Ok(out)
     }
 
     /// Both contents of a changed file; `live` takes the new one from the working tree.
-    pub(crate) async fn sides(&mut self, change: &FileChange, live: bool) -> Result<(Bytes, Bytes), GitError> {
+    pub(crate) async fn sides(
+        &mut self,
+        change: &FileChange,
+        live: bool,
+    ) -> Result<(Bytes, Bytes), GitError> {
         let module = |id: ObjectId| Bytes::from(format!("Subproject commit {id}\n"));
         let old = match change.old {
             Some((Mode::Module, id)) => module(id),
@@ -129,7 +155,11 @@ impl Repository {
     }
 
     /// One file of a diff.
-    pub(crate) async fn render_change(&mut self, change: &FileChange, live: bool) -> Result<String, GitError> {
+    pub(crate) async fn render_change(
+        &mut self,
+        change: &FileChange,
+        live: bool,
+    ) -> Result<String, GitError> {
         let (old, new) = self.sides(change, live).await?;
         let path = &change.path;
         let mut out = format!("diff --git a/{path} b/{path}\n");
@@ -138,15 +168,32 @@ impl Repository {
         match (from, to) {
             (0, to) => out.push_str(&format!("new file mode {to:06o}\n")),
             (from, 0) => out.push_str(&format!("deleted file mode {from:06o}\n")),
-            (from, to) if from != to => out.push_str(&format!("old mode {from:06o}\nnew mode {to:06o}\n")),
+            (from, to) if from != to => {
+                out.push_str(&format!("old mode {from:06o}\nnew mode {to:06o}\n"))
+            }
             _ => {}
         }
-        let short = |side: &Option<(Mode, ObjectId)>| side.map_or("0000000".into(), |(_, id)| id.short());
+        let short =
+            |side: &Option<(Mode, ObjectId)>| side.map_or("0000000".into(), |(_, id)| id.short());
         if old != new || from == 0 || to == 0 {
-            let mode = if from == to { format!(" {to:06o}") } else { String::new() };
-            out.push_str(&format!("index {}..{}{mode}\n", short(&change.old), short(&change.new)));
+            let mode = if from == to {
+                format!(" {to:06o}")
+            } else {
+                String::new()
+            };
+            out.push_str(&format!(
+                "index {}..{}{mode}\n",
+                short(&change.old),
+                short(&change.new)
+            ));
         }
-        let name = |side: &str, bits: u32| if bits == 0 { "/dev/null".into() } else { format!("{side}/{path}") };
+        let name = |side: &str, bits: u32| {
+            if bits == 0 {
+                "/dev/null".into()
+            } else {
+                format!("{side}/{path}")
+            }
+        };
         let (from, to) = (name("a", from), name("b", to));
         match (text(&old), text(&new)) {
             (Some(old), Some(new)) => out.push_str(&tidy(&unified_diff(old, new, &from, &to))),
@@ -157,7 +204,11 @@ impl Repository {
     }
 
     /// Added and removed lines of a file; none for one that is not text.
-    pub(crate) async fn counted(&mut self, change: &FileChange, live: bool) -> Result<Option<(usize, usize)>, GitError> {
+    pub(crate) async fn counted(
+        &mut self,
+        change: &FileChange,
+        live: bool,
+    ) -> Result<Option<(usize, usize)>, GitError> {
         let (old, new) = self.sides(change, live).await?;
         let (Some(old), Some(new)) = (text(&old), text(&new)) else {
             return Ok(None);
@@ -185,8 +236,13 @@ pub(crate) fn text(content: &Bytes) -> Option<&str> {
 fn tidy(diff: &str) -> String {
     let mut out = String::with_capacity(diff.len());
     for line in diff.split_inclusive('\n') {
-        if let Some(ranges) = line.strip_prefix("@@ ").and_then(|line| line.strip_suffix(" @@\n")) {
-            let short = ranges.split(' ').map(|range| range.strip_suffix(",1").unwrap_or(range));
+        if let Some(ranges) = line
+            .strip_prefix("@@ ")
+            .and_then(|line| line.strip_suffix(" @@\n"))
+        {
+            let short = ranges
+                .split(' ')
+                .map(|range| range.strip_suffix(",1").unwrap_or(range));
             out.push_str(&format!("@@ {} @@\n", short.collect::<Vec<_>>().join(" ")));
         } else {
             out.push_str(line);

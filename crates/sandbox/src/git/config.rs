@@ -35,10 +35,17 @@ impl Config {
         for text in text.lines() {
             let line = text.trim();
             let mut entry = None;
-            if let Some(head) = line.strip_prefix('[').and_then(|rest| rest.split(']').next()) {
+            if let Some(head) = line
+                .strip_prefix('[')
+                .and_then(|rest| rest.split(']').next())
+            {
                 section = match head.split_once(char::is_whitespace) {
                     Some((name, sub)) => {
-                        let sub = sub.trim().trim_matches('"').replace("\\\"", "\"").replace("\\\\", "\\");
+                        let sub = sub
+                            .trim()
+                            .trim_matches('"')
+                            .replace("\\\"", "\"")
+                            .replace("\\\\", "\\");
                         format!("{}.{sub}", name.to_ascii_lowercase())
                     }
                     None => head.to_ascii_lowercase(),
@@ -90,9 +97,15 @@ impl Config {
     pub(crate) fn set(&mut self, key: &str, value: &str) -> Result<(), GitError> {
         let invalid = || GitError::Refused(format!("error: invalid key: {key}"));
         let (section, name) = normal(key).ok_or_else(invalid)?;
-        let plain = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+        let plain = |text: &str| {
+            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+        };
         let kind = section.split('.').next().unwrap_or_default();
-        if !plain(&name) || !plain(kind) || section.contains(['\n', '\0']) || value.contains(['\n', '\0']) {
+        if !plain(&name)
+            || !plain(kind)
+            || section.contains(['\n', '\0'])
+            || value.contains(['\n', '\0'])
+        {
             return Err(invalid());
         }
         let line = Line {
@@ -100,14 +113,19 @@ impl Config {
             entry: Some((name.clone(), value.to_owned())),
             section: section.clone(),
         };
-        let same = |line: &Line| line.section == section && line.entry.as_ref().is_some_and(|(key, _)| *key == name);
+        let same = |line: &Line| {
+            line.section == section && line.entry.as_ref().is_some_and(|(key, _)| *key == name)
+        };
         if let Some(at) = self.lines.iter().rposition(same) {
             self.lines[at] = line;
         } else if let Some(at) = self.lines.iter().rposition(|line| line.section == section) {
             self.lines.insert(at + 1, line);
         } else {
             let text = match section.split_once('.') {
-                Some((kind, sub)) => format!("[{kind} \"{}\"]", sub.replace('\\', "\\\\").replace('"', "\\\"")),
+                Some((kind, sub)) => format!(
+                    "[{kind} \"{}\"]",
+                    sub.replace('\\', "\\\\").replace('"', "\\\"")
+                ),
                 None => format!("[{section}]"),
             };
             self.lines.push(Line {
@@ -126,8 +144,9 @@ impl Config {
             return false;
         };
         let before = self.lines.len();
-        self.lines
-            .retain(|line| line.section != section || line.entry.as_ref().is_none_or(|(key, _)| *key != name));
+        self.lines.retain(|line| {
+            line.section != section || line.entry.as_ref().is_none_or(|(key, _)| *key != name)
+        });
         before != self.lines.len()
     }
 
@@ -137,7 +156,10 @@ impl Config {
     }
 
     pub(crate) fn render(&self) -> String {
-        self.lines.iter().map(|line| format!("{}\n", line.text)).collect()
+        self.lines
+            .iter()
+            .map(|line| format!("{}\n", line.text))
+            .collect()
     }
 }
 
@@ -165,12 +187,20 @@ fn unquote(value: &str) -> String {
             c => out.push(c),
         }
     }
-    if inside || value.contains('"') { out } else { out.trim_end().to_owned() }
+    if inside || value.contains('"') {
+        out
+    } else {
+        out.trim_end().to_owned()
+    }
 }
 
 impl Repository {
     pub(crate) async fn config(&self) -> Result<Config, GitError> {
-        match self.overlay.read_held(&format!("{}/config", self.dir)).await {
+        match self
+            .overlay
+            .read_held(&format!("{}/config", self.dir))
+            .await
+        {
             Ok(text) => Ok(Config::parse(&String::from_utf8_lossy(&text))),
             Err(WorkspaceError::NotFound(_)) => Ok(Config::default()),
             Err(error) => Err(error.into()),

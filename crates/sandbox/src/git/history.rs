@@ -21,7 +21,11 @@ impl Repository {
     ///
     /// [`GitError::Unknown`].
     pub async fn resolve(&mut self, name: &str) -> Result<ObjectId, GitError> {
-        let unknown = || GitError::Unknown(format!("fatal: ambiguous argument '{name}': unknown revision or path not in the working tree."));
+        let unknown = || {
+            GitError::Unknown(format!(
+                "fatal: ambiguous argument '{name}': unknown revision or path not in the working tree."
+            ))
+        };
         let start = name.find(['~', '^']).unwrap_or(name.len());
         let (base, mut steps) = name.split_at(start);
         let mut id = self.resolve_base(base).await?.ok_or_else(unknown)?;
@@ -33,8 +37,14 @@ impl Repository {
                 steps = &steps[end + 1..];
                 continue;
             }
-            let digits = steps.find(|c: char| !c.is_ascii_digit()).unwrap_or(steps.len());
-            let count: usize = if digits == 0 { 1 } else { steps[..digits].parse().map_err(|_| unknown())? };
+            let digits = steps
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(steps.len());
+            let count: usize = if digits == 0 {
+                1
+            } else {
+                steps[..digits].parse().map_err(|_| unknown())?
+            };
             steps = &steps[digits..];
             if step == '^' {
                 let (here, commit) = self.commit_at(id).await?;
@@ -47,7 +57,13 @@ impl Repository {
                     return Err(unknown());
                 }
                 for _ in 0..count {
-                    id = *self.commit_at(id).await?.1.parents.first().ok_or_else(unknown)?;
+                    id = *self
+                        .commit_at(id)
+                        .await?
+                        .1
+                        .parents
+                        .first()
+                        .ok_or_else(unknown)?;
                 }
             }
         }
@@ -55,7 +71,11 @@ impl Repository {
     }
 
     async fn resolve_base(&mut self, base: &str) -> Result<Option<ObjectId>, GitError> {
-        let base = if base == "@" || base.is_empty() { "HEAD" } else { base };
+        let base = if base == "@" || base.is_empty() {
+            "HEAD"
+        } else {
+            base
+        };
         if refs::valid(base) {
             for prefix in ["", "refs/", "refs/tags/", "refs/heads/", "refs/remotes/"] {
                 let upper = base.chars().all(|c| c.is_ascii_uppercase() || c == '_');
@@ -66,7 +86,10 @@ impl Repository {
                     return Ok(Some(id));
                 }
             }
-            if let Some(id) = self.resolve_ref(&format!("refs/remotes/{base}/HEAD")).await? {
+            if let Some(id) = self
+                .resolve_ref(&format!("refs/remotes/{base}/HEAD"))
+                .await?
+            {
                 return Ok(Some(id));
             }
         }
@@ -79,7 +102,9 @@ impl Repository {
         match self.with_prefix(base).await?[..] {
             [id] => Ok(Some(id)),
             [] => Ok(None),
-            [..] => Err(GitError::Unknown(format!("error: short object ID {base} is ambiguous"))),
+            [..] => Err(GitError::Unknown(format!(
+                "error: short object ID {base} is ambiguous"
+            ))),
         }
     }
 
@@ -94,7 +119,11 @@ impl Repository {
         without: &[ObjectId],
         max: usize,
     ) -> Result<Vec<LogEntry>, GitError> {
-        let hidden = if without.is_empty() { HashSet::new() } else { self.ancestors(without).await? };
+        let hidden = if without.is_empty() {
+            HashSet::new()
+        } else {
+            self.ancestors(without).await?
+        };
         let mut walk = Walk::default();
         for id in from {
             walk.push(self, *id).await?;
@@ -111,7 +140,10 @@ impl Repository {
     }
 
     /// A commit and all before it.
-    pub(crate) async fn ancestors(&mut self, from: &[ObjectId]) -> Result<HashSet<ObjectId>, GitError> {
+    pub(crate) async fn ancestors(
+        &mut self,
+        from: &[ObjectId],
+    ) -> Result<HashSet<ObjectId>, GitError> {
         let mut walk = Walk::default();
         for id in from {
             walk.push(self, *id).await?;
@@ -121,7 +153,11 @@ impl Repository {
     }
 
     /// The newest commit that both have.
-    pub(crate) async fn merge_base(&mut self, one: ObjectId, other: ObjectId) -> Result<Option<ObjectId>, GitError> {
+    pub(crate) async fn merge_base(
+        &mut self,
+        one: ObjectId,
+        other: ObjectId,
+    ) -> Result<Option<ObjectId>, GitError> {
         let known = self.ancestors(&[one]).await?;
         let mut walk = Walk::default();
         walk.push(self, other).await?;
@@ -134,7 +170,11 @@ impl Repository {
     }
 
     /// Whether one commit is the other, or before it.
-    pub(crate) async fn is_ancestor(&mut self, one: ObjectId, other: ObjectId) -> Result<bool, GitError> {
+    pub(crate) async fn is_ancestor(
+        &mut self,
+        one: ObjectId,
+        other: ObjectId,
+    ) -> Result<bool, GitError> {
         Ok(self.merge_base(other, one).await? == Some(one))
     }
 
@@ -242,12 +282,16 @@ impl Walk {
         }
         // Commits of one step have the same second: those met first come first.
         self.pushed += 1;
-        self.heap.push((commit.committer.seconds, std::cmp::Reverse(self.pushed), id));
+        self.heap
+            .push((commit.committer.seconds, std::cmp::Reverse(self.pushed), id));
         self.read.insert(id, commit);
         Ok(())
     }
 
-    async fn next(&mut self, repository: &mut Repository) -> Result<Option<(ObjectId, Commit)>, GitError> {
+    async fn next(
+        &mut self,
+        repository: &mut Repository,
+    ) -> Result<Option<(ObjectId, Commit)>, GitError> {
         let Some((_, _, id)) = self.heap.pop() else {
             return Ok(None);
         };
@@ -267,8 +311,14 @@ impl Walk {
 
 impl Repository {
     async fn is_shallow(&self, id: ObjectId) -> Result<bool, GitError> {
-        match self.overlay.read_held(&format!("{}/shallow", self.dir)).await {
-            Ok(text) => Ok(String::from_utf8_lossy(&text).lines().any(|line| line == id.to_string())),
+        match self
+            .overlay
+            .read_held(&format!("{}/shallow", self.dir))
+            .await
+        {
+            Ok(text) => Ok(String::from_utf8_lossy(&text)
+                .lines()
+                .any(|line| line == id.to_string())),
             Err(crate::workspace::WorkspaceError::NotFound(_)) => Ok(false),
             Err(error) => Err(error.into()),
         }

@@ -37,7 +37,10 @@ impl Rules {
     pub(crate) fn ignored(&self, path: &str, dir: bool) -> Option<bool> {
         let name = path.rsplit('/').next().unwrap_or(path);
         let hit = self.rules.iter().rev().find(|rule| {
-            (dir || !rule.dirs) && rule.matcher.is_match(if rule.anchored { path } else { name })
+            (dir || !rule.dirs)
+                && rule
+                    .matcher
+                    .is_match(if rule.anchored { path } else { name })
         });
         hit.map(|rule| !rule.keep)
     }
@@ -62,7 +65,11 @@ fn rule(line: &str) -> Option<Rule> {
     let pattern = pattern.strip_prefix('/').unwrap_or(pattern);
     // A `**` at the end is all that is inside; braces mean themselves.
     let pattern = pattern.replace('{', "\\{").replace('}', "\\}");
-    let matcher = GlobBuilder::new(&pattern).literal_separator(true).backslash_escape(true).build().ok()?;
+    let matcher = GlobBuilder::new(&pattern)
+        .literal_separator(true)
+        .backslash_escape(true)
+        .build()
+        .ok()?;
     Some(Rule {
         matcher: matcher.compile_matcher(),
         keep,

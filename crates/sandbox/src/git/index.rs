@@ -44,7 +44,9 @@ impl Index {
         }
         let (version, count) = (word(4)?, word(8)? as usize);
         if !(2..=4).contains(&version) {
-            return Err(GitError::Unsupported(format!("an index of version {version}")));
+            return Err(GitError::Unsupported(format!(
+                "an index of version {version}"
+            )));
         }
         if count > TREE_FILES {
             return Err(GitError::Limit {
@@ -61,25 +63,36 @@ impl Index {
         let mut at = 12;
         for _ in 0..count {
             let (seconds, nanos, mode) = (word(at + 8)?, word(at + 12)?, word(at + 24)?);
-            let id = bytes.get(at + 40..at + 60).and_then(ObjectId::from_bytes).ok_or_else(wrong)?;
+            let id = bytes
+                .get(at + 40..at + 60)
+                .and_then(ObjectId::from_bytes)
+                .ok_or_else(wrong)?;
             let flags = word(at + 60 - 2)? as u16;
             let start = at + if flags & 0x4000 != 0 { 64 } else { 62 };
             let (path, next) = if version == 4 {
                 let (strip, from) = strip_length(bytes, start).ok_or_else(wrong)?;
-                let stop = from + memchr::memchr(0, bytes.get(from..end).ok_or_else(wrong)?).ok_or_else(wrong)?;
+                let stop = from
+                    + memchr::memchr(0, bytes.get(from..end).ok_or_else(wrong)?)
+                        .ok_or_else(wrong)?;
                 let before = entries.last().map_or("", |entry| entry.path.as_str());
                 let keep = before.len().checked_sub(strip).ok_or_else(wrong)?;
                 let mut path = before.as_bytes()[..keep].to_vec();
                 path.extend_from_slice(&bytes[from..stop]);
                 (path, stop + 1)
             } else {
-                let stop = start + memchr::memchr(0, bytes.get(start..end).ok_or_else(wrong)?).ok_or_else(wrong)?;
+                let stop = start
+                    + memchr::memchr(0, bytes.get(start..end).ok_or_else(wrong)?)
+                        .ok_or_else(wrong)?;
                 (bytes[start..stop].to_vec(), at + (stop - at + 8) / 8 * 8)
             };
-            let path = String::from_utf8(path).map_err(|_| GitError::Unsupported("a file name that is not UTF-8".into()))?;
+            let path = String::from_utf8(path)
+                .map_err(|_| GitError::Unsupported("a file name that is not UTF-8".into()))?;
             let mode = Mode::read(mode).filter(|mode| *mode != Mode::Tree);
             if !safe_path(&path) {
-                return Err(corrupt(format!("the index has the path '{}', which is refused", path.escape_debug())));
+                return Err(corrupt(format!(
+                    "the index has the path '{}', which is refused",
+                    path.escape_debug()
+                )));
             }
             entries.push(IndexEntry {
                 path,
@@ -96,20 +109,40 @@ impl Index {
             if !bytes[at].is_ascii_uppercase() {
                 return Err(GitError::Unsupported("a split or sparse index".into()));
             }
-            at = at.checked_add(8 + word(at + 4)? as usize).ok_or_else(wrong)?;
+            at = at
+                .checked_add(8 + word(at + 4)? as usize)
+                .ok_or_else(wrong)?;
         }
-        Ok(Self { entries, written: 0 })
+        Ok(Self {
+            entries,
+            written: 0,
+        })
     }
 
     pub(crate) fn render(&self) -> Vec<u8> {
         let mut out = b"DIRC\0\0\0\x02".to_vec();
-        out.extend_from_slice(&u32::try_from(self.entries.len()).unwrap_or(u32::MAX).to_be_bytes());
+        out.extend_from_slice(
+            &u32::try_from(self.entries.len())
+                .unwrap_or(u32::MAX)
+                .to_be_bytes(),
+        );
         for entry in &self.entries {
             let start = out.len();
             let seconds = u32::try_from(entry.modified.div_euclid(1000)).unwrap_or(0);
             let nanos = u32::try_from(entry.modified.rem_euclid(1000)).unwrap_or(0) * 1_000_000;
             // Change time, device, inode and owner are not known here: git looks at the content then.
-            for word in [seconds, nanos, seconds, nanos, 0, 0, entry.mode.bits(), 0, 0, entry.size] {
+            for word in [
+                seconds,
+                nanos,
+                seconds,
+                nanos,
+                0,
+                0,
+                entry.mode.bits(),
+                0,
+                0,
+                entry.size,
+            ] {
                 out.extend_from_slice(&word.to_be_bytes());
             }
             out.extend_from_slice(&entry.id.0);
@@ -126,7 +159,9 @@ impl Index {
 
     /// The entry of a path that is not in conflict.
     pub(crate) fn get(&self, path: &str) -> Option<&IndexEntry> {
-        let at = self.entries.binary_search_by(|entry| (entry.path.as_str(), entry.stage).cmp(&(path, 0)));
+        let at = self
+            .entries
+            .binary_search_by(|entry| (entry.path.as_str(), entry.stage).cmp(&(path, 0)));
         self.entries.get(at.ok()?)
     }
 
@@ -134,13 +169,20 @@ impl Index {
     pub(crate) fn has_below(&self, dir: &str) -> bool {
         let prefix = format!("{dir}/");
         let at = self.entries.partition_point(|entry| entry.path < prefix);
-        self.entries.get(at).is_some_and(|entry| entry.path.starts_with(&prefix))
+        self.entries
+            .get(at)
+            .is_some_and(|entry| entry.path.starts_with(&prefix))
     }
 
     /// Puts a file in; what was there under that path, or stands in its way, goes.
     pub(crate) fn put(&mut self, entry: IndexEntry) {
-        let at = self.entries.partition_point(|other| other.path < entry.path);
-        let same = self.entries[at..].iter().take_while(|other| other.path == entry.path).count();
+        let at = self
+            .entries
+            .partition_point(|other| other.path < entry.path);
+        let same = self.entries[at..]
+            .iter()
+            .take_while(|other| other.path == entry.path)
+            .count();
         if same > 0 {
             self.entries.splice(at..at + same, [entry]);
             return;
@@ -149,7 +191,8 @@ impl Index {
         // A file where a directory was, or a directory where a file was.
         if self.has_below(&entry.path) {
             let prefix = format!("{}/", entry.path);
-            self.entries.retain(|other| !other.path.starts_with(&prefix));
+            self.entries
+                .retain(|other| !other.path.starts_with(&prefix));
         }
         let mut dir = entry.path.as_str();
         while let Some((parent, _)) = dir.rsplit_once('/') {
@@ -159,13 +202,21 @@ impl Index {
     }
 
     pub(crate) fn remove(&mut self, path: &str) {
-        let at = self.entries.partition_point(|other| other.path.as_str() < path);
-        let same = self.entries[at..].iter().take_while(|other| other.path == path).count();
+        let at = self
+            .entries
+            .partition_point(|other| other.path.as_str() < path);
+        let same = self.entries[at..]
+            .iter()
+            .take_while(|other| other.path == path)
+            .count();
         self.entries.drain(at..at + same);
     }
 
     pub(crate) fn conflicts(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().filter(|entry| entry.stage > 0).map(|entry| entry.path.as_str())
+        self.entries
+            .iter()
+            .filter(|entry| entry.stage > 0)
+            .map(|entry| entry.path.as_str())
     }
 
     /// Whether a file surely has the content that it had when it was added.
@@ -207,7 +258,9 @@ impl Repository {
         match self.overlay.read_held(&path).await {
             Ok(bytes) => {
                 let mut index = Index::parse(&bytes)?;
-                index.entries.sort_by(|one, other| (&one.path, one.stage).cmp(&(&other.path, other.stage)));
+                index
+                    .entries
+                    .sort_by(|one, other| (&one.path, one.stage).cmp(&(&other.path, other.stage)));
                 index.written = self.overlay.stat(&path).await?.modified.as_millis();
                 Ok(index)
             }
@@ -222,6 +275,9 @@ impl Repository {
     pub(crate) async fn set_index(&self, index: &Index) -> Result<(), GitError> {
         let path = format!("{}/index", self.dir);
         let bytes = Bytes::from(index.render());
-        Ok(self.overlay.write(&path, bytes, &crate::workspace::WriteOptions::default()).await?)
+        Ok(self
+            .overlay
+            .write(&path, bytes, &crate::workspace::WriteOptions::default())
+            .await?)
     }
 }

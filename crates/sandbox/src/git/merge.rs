@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use similar::{DiffOp, TextDiff};
 
-use super::{Commit, GitError, ObjectId, ObjectKind, Repository, changes::text, object::Mode, tree::Files};
+use super::{
+    Commit, GitError, ObjectId, ObjectKind, Repository, changes::text, object::Mode, tree::Files,
+};
 
 /// Files that a message names.
 const NAMED: usize = 20;
@@ -47,10 +49,14 @@ impl Repository {
             return Ok(Merged::FastForward(Some(ours), theirs));
         }
         if fast_forward_only {
-            return Err(GitError::Refused("fatal: Not possible to fast-forward, aborting.".into()));
+            return Err(GitError::Refused(
+                "fatal: Not possible to fast-forward, aborting.".into(),
+            ));
         }
         let Some(base) = base else {
-            return Err(GitError::Refused("fatal: refusing to merge unrelated histories".into()));
+            return Err(GitError::Refused(
+                "fatal: refusing to merge unrelated histories".into(),
+            ));
         };
         let before = self.commit_files(Some(base)).await?;
         let merged = self.merge_files(&before, &old, &new).await?;
@@ -75,22 +81,37 @@ impl Repository {
         Ok(Merged::Commit(id))
     }
 
-    async fn merge_files(&mut self, base: &Files, ours: &Files, theirs: &Files) -> Result<Files, GitError> {
-        let paths: BTreeSet<&String> = base.keys().chain(ours.keys()).chain(theirs.keys()).collect();
+    async fn merge_files(
+        &mut self,
+        base: &Files,
+        ours: &Files,
+        theirs: &Files,
+    ) -> Result<Files, GitError> {
+        let paths: BTreeSet<&String> = base
+            .keys()
+            .chain(ours.keys())
+            .chain(theirs.keys())
+            .collect();
         let (mut merged, mut conflicts) = (Files::new(), Vec::new());
         for path in paths {
-            let sides = (base.get(path).copied(), ours.get(path).copied(), theirs.get(path).copied());
+            let sides = (
+                base.get(path).copied(),
+                ours.get(path).copied(),
+                theirs.get(path).copied(),
+            );
             let chosen = match sides {
                 (_, ours, theirs) if ours == theirs => ours,
                 (base, ours, theirs) if base == ours => theirs,
                 (base, ours, theirs) if base == theirs => ours,
-                (base, Some(ours), Some(theirs)) => match self.merge_file(base, ours, theirs).await? {
-                    Some(file) => Some(file),
-                    None => {
-                        conflicts.push(path.clone());
-                        None
+                (base, Some(ours), Some(theirs)) => {
+                    match self.merge_file(base, ours, theirs).await? {
+                        Some(file) => Some(file),
+                        None => {
+                            conflicts.push(path.clone());
+                            None
+                        }
                     }
-                },
+                }
                 _ => {
                     conflicts.push(path.clone());
                     None
@@ -111,7 +132,11 @@ impl Repository {
         if conflicts.is_empty() {
             return Ok(merged);
         }
-        let list: String = conflicts.iter().take(NAMED).map(|path| format!("CONFLICT (content): {path}\n")).collect();
+        let list: String = conflicts
+            .iter()
+            .take(NAMED)
+            .map(|path| format!("CONFLICT (content): {path}\n"))
+            .collect();
         Err(GitError::Refused(format!(
             "{list}error: both sides changed the same lines; nothing was merged.\nhint: Compare with 'git diff HEAD <other> -- <file>', make your files fit, commit, and merge again."
         )))
@@ -137,8 +162,13 @@ impl Repository {
         if base.1 == ours.1 {
             return Ok(Some((mode, theirs.1)));
         }
-        let (base, ours, theirs) = (self.blob(base.1).await?, self.blob(ours.1).await?, self.blob(theirs.1).await?);
-        let (Some(base), Some(ours), Some(theirs)) = (text(&base), text(&ours), text(&theirs)) else {
+        let (base, ours, theirs) = (
+            self.blob(base.1).await?,
+            self.blob(ours.1).await?,
+            self.blob(theirs.1).await?,
+        );
+        let (Some(base), Some(ours), Some(theirs)) = (text(&base), text(&ours), text(&theirs))
+        else {
             return Ok(None);
         };
         match three_way(base, ours, theirs) {
@@ -173,7 +203,11 @@ fn hunks(base: &str, side: &str) -> Vec<Hunk> {
 
 /// Merges two changes of a text; none when they touch the same or neighbouring lines differently.
 pub(crate) fn three_way(base: &str, ours: &str, theirs: &str) -> Option<String> {
-    let lines = |text: &'_ str| text.split_inclusive('\n').map(str::to_owned).collect::<Vec<_>>();
+    let lines = |text: &'_ str| {
+        text.split_inclusive('\n')
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
     let (old, one, other) = (lines(base), lines(ours), lines(theirs));
     let (left, right) = (hunks(base, ours), hunks(base, theirs));
     let (mut left, mut right) = (left.iter().peekable(), right.iter().peekable());
@@ -182,7 +216,8 @@ pub(crate) fn three_way(base: &str, ours: &str, theirs: &str) -> Option<String> 
         let (hunk, side) = match (left.peek().copied(), right.peek().copied()) {
             (None, None) => break,
             (Some(a), Some(b)) if a.start <= b.end && b.start <= a.end => {
-                let same = (a.start, a.end) == (b.start, b.end) && one.get(a.from..a.to) == other.get(b.from..b.to);
+                let same = (a.start, a.end) == (b.start, b.end)
+                    && one.get(a.from..a.to) == other.get(b.from..b.to);
                 if !same {
                     return None;
                 }

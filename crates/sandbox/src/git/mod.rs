@@ -88,7 +88,7 @@ pub enum GitError {
         limit: u64,
     },
     /// Git has this, the workspace does not.
-    #[error("{0} is not supported in a workspace; see SH-20 in docs/limits.md")]
+    #[error("{0} is not supported in a workspace; see SH-26 in docs/limits.md")]
     Unsupported(String),
     /// The remote cannot be reached or answered with an error.
     #[error("{0}")]

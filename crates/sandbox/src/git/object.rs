@@ -138,7 +138,13 @@ impl Signature {
     fn render(&self) -> String {
         let clean = |text: &str| text.replace(['<', '>', '\n', '\0'], "");
         let (name, email) = (clean(&self.name), clean(&self.email));
-        format!("{} <{}> {} {}", name.trim(), email.trim(), self.seconds, self.zone())
+        format!(
+            "{} <{}> {} {}",
+            name.trim(),
+            email.trim(),
+            self.seconds,
+            self.zone()
+        )
     }
 }
 
@@ -167,10 +173,15 @@ impl Commit {
             match line.split_once(' ') {
                 Some(("tree", id)) if tree.is_none() => tree = ObjectId::from_hex(id),
                 Some(("parent", id)) => {
-                    parents.push(ObjectId::from_hex(id).ok_or_else(|| corrupt("a commit has an unreadable parent"))?);
+                    parents.push(
+                        ObjectId::from_hex(id)
+                            .ok_or_else(|| corrupt("a commit has an unreadable parent"))?,
+                    );
                 }
                 Some(("author", who)) if author.is_none() => author = Signature::parse(who),
-                Some(("committer", who)) if committer.is_none() => committer = Signature::parse(who),
+                Some(("committer", who)) if committer.is_none() => {
+                    committer = Signature::parse(who)
+                }
                 _ => {}
             }
         }
@@ -207,8 +218,12 @@ impl Commit {
 /// What an annotated tag points to.
 pub(crate) fn tagged(body: &[u8]) -> Result<ObjectId, GitError> {
     let text = String::from_utf8_lossy(body);
-    let id = text.lines().next().and_then(|line| line.strip_prefix("object "));
-    id.and_then(ObjectId::from_hex).ok_or_else(|| corrupt("a tag cannot be read"))
+    let id = text
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("object "));
+    id.and_then(ObjectId::from_hex)
+        .ok_or_else(|| corrupt("a tag cannot be read"))
 }
 
 /// How git keeps a file.
@@ -269,7 +284,10 @@ pub(crate) fn parse_tree(body: &Bytes) -> Result<Vec<TreeEntry>, GitError> {
         let name = std::str::from_utf8(&head[space + 1..])
             .map_err(|_| GitError::Unsupported("a file name that is not UTF-8".into()))?;
         if !safe_name(name) {
-            return Err(corrupt(format!("a tree has the name '{}', which is refused", name.escape_debug())));
+            return Err(corrupt(format!(
+                "a tree has the name '{}', which is refused",
+                name.escape_debug()
+            )));
         }
         entries.push(TreeEntry {
             mode,
@@ -293,7 +311,11 @@ pub(crate) fn safe_name(name: &str) -> bool {
         .filter(|c| !matches!(c, '\u{200c}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{206a}'..='\u{206f}' | '\u{feff}'))
         .collect::<String>()
         .to_ascii_lowercase();
-    let seen = seen.split([':', '\\']).next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    let seen = seen
+        .split([':', '\\'])
+        .next()
+        .unwrap_or_default()
+        .trim_end_matches(['.', ' ']);
     !matches!(seen, ".git" | "git~1") || name.is_empty()
 }
 

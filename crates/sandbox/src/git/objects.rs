@@ -66,7 +66,9 @@ impl Repository {
         // A delta whose base is in another pack: git does not write such packs, so one level is enough.
         for _ in 0..2 {
             let packs = self.packs.as_ref().map_or(0, Vec::len);
-            let Some((at, offset)) = (0..packs).find_map(|at| Some((at, self.packs.as_ref()?.get(at)?.index.offset(id)?))) else {
+            let Some((at, offset)) = (0..packs)
+                .find_map(|at| Some((at, self.packs.as_ref()?.get(at)?.index.offset(id)?)))
+            else {
                 return Ok(None);
             };
             self.load_pack(at).await?;
@@ -85,7 +87,9 @@ impl Repository {
                 }
             }
         }
-        Err(corrupt(format!("object {id} is in a pack that needs other packs")))
+        Err(corrupt(format!(
+            "object {id} is in a pack that needs other packs"
+        )))
     }
 
     async fn load_packs(&mut self) -> Result<(), GitError> {
@@ -111,7 +115,8 @@ impl Repository {
                     limit: PACK_BYTES,
                 });
             }
-            let index = PackIndex::read(self.overlay.read(&format!("{dir}/{}", entry.name)).await?)?;
+            let index =
+                PackIndex::read(self.overlay.read(&format!("{dir}/{}", entry.name)).await?)?;
             packs.push(PackFile {
                 path,
                 index,
@@ -128,7 +133,11 @@ impl Repository {
         if packs.get(at).is_none_or(|file| file.pack.is_some()) {
             return Ok(());
         }
-        let held: usize = packs.iter().filter(|file| file.pack.is_some()).map(|file| file.size).sum();
+        let held: usize = packs
+            .iter()
+            .filter(|file| file.pack.is_some())
+            .map(|file| file.size)
+            .sum();
         let size = packs.get(at).map_or(0, |file| file.size);
         if held + size > HELD_PACKS {
             packs.iter_mut().for_each(|file| file.pack = None);
@@ -146,11 +155,19 @@ impl Repository {
             return Ok(true);
         }
         self.load_packs().await?;
-        Ok(self.packs.iter().flatten().any(|file| file.index.offset(id).is_some()))
+        Ok(self
+            .packs
+            .iter()
+            .flatten()
+            .any(|file| file.index.offset(id).is_some()))
     }
 
     /// Writes an object, unless it is there.
-    pub(crate) async fn put(&mut self, kind: ObjectKind, body: &[u8]) -> Result<ObjectId, GitError> {
+    pub(crate) async fn put(
+        &mut self,
+        kind: ObjectKind,
+        body: &[u8],
+    ) -> Result<ObjectId, GitError> {
         if body.len() as u64 > OBJECT_BYTES {
             return Err(GitError::Limit {
                 what: format!("an object has {} bytes", body.len()),
@@ -165,7 +182,9 @@ impl Repository {
                 mode: Some(0o444),
                 ..WriteOptions::default()
             };
-            self.overlay.write(&self.loose_path(id), Bytes::from(bytes), &options).await?;
+            self.overlay
+                .write(&self.loose_path(id), Bytes::from(bytes), &options)
+                .await?;
         }
         Ok(id)
     }
@@ -186,15 +205,24 @@ impl Repository {
                 });
             }
         }
-        let Taken { name, pack, index, objects } = pack::take(bytes, &outside)?;
+        let Taken {
+            name,
+            pack,
+            index,
+            objects,
+        } = pack::take(bytes, &outside)?;
         let dir = format!("{}/objects/pack", self.dir);
         let options = WriteOptions {
             parents: true,
             mode: Some(0o444),
             ..WriteOptions::default()
         };
-        self.overlay.write(&format!("{dir}/{name}.pack"), pack, &options).await?;
-        self.overlay.write(&format!("{dir}/{name}.idx"), index, &options).await?;
+        self.overlay
+            .write(&format!("{dir}/{name}.pack"), pack, &options)
+            .await?;
+        self.overlay
+            .write(&format!("{dir}/{name}.idx"), index, &options)
+            .await?;
         self.packs = None;
         Ok(objects)
     }
@@ -206,9 +234,17 @@ impl Repository {
             return Ok(Vec::new());
         };
         let mut found = Vec::new();
-        if let Ok(names) = self.overlay.list(&format!("{}/objects/{first}", self.dir)).await {
-            let ids = names.iter().filter(|entry| entry.stat.kind == EntryKind::File);
-            found.extend(ids.filter_map(|entry| ObjectId::from_hex(&format!("{first}{}", entry.name))));
+        if let Ok(names) = self
+            .overlay
+            .list(&format!("{}/objects/{first}", self.dir))
+            .await
+        {
+            let ids = names
+                .iter()
+                .filter(|entry| entry.stat.kind == EntryKind::File);
+            found.extend(
+                ids.filter_map(|entry| ObjectId::from_hex(&format!("{first}{}", entry.name))),
+            );
             found.retain(|id| id.to_string().starts_with(&prefix));
         }
         self.load_packs().await?;

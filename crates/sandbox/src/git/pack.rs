@@ -56,7 +56,9 @@ impl PackIndex {
     pub(crate) fn read(bytes: Bytes) -> Result<Self, GitError> {
         let wrong = || corrupt("the index of a pack cannot be read");
         if bytes.get(..8) != Some(&INDEX_HEAD) {
-            return Err(GitError::Unsupported("a pack index that is not version 2".into()));
+            return Err(GitError::Unsupported(
+                "a pack index that is not version 2".into(),
+            ));
         }
         let count = number(&bytes, 8 + 255 * 4).ok_or_else(wrong)?;
         if count > PACK_OBJECTS as usize || bytes.len() < 8 + 1024 + count * 28 + 40 {
@@ -73,7 +75,11 @@ impl PackIndex {
     fn fan(&self, first: u8) -> (usize, usize) {
         let bound = |at: usize| number(&self.bytes, 8 + at * 4).unwrap_or(0).min(self.count);
         let end = bound(usize::from(first));
-        let start = if first == 0 { 0 } else { bound(usize::from(first) - 1) };
+        let start = if first == 0 {
+            0
+        } else {
+            bound(usize::from(first) - 1)
+        };
         (start.min(end), end)
     }
 
@@ -99,12 +105,16 @@ impl PackIndex {
 
     /// The ids that begin with these digits.
     pub(crate) fn with_prefix(&self, prefix: &str) -> Vec<ObjectId> {
-        let Some(first) = prefix.get(..2).and_then(|hex| u8::from_str_radix(hex, 16).ok()) else {
+        let Some(first) = prefix
+            .get(..2)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+        else {
             return Vec::new();
         };
         let (start, end) = self.fan(first);
         let ids = (start..end).filter_map(|at| self.id(at));
-        ids.filter(|id| id.to_string().starts_with(prefix)).collect()
+        ids.filter(|id| id.to_string().starts_with(prefix))
+            .collect()
     }
 }
 
@@ -182,10 +192,15 @@ impl Pack {
                 let mut back = usize::from(byte & 127);
                 while byte & 128 != 0 {
                     byte = next()?;
-                    back = back.checked_add(1).and_then(|back| back.checked_mul(128)).ok_or_else(wrong)?
+                    back = back
+                        .checked_add(1)
+                        .and_then(|back| back.checked_mul(128))
+                        .ok_or_else(wrong)?
                         | usize::from(byte & 127);
                 }
-                let before = offset.checked_sub(back).filter(|before| back > 0 && *before >= 12);
+                let before = offset
+                    .checked_sub(back)
+                    .filter(|before| back > 0 && *before >= 12);
                 Base::At(before.ok_or_else(wrong)?)
             }
             7 => {
@@ -306,10 +321,14 @@ fn inflate(input: &[u8], size: usize) -> Result<(Vec<u8>, usize), GitError> {
         out.reserve(space);
         let before = (state.total_in(), out.len());
         let rest = input.get(read..).unwrap_or_default();
-        let status = state.decompress_vec(rest, &mut out, FlushDecompress::None).map_err(|_| wrong())?;
+        let status = state
+            .decompress_vec(rest, &mut out, FlushDecompress::None)
+            .map_err(|_| wrong())?;
         match status {
             Status::StreamEnd => break,
-            Status::Ok | Status::BufError if before == (state.total_in(), out.len()) => return Err(wrong()),
+            Status::Ok | Status::BufError if before == (state.total_in(), out.len()) => {
+                return Err(wrong());
+            }
             Status::Ok | Status::BufError => {}
         }
         if out.len() > size {
@@ -359,7 +378,9 @@ pub(crate) fn apply(base: &[u8], delta: &[u8]) -> Result<Vec<u8>, GitError> {
             };
             let (start, length) = (field(0..4)?, field(4..7)?);
             let length = if length == 0 { 0x10000 } else { length };
-            let part = base.get(start..start.checked_add(length).ok_or_else(wrong)?).ok_or_else(wrong)?;
+            let part = base
+                .get(start..start.checked_add(length).ok_or_else(wrong)?)
+                .ok_or_else(wrong)?;
             out.extend_from_slice(part);
         } else if order != 0 {
             for _ in 0..order {
@@ -501,7 +522,10 @@ fn index(mut entries: Vec<(ObjectId, usize, u32)>, pack: [u8; 20]) -> Vec<u8> {
     out.extend_from_slice(&INDEX_HEAD);
     let mut at = 0u32;
     for first in 0..=255u8 {
-        while entries.get(at as usize).is_some_and(|(id, _, _)| id.0[0] <= first) {
+        while entries
+            .get(at as usize)
+            .is_some_and(|(id, _, _)| id.0[0] <= first)
+        {
             at += 1;
         }
         out.extend_from_slice(&at.to_be_bytes());
@@ -513,7 +537,11 @@ fn index(mut entries: Vec<(ObjectId, usize, u32)>, pack: [u8; 20]) -> Vec<u8> {
         out.extend_from_slice(&crc.to_be_bytes());
     }
     for (_, offset, _) in &entries {
-        out.extend_from_slice(&u32::try_from(*offset).unwrap_or(u32::MAX >> 1).to_be_bytes());
+        out.extend_from_slice(
+            &u32::try_from(*offset)
+                .unwrap_or(u32::MAX >> 1)
+                .to_be_bytes(),
+        );
     }
     out.extend_from_slice(&pack);
     let sum: [u8; 20] = Sha1::digest(&out).into();
@@ -602,7 +630,9 @@ pub(crate) fn loose(bytes: &[u8]) -> Result<Object, GitError> {
     let head = &out[..end];
     let space = memchr::memchr(b' ', head).ok_or_else(wrong)?;
     let kind = ObjectKind::of_name(&head[..space]).ok_or_else(wrong)?;
-    let size = std::str::from_utf8(&head[space + 1..]).ok().and_then(|size| size.parse::<usize>().ok());
+    let size = std::str::from_utf8(&head[space + 1..])
+        .ok()
+        .and_then(|size| size.parse::<usize>().ok());
     let body = Bytes::from(out).slice(end + 1..);
     if size != Some(body.len()) {
         return Err(wrong());

@@ -23,7 +23,10 @@ pub(crate) enum Head {
 /// component that starts with a dot or ends with `.lock`.
 pub(crate) fn valid(name: &str) -> bool {
     let component = |part: &str| {
-        !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock") && !part.ends_with('.')
+        !part.is_empty()
+            && !part.starts_with('.')
+            && !part.ends_with(".lock")
+            && !part.ends_with('.')
     };
     !name.is_empty()
         && name.len() <= 1024
@@ -31,7 +34,9 @@ pub(crate) fn valid(name: &str) -> bool {
         && !name.starts_with('-')
         && !name.contains("..")
         && !name.contains("@{")
-        && !name.chars().any(|c| c.is_control() || " ~^:?*[\\".contains(c))
+        && !name
+            .chars()
+            .any(|c| c.is_control() || " ~^:?*[\\".contains(c))
         && name.split('/').all(component)
 }
 
@@ -51,7 +56,9 @@ fn parse(text: &[u8]) -> Result<Value, GitError> {
             }
             Ok(Value::Link(name.to_owned()))
         }
-        None => ObjectId::from_hex(text).map(Value::Id).ok_or_else(|| corrupt("a reference cannot be read")),
+        None => ObjectId::from_hex(text)
+            .map(Value::Id)
+            .ok_or_else(|| corrupt("a reference cannot be read")),
     }
 }
 
@@ -59,14 +66,22 @@ impl Repository {
     async fn read_ref(&self, name: &str) -> Result<Option<Value>, GitError> {
         match self.overlay.read(&format!("{}/{name}", self.dir)).await {
             Ok(text) => return parse(&text).map(Some),
-            Err(WorkspaceError::NotFound(_) | WorkspaceError::IsDirectory(_) | WorkspaceError::NotDirectory(_)) => {}
+            Err(
+                WorkspaceError::NotFound(_)
+                | WorkspaceError::IsDirectory(_)
+                | WorkspaceError::NotDirectory(_),
+            ) => {}
             Err(error) => return Err(error.into()),
         }
         Ok(self.packed_refs().await?.get(name).copied().map(Value::Id))
     }
 
     async fn packed_refs(&self) -> Result<BTreeMap<String, ObjectId>, GitError> {
-        let text = match self.overlay.read_held(&format!("{}/packed-refs", self.dir)).await {
+        let text = match self
+            .overlay
+            .read_held(&format!("{}/packed-refs", self.dir))
+            .await
+        {
             Ok(text) => text,
             Err(WorkspaceError::NotFound(_)) => return Ok(BTreeMap::new()),
             Err(error) => return Err(error.into()),
@@ -129,11 +144,15 @@ impl Repository {
 
     pub(crate) async fn set_ref(&self, name: &str, id: ObjectId) -> Result<(), GitError> {
         if !valid(name) {
-            return Err(GitError::Refused(format!("fatal: '{name}' is not a valid name for a reference")));
+            return Err(GitError::Refused(format!(
+                "fatal: '{name}' is not a valid name for a reference"
+            )));
         }
         match self.write_control(name, format!("{id}\n")).await {
             Err(GitError::Workspace(
-                WorkspaceError::IsDirectory(_) | WorkspaceError::NotDirectory(_) | WorkspaceError::Exists(_),
+                WorkspaceError::IsDirectory(_)
+                | WorkspaceError::NotDirectory(_)
+                | WorkspaceError::Exists(_),
             )) => Err(GitError::Refused(format!(
                 "fatal: cannot create '{name}': another reference has a part of that name"
             ))),
@@ -143,7 +162,9 @@ impl Repository {
 
     /// Removes a reference, also where it is packed.
     pub(crate) async fn delete_ref(&self, name: &str) -> Result<(), GitError> {
-        self.overlay.remove(&format!("{}/{name}", self.dir), false, true).await?;
+        self.overlay
+            .remove(&format!("{}/{name}", self.dir), false, true)
+            .await?;
         let mut packed = self.packed_refs().await?;
         if packed.remove(name).is_some() {
             // Without the peeled ids, and so without the line that promises them.
@@ -184,7 +205,10 @@ impl Repository {
     /// Writes a file of `.git`.
     pub(crate) async fn write_control(&self, name: &str, text: String) -> Result<(), GitError> {
         let path = format!("{}/{name}", self.dir);
-        Ok(self.overlay.write(&path, Bytes::from(text), &WriteOptions::with_parents()).await?)
+        Ok(self
+            .overlay
+            .write(&path, Bytes::from(text), &WriteOptions::with_parents())
+            .await?)
     }
 }
 

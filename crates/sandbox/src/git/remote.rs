@@ -87,9 +87,14 @@ pub struct PushOptions {
 
 /// Checks the address of a remote; gives it without slashes at its end.
 pub(crate) fn address(url: &str) -> Result<String, GitError> {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
     let Some(rest) = rest else {
-        return Err(GitError::Unsupported(format!("the remote '{}': only https:// and http:// URLs", hide(url))));
+        return Err(GitError::Unsupported(format!(
+            "the remote '{}': only https:// and http:// URLs",
+            hide(url)
+        )));
     };
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
     if host.contains('@') {
@@ -97,8 +102,14 @@ pub(crate) fn address(url: &str) -> Result<String, GitError> {
             "fatal: a URL of a remote must not hold a name or password; the host attaches credentials, see docs/guide/workspace.md".into(),
         ));
     }
-    if host.is_empty() || url.contains(['?', '#']) || url.chars().any(|c| c.is_control() || c == ' ') {
-        return Err(GitError::Refused(format!("fatal: '{}' is not the URL of a repository", hide(url))));
+    if host.is_empty()
+        || url.contains(['?', '#'])
+        || url.chars().any(|c| c.is_control() || c == ' ')
+    {
+        return Err(GitError::Refused(format!(
+            "fatal: '{}' is not the URL of a repository",
+            hide(url)
+        )));
     }
     Ok(url.trim_end_matches('/').to_owned())
 }
@@ -108,45 +119,73 @@ fn hide(url: &str) -> String {
     let end = url.find(['?', '#']).unwrap_or(url.len());
     let url = &url[..end];
     match (url.find("://"), url.rfind('@')) {
-        (Some(scheme), Some(at)) if at > scheme => format!("{}://…@{}", &url[..scheme], &url[at + 1..]),
+        (Some(scheme), Some(at)) if at > scheme => {
+            format!("{}://…@{}", &url[..scheme], &url[at + 1..])
+        }
         _ => url.to_owned(),
     }
 }
 
 async fn ask(outside: &dyn Outside, request: Request, url: &str) -> Result<Response, GitError> {
     let answer = outside.send(request).await;
-    let answer = answer.map_err(|error| GitError::Remote(format!("fatal: unable to access '{url}': {error}")))?;
+    let answer = answer
+        .map_err(|error| GitError::Remote(format!("fatal: unable to access '{url}': {error}")))?;
     match answer.status {
         200 => Ok(answer),
         401 | 403 => Err(GitError::Remote(format!(
             "fatal: Authentication failed for '{url}' ({}): this host needs a credential, which is set outside of the workspace; see docs/guide/workspace.md",
             answer.status
         ))),
-        404 => Err(GitError::Remote(format!("fatal: repository '{url}' not found"))),
-        status => Err(GitError::Remote(format!("fatal: unable to access '{url}': status {status}"))),
+        404 => Err(GitError::Remote(format!(
+            "fatal: repository '{url}' not found"
+        ))),
+        status => Err(GitError::Remote(format!(
+            "fatal: unable to access '{url}': status {status}"
+        ))),
     }
 }
 
 /// The first exchange; gives where the repository is, after redirects, and the body.
-async fn begin(outside: &dyn Outside, url: &str, service: &str) -> Result<(String, Bytes), GitError> {
+async fn begin(
+    outside: &dyn Outside,
+    url: &str,
+    service: &str,
+) -> Result<(String, Bytes), GitError> {
     let tail = format!("/info/refs?service={service}");
     let mut request = Request::get(format!("{url}{tail}"));
     if service == "git-upload-pack" {
-        request.headers.push(("git-protocol".into(), "version=2".into()));
+        request
+            .headers
+            .push(("git-protocol".into(), "version=2".into()));
     }
     let answer = ask(outside, request, url).await?;
-    let smart = answer.header("content-type").is_some_and(|kind| kind.contains(&format!("x-{service}-advertisement")));
+    let smart = answer
+        .header("content-type")
+        .is_some_and(|kind| kind.contains(&format!("x-{service}-advertisement")));
     if !smart {
-        return Err(GitError::Remote(format!("fatal: '{url}' is not a git repository over smart HTTP")));
+        return Err(GitError::Remote(format!(
+            "fatal: '{url}' is not a git repository over smart HTTP"
+        )));
     }
     let base = answer.url.strip_suffix(&tail).unwrap_or(url);
     Ok((address(base)?, answer.body))
 }
 
-async fn post(outside: &dyn Outside, url: &str, service: &str, body: Vec<u8>) -> Result<Bytes, GitError> {
+async fn post(
+    outside: &dyn Outside,
+    url: &str,
+    service: &str,
+    body: Vec<u8>,
+) -> Result<Bytes, GitError> {
     let mut headers = vec![
-        ("content-type".to_owned(), format!("application/x-{service}-request")),
-        ("accept".to_owned(), format!("application/x-{service}-result")),
+        (
+            "content-type".to_owned(),
+            format!("application/x-{service}-request"),
+        ),
+        (
+            "accept".to_owned(),
+            format!("application/x-{service}-result"),
+        ),
     ];
     if service == "git-upload-pack" {
         headers.push(("git-protocol".into(), "version=2".into()));
@@ -165,24 +204,42 @@ async fn list(outside: &dyn Outside, url: &str) -> Result<(String, Advertised), 
     let (url, body) = begin(outside, url, "git-upload-pack").await?;
     let mut packets = Packets::new(body);
     let mut lines = packets.lines()?;
-    if lines.first().is_some_and(|line| line.starts_with("# service=")) {
+    if lines
+        .first()
+        .is_some_and(|line| line.starts_with("# service="))
+    {
         lines = packets.lines()?;
     }
     if lines.first().map(String::as_str) != Some("version 2") {
-        return Err(GitError::Unsupported("a remote without protocol version 2".into()));
+        return Err(GitError::Unsupported(
+            "a remote without protocol version 2".into(),
+        ));
     }
-    if lines.iter().any(|line| line.starts_with("object-format=") && line != "object-format=sha1") {
-        return Err(GitError::Unsupported("a remote that does not use SHA-1".into()));
+    if lines
+        .iter()
+        .any(|line| line.starts_with("object-format=") && line != "object-format=sha1")
+    {
+        return Err(GitError::Unsupported(
+            "a remote that does not use SHA-1".into(),
+        ));
     }
     let mut ask = Vec::new();
     for text in ["command=ls-refs", AGENT, "object-format=sha1"] {
         line(&mut ask, text);
     }
     ask.extend_from_slice(DELIMITER);
-    for text in ["symrefs", "ref-prefix HEAD", "ref-prefix refs/heads/", "ref-prefix refs/tags/"] {
+    for text in [
+        "symrefs",
+        "ref-prefix HEAD",
+        "ref-prefix refs/heads/",
+        "ref-prefix refs/tags/",
+    ] {
         line(&mut ask, text);
     }
-    if lines.iter().any(|line| line.starts_with("ls-refs=") && line.contains("unborn")) {
+    if lines
+        .iter()
+        .any(|line| line.starts_with("ls-refs=") && line.contains("unborn"))
+    {
         line(&mut ask, "unborn");
     }
     ask.extend_from_slice(FLUSH);
@@ -217,34 +274,73 @@ impl Repository {
         let (place, there) = list(outside, &url).await?;
         let wanted = match &options.branch {
             Some(branch) => Some(format!("refs/heads/{branch}")),
-            None => there.head.clone().filter(|name| name.starts_with("refs/heads/")),
+            None => there
+                .head
+                .clone()
+                .filter(|name| name.starts_with("refs/heads/")),
         };
-        let short = wanted.as_deref().and_then(|name| name.strip_prefix("refs/heads/")).unwrap_or("main").to_owned();
+        let short = wanted
+            .as_deref()
+            .and_then(|name| name.strip_prefix("refs/heads/"))
+            .unwrap_or("main")
+            .to_owned();
         if options.branch.is_some() && !there.refs.contains_key(&format!("refs/heads/{short}")) {
-            return Err(GitError::Unknown(format!("fatal: Remote branch {short} not found in upstream origin")));
+            return Err(GitError::Unknown(format!(
+                "fatal: Remote branch {short} not found in upstream origin"
+            )));
         }
         let (mut repository, _) = Self::init(overlay, path, &short).await?;
         let mut config = repository.config().await?;
         config.set("remote.origin.url", &url)?;
         config.set("remote.origin.fetch", "+refs/heads/*:refs/remotes/origin/*")?;
         repository.set_config(&config).await?;
-        let fetched = repository.fetch_from(outside, (&url, &place), &there, "origin", options.depth, false).await?;
-        if let Some(name) = there.head.as_deref().and_then(|name| name.strip_prefix("refs/heads/")) {
-            repository.write_control("refs/remotes/origin/HEAD", format!("ref: refs/remotes/origin/{name}\n")).await?;
+        let fetched = repository
+            .fetch_from(
+                outside,
+                (&url, &place),
+                &there,
+                "origin",
+                options.depth,
+                false,
+            )
+            .await?;
+        if let Some(name) = there
+            .head
+            .as_deref()
+            .and_then(|name| name.strip_prefix("refs/heads/"))
+        {
+            repository
+                .write_control(
+                    "refs/remotes/origin/HEAD",
+                    format!("ref: refs/remotes/origin/{name}\n"),
+                )
+                .await?;
         }
         if let Some(id) = there.refs.get(&format!("refs/heads/{short}")) {
             repository.track(&short, "origin", &short).await?;
             let files = repository.commit_files(Some(*id)).await?;
-            repository.switch_files(&BTreeMap::new(), &files, "clone").await?;
-            repository.set_ref(&format!("refs/heads/{short}"), *id).await?;
+            repository
+                .switch_files(&BTreeMap::new(), &files, "clone")
+                .await?;
+            repository
+                .set_ref(&format!("refs/heads/{short}"), *id)
+                .await?;
         }
         Ok((repository, fetched))
     }
 
-    pub(crate) async fn track(&self, branch: &str, remote: &str, theirs: &str) -> Result<(), GitError> {
+    pub(crate) async fn track(
+        &self,
+        branch: &str,
+        remote: &str,
+        theirs: &str,
+    ) -> Result<(), GitError> {
         let mut config = self.config().await?;
         config.set(&format!("branch.{branch}.remote"), remote)?;
-        config.set(&format!("branch.{branch}.merge"), &format!("refs/heads/{theirs}"))?;
+        config.set(
+            &format!("branch.{branch}.merge"),
+            &format!("refs/heads/{theirs}"),
+        )?;
         self.set_config(&config).await
     }
 
@@ -276,8 +372,13 @@ impl Repository {
     ) -> Result<Fetched, GitError> {
         let url = self.remote_url(remote).await?;
         let (place, there) = list(outside, &url).await?;
-        let name = if remote.contains("://") { "origin" } else { remote };
-        self.fetch_from(outside, (&url, &place), &there, name, depth, prune).await
+        let name = if remote.contains("://") {
+            "origin"
+        } else {
+            remote
+        };
+        self.fetch_from(outside, (&url, &place), &there, name, depth, prune)
+            .await
     }
 
     async fn fetch_from(
@@ -303,14 +404,24 @@ impl Repository {
         }
         wants.sort_unstable();
         wants.dedup();
-        let objects = if wants.is_empty() { 0 } else { self.fetch_objects(outside, place, &wants, depth).await? };
+        let objects = if wants.is_empty() {
+            0
+        } else {
+            self.fetch_objects(outside, place, &wants, depth).await?
+        };
         for id in &wants {
             if !self.has(*id).await? {
-                return Err(GitError::Remote(format!("fatal: remote did not send all necessary objects: {id}")));
+                return Err(GitError::Remote(format!(
+                    "fatal: remote did not send all necessary objects: {id}"
+                )));
             }
         }
         // Tags come where their commits did, and never move.
-        for (full, id) in there.refs.iter().filter(|(full, _)| full.starts_with("refs/tags/")) {
+        for (full, id) in there
+            .refs
+            .iter()
+            .filter(|(full, _)| full.starts_with("refs/tags/"))
+        {
             if self.has(*id).await? && self.resolve_ref(full).await?.is_none() {
                 targets.insert(full.clone(), *id);
             }
@@ -389,7 +500,9 @@ impl Repository {
             let lines = shallow.iter().map(|id| format!("{id}\n")).collect();
             self.write_control("shallow", lines).await?;
         } else {
-            self.overlay.remove(&format!("{}/shallow", self.dir), false, true).await?;
+            self.overlay
+                .remove(&format!("{}/shallow", self.dir), false, true)
+                .await?;
         }
         Ok(objects)
     }
@@ -408,7 +521,9 @@ impl Repository {
         fast_forward_only: bool,
     ) -> Result<Pulled, GitError> {
         let Head::Branch(current) = self.head().await? else {
-            return Err(GitError::Refused("You are not currently on a branch.".into()));
+            return Err(GitError::Refused(
+                "You are not currently on a branch.".into(),
+            ));
         };
         let config = self.config().await?;
         let configured = config.get(&format!("branch.{current}.remote"));
@@ -421,9 +536,17 @@ impl Repository {
             )));
         };
         let fetched = self.fetch(outside, &remote, None, false).await?;
-        let name = if remote.contains("://") { "origin" } else { &remote };
-        let theirs = self.resolve_ref(&format!("refs/remotes/{name}/{branch}")).await?;
-        let theirs = theirs.ok_or_else(|| GitError::Unknown(format!("fatal: couldn't find remote ref {branch}")))?;
+        let name = if remote.contains("://") {
+            "origin"
+        } else {
+            &remote
+        };
+        let theirs = self
+            .resolve_ref(&format!("refs/remotes/{name}/{branch}"))
+            .await?;
+        let theirs = theirs.ok_or_else(|| {
+            GitError::Unknown(format!("fatal: couldn't find remote ref {branch}"))
+        })?;
         let before = self.head_id().await?;
         let label = format!("branch '{branch}' of {}", fetched.url);
         let merged = self.merge(theirs, &label, fast_forward_only).await?;
@@ -457,7 +580,9 @@ impl Repository {
         let (place, body) = begin(outside, &url, "git-receive-pack").await?;
         let (there, able) = Advertised::parse_push(body)?;
         if able.contains("object-format=") && !able.contains("object-format=sha1") {
-            return Err(GitError::Unsupported("a remote that does not use SHA-1".into()));
+            return Err(GitError::Unsupported(
+                "a remote that does not use SHA-1".into(),
+            ));
         }
         let mut moves = Vec::new();
         for (name, new, force) in updates {
@@ -488,12 +613,23 @@ impl Repository {
                 continue;
             };
             match new {
-                Some(id) => self.set_ref(&format!("refs/remotes/{remote}/{short}"), *id).await?,
-                None => self.delete_ref(&format!("refs/remotes/{remote}/{short}")).await?,
+                Some(id) => {
+                    self.set_ref(&format!("refs/remotes/{remote}/{short}"), *id)
+                        .await?
+                }
+                None => {
+                    self.delete_ref(&format!("refs/remotes/{remote}/{short}"))
+                        .await?
+                }
             }
         }
-        if let (true, true, Head::Branch(current)) = (options.set_upstream, named, self.head().await?) {
-            let theirs = specs.first().and_then(|spec| spec.split(':').next_back()).unwrap_or(&current);
+        if let (true, true, Head::Branch(current)) =
+            (options.set_upstream, named, self.head().await?)
+        {
+            let theirs = specs
+                .first()
+                .and_then(|spec| spec.split(':').next_back())
+                .unwrap_or(&current);
             let theirs = theirs.strip_prefix("refs/heads/").unwrap_or(theirs);
             let theirs = if theirs == "HEAD" { &current } else { theirs };
             self.track(&current, remote, theirs).await?;
@@ -506,13 +642,19 @@ impl Repository {
     }
 
     /// What a push should move: full name there, id, whether by force.
-    async fn updates(&mut self, specs: &[String], delete: bool) -> Result<Vec<(String, Option<ObjectId>, bool)>, GitError> {
+    async fn updates(
+        &mut self,
+        specs: &[String],
+        delete: bool,
+    ) -> Result<Vec<(String, Option<ObjectId>, bool)>, GitError> {
         let mut specs = specs.to_vec();
         if specs.is_empty() {
             match self.head().await? {
                 Head::Branch(name) => specs.push(name),
                 Head::Detached(_) => {
-                    return Err(GitError::Refused("fatal: You are not currently on a branch.".into()));
+                    return Err(GitError::Refused(
+                        "fatal: You are not currently on a branch.".into(),
+                    ));
                 }
             }
         }
@@ -537,14 +679,27 @@ impl Repository {
                 Head::Detached(_) => String::new(),
             };
             let to = if to == "HEAD" { &current } else { to };
-            let tag = !from.is_empty() && self.resolve_ref(&format!("refs/tags/{from}")).await?.is_some();
+            let tag = !from.is_empty()
+                && self
+                    .resolve_ref(&format!("refs/tags/{from}"))
+                    .await?
+                    .is_some();
             let full = match to {
                 to if to.starts_with("refs/") => to.to_owned(),
-                to if tag && self.resolve_ref(&format!("refs/heads/{from}")).await?.is_none() => format!("refs/tags/{to}"),
+                to if tag
+                    && self
+                        .resolve_ref(&format!("refs/heads/{from}"))
+                        .await?
+                        .is_none() =>
+                {
+                    format!("refs/tags/{to}")
+                }
                 to => format!("refs/heads/{to}"),
             };
             if !refs::valid(&full) {
-                return Err(GitError::Refused(format!("fatal: invalid refspec '{spec}'")));
+                return Err(GitError::Refused(format!(
+                    "fatal: invalid refspec '{spec}'"
+                )));
             }
             out.push((full, id, force));
         }
@@ -560,8 +715,19 @@ impl Repository {
     ) -> Result<Bytes, GitError> {
         let mut body = Vec::new();
         for (at, (name, old, new)) in moves.iter().enumerate() {
-            let able = if at == 0 { format!("\0 report-status object-format=sha1 {AGENT}") } else { String::new() };
-            line(&mut body, &format!("{} {} {name}{able}", old.unwrap_or(NONE), new.unwrap_or(NONE)));
+            let able = if at == 0 {
+                format!("\0 report-status object-format=sha1 {AGENT}")
+            } else {
+                String::new()
+            };
+            line(
+                &mut body,
+                &format!(
+                    "{} {} {name}{able}",
+                    old.unwrap_or(NONE),
+                    new.unwrap_or(NONE)
+                ),
+            );
         }
         body.extend_from_slice(FLUSH);
         let from: Vec<ObjectId> = moves.iter().filter_map(|(_, _, new)| *new).collect();
@@ -583,8 +749,15 @@ impl Repository {
     }
 
     async fn shallow(&self) -> Result<Vec<ObjectId>, GitError> {
-        match self.overlay.read_held(&format!("{}/shallow", self.dir)).await {
-            Ok(text) => Ok(String::from_utf8_lossy(&text).lines().filter_map(ObjectId::from_hex).collect()),
+        match self
+            .overlay
+            .read_held(&format!("{}/shallow", self.dir))
+            .await
+        {
+            Ok(text) => Ok(String::from_utf8_lossy(&text)
+                .lines()
+                .filter_map(ObjectId::from_hex)
+                .collect()),
             Err(WorkspaceError::NotFound(_)) => Ok(Vec::new()),
             Err(error) => Err(error.into()),
         }
@@ -599,7 +772,10 @@ fn report_of(body: Bytes, moves: &[Moved]) -> Result<Vec<(String, String)>, GitE
         let text = String::from_utf8_lossy(&data).trim_end().to_owned();
         if let Some(state) = text.strip_prefix("unpack ") {
             if state != "ok" {
-                return Err(GitError::Remote(format!("error: remote unpack failed: {}", shown(state))));
+                return Err(GitError::Remote(format!(
+                    "error: remote unpack failed: {}",
+                    shown(state)
+                )));
             }
             unpacked = true;
         } else if let Some(rest) = text.strip_prefix("ng ") {
@@ -610,7 +786,9 @@ fn report_of(body: Bytes, moves: &[Moved]) -> Result<Vec<(String, String)>, GitE
         }
     }
     if !unpacked || ok + refused.len() < moves.len() {
-        return Err(GitError::Remote("fatal: the remote did not report what it did; fetch to see".into()));
+        return Err(GitError::Remote(
+            "fatal: the remote did not report what it did; fetch to see".into(),
+        ));
     }
     Ok(refused)
 }

@@ -58,9 +58,15 @@ impl Repository {
     /// # Errors
     ///
     /// [`GitError::Refused`] for a branch name that git would not take, [`GitError::Workspace`].
-    pub async fn init(overlay: &Overlay, path: &str, branch: &str) -> Result<(Self, bool), GitError> {
+    pub async fn init(
+        overlay: &Overlay,
+        path: &str,
+        branch: &str,
+    ) -> Result<(Self, bool), GitError> {
         if !refs::valid(&format!("refs/heads/{branch}")) || branch.starts_with('-') {
-            return Err(GitError::Refused(format!("fatal: invalid initial branch name: '{branch}'")));
+            return Err(GitError::Refused(format!(
+                "fatal: invalid initial branch name: '{branch}'"
+            )));
         }
         overlay.mkdir(path, true).await?;
         let root = overlay.real_path(path).await?;
@@ -70,9 +76,13 @@ impl Repository {
             return Ok((repository, false));
         }
         for dir in ["objects/info", "objects/pack", "refs/heads", "refs/tags"] {
-            overlay.mkdir(&format!("{}/{dir}", repository.dir), true).await?;
+            overlay
+                .mkdir(&format!("{}/{dir}", repository.dir), true)
+                .await?;
         }
-        repository.set_head(&Head::Branch(branch.to_owned())).await?;
+        repository
+            .set_head(&Head::Branch(branch.to_owned()))
+            .await?;
         let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = false\n";
         repository.write_control("config", config.into()).await?;
         Ok((repository, true))
@@ -94,14 +104,22 @@ impl Repository {
                         return Ok(repository);
                     }
                 }
-                Ok(_) => return Err(GitError::Unsupported("a .git that is not a directory".into())),
+                Ok(_) => {
+                    return Err(GitError::Unsupported(
+                        "a .git that is not a directory".into(),
+                    ));
+                }
                 Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) => {}
                 Err(error) => return Err(error.into()),
             }
             let Some((parent, _)) = at.rsplit_once('/').filter(|_| at != "/") else {
                 return Err(GitError::NotARepository);
             };
-            at = if parent.is_empty() { "/".into() } else { parent.into() };
+            at = if parent.is_empty() {
+                "/".into()
+            } else {
+                parent.into()
+            };
         }
     }
 
@@ -121,7 +139,9 @@ impl Repository {
         let refs = config.get("extensions.refstorage").unwrap_or("files");
         let version = config.get("core.repositoryformatversion").unwrap_or("0");
         if !matches!(version, "0" | "1") || hash != "sha1" || refs != "files" {
-            return Err(GitError::Unsupported("the format of this repository".into()));
+            return Err(GitError::Unsupported(
+                "the format of this repository".into(),
+            ));
         }
         if config.get("extensions.partialclone").is_some() {
             return Err(GitError::Unsupported("a partial clone".into()));
@@ -146,17 +166,26 @@ impl Repository {
     pub(crate) fn relative(&self, path: &str, cwd: &str) -> Result<String, GitError> {
         let full = absolute(path, cwd);
         let root = self.root.trim_end_matches('/');
-        let rest = full.strip_prefix(root).filter(|rest| rest.is_empty() || rest.starts_with('/'));
-        rest.map(|rest| rest.trim_start_matches('/').to_owned()).ok_or_else(|| {
-            GitError::Refused(format!("fatal: {path}: '{path}' is outside repository at '{}'", self.root))
-        })
+        let rest = full
+            .strip_prefix(root)
+            .filter(|rest| rest.is_empty() || rest.starts_with('/'));
+        rest.map(|rest| rest.trim_start_matches('/').to_owned())
+            .ok_or_else(|| {
+                GitError::Refused(format!(
+                    "fatal: {path}: '{path}' is outside repository at '{}'",
+                    self.root
+                ))
+            })
     }
 
     /// The content that git keeps of a file, and its mode.
     pub(crate) async fn content(&self, path: &str, stat: &Stat) -> Result<(Mode, Bytes), GitError> {
         let place = self.place(path);
         match stat.kind {
-            EntryKind::Symlink => Ok((Mode::Link, Bytes::from(self.overlay.read_link(&place).await?))),
+            EntryKind::Symlink => Ok((
+                Mode::Link,
+                Bytes::from(self.overlay.read_link(&place).await?),
+            )),
             EntryKind::File if stat.size > super::limits::OBJECT_BYTES => Err(GitError::Limit {
                 what: format!("{path} has {} bytes", stat.size),
                 limit: super::limits::OBJECT_BYTES,
@@ -181,7 +210,9 @@ impl Repository {
             let here = self.overlay.lstat(&self.place(path)).await;
             let known = index.entries.iter().any(|entry| below(&entry.path, path));
             if !path.is_empty() && here.is_err() && !known {
-                return Err(GitError::Unknown(format!("fatal: pathspec '{path}' did not match any files")));
+                return Err(GitError::Unknown(format!(
+                    "fatal: pathspec '{path}' did not match any files"
+                )));
             }
             let found = self.walk(path, &index, force).await?;
             let one = here.is_ok_and(|stat| stat.kind != EntryKind::Directory);
@@ -193,7 +224,11 @@ impl Repository {
             let gone: Vec<String> = index
                 .entries
                 .iter()
-                .filter(|entry| below(&entry.path, path) && entry.mode != Mode::Module && !found.contains_key(&entry.path))
+                .filter(|entry| {
+                    below(&entry.path, path)
+                        && entry.mode != Mode::Module
+                        && !found.contains_key(&entry.path)
+                })
                 .map(|entry| entry.path.clone())
                 .collect();
             gone.iter().for_each(|path| index.remove(path));
@@ -204,7 +239,12 @@ impl Repository {
         self.set_index(&index).await
     }
 
-    async fn add_file(&mut self, index: &mut Index, path: &str, stat: &Stat) -> Result<(), GitError> {
+    async fn add_file(
+        &mut self,
+        index: &mut Index,
+        path: &str,
+        stat: &Stat,
+    ) -> Result<(), GitError> {
         if let Some(entry) = index.get(path)
             && entry.mode == mode_of(stat)
             && index.unchanged(entry, stat)
@@ -254,7 +294,9 @@ impl Repository {
     /// [`GitError::Refused`] when there is nothing to commit, the message is empty, or a conflict is open.
     pub async fn commit(&mut self, options: &CommitOptions) -> Result<Committed, GitError> {
         if options.message.trim().is_empty() {
-            return Err(GitError::Refused("Aborting commit due to empty commit message.".into()));
+            return Err(GitError::Refused(
+                "Aborting commit due to empty commit message.".into(),
+            ));
         }
         if options.all {
             self.add_known("").await?;
@@ -274,7 +316,11 @@ impl Repository {
         let merging = self.merge_head().await?;
         let parents = match (&last, options.amend) {
             (Some(last), true) => last.parents.clone(),
-            (None, true) => return Err(GitError::Refused("fatal: You have nothing to amend.".into())),
+            (None, true) => {
+                return Err(GitError::Refused(
+                    "fatal: You have nothing to amend.".into(),
+                ));
+            }
             (_, false) => head.into_iter().chain(merging).collect(),
         };
         let before = match parents.first() {
@@ -304,7 +350,9 @@ impl Repository {
         let id = self.put(ObjectKind::Commit, &commit.render()).await?;
         self.move_head(id).await?;
         for name in ["MERGE_HEAD", "MERGE_MSG"] {
-            self.overlay.remove(&format!("{}/{name}", self.dir), false, true).await?;
+            self.overlay
+                .remove(&format!("{}/{name}", self.dir), false, true)
+                .await?;
         }
         let (old, new) = (self.files(before).await?, self.files(Some(tree)).await?);
         Ok(Committed {
@@ -332,8 +380,12 @@ impl Repository {
             Some(who) => who,
             None => {
                 let config = self.config().await?;
-                let value = |key: &str, default: &str| config.get(key).unwrap_or(default).to_owned();
-                (value("user.name", "agent"), value("user.email", "agent@bowline.invalid"))
+                let value =
+                    |key: &str, default: &str| config.get(key).unwrap_or(default).to_owned();
+                (
+                    value("user.name", "agent"),
+                    value("user.email", "agent@bowline.invalid"),
+                )
             }
         };
         if name.trim().is_empty() {
@@ -342,7 +394,10 @@ impl Repository {
         Ok(Signature {
             name,
             email,
-            seconds: time.unwrap_or(self.overlay.now()).as_millis().div_euclid(1000),
+            seconds: time
+                .unwrap_or(self.overlay.now())
+                .as_millis()
+                .div_euclid(1000),
             offset: 0,
         })
     }
@@ -350,7 +405,11 @@ impl Repository {
 
 /// Whether a path is another one, or below it; everything is below the empty one.
 pub(crate) fn below(path: &str, other: &str) -> bool {
-    other.is_empty() || path == other || path.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'))
+    other.is_empty()
+        || path == other
+        || path
+            .strip_prefix(other)
+            .is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// How git would keep what looks like this.

@@ -97,13 +97,22 @@ impl Repository {
         for path in index.conflicts() {
             states.insert(path.to_owned(), (FileState::Conflict, FileState::Conflict));
         }
-        for path in committed.keys().filter(|path| !states.contains_key(*path)).cloned().collect::<Vec<_>>() {
+        for path in committed
+            .keys()
+            .filter(|path| !states.contains_key(*path))
+            .cloned()
+            .collect::<Vec<_>>()
+        {
             states.insert(path, (FileState::Deleted, FileState::Same));
         }
         let mut entries: Vec<StatusEntry> = states
             .into_iter()
             .filter(|(_, state)| *state != (FileState::Same, FileState::Same))
-            .map(|(path, (staged, unstaged))| StatusEntry { path, staged, unstaged })
+            .map(|(path, (staged, unstaged))| StatusEntry {
+                path,
+                staged,
+                unstaged,
+            })
             .collect();
         for path in self.untracked(&index, path).await? {
             entries.push(StatusEntry {
@@ -124,7 +133,11 @@ impl Repository {
     }
 
     /// How a file of the index differs in the working tree.
-    pub(crate) async fn compare(&self, index: &Index, entry: &IndexEntry) -> Result<FileState, GitError> {
+    pub(crate) async fn compare(
+        &self,
+        index: &Index,
+        entry: &IndexEntry,
+    ) -> Result<FileState, GitError> {
         if entry.mode == Mode::Module {
             return Ok(FileState::Same);
         }
@@ -139,7 +152,11 @@ impl Repository {
         }
         let (_, content) = self.content(&entry.path, &stat).await?;
         let same = ObjectId::of(ObjectKind::Blob, &content) == entry.id;
-        Ok(if same { FileState::Same } else { FileState::Modified })
+        Ok(if same {
+            FileState::Same
+        } else {
+            FileState::Modified
+        })
     }
 
     /// Files and links below a path that are known or not ignored.
@@ -151,20 +168,32 @@ impl Repository {
     ) -> Result<BTreeMap<String, Stat>, GitError> {
         let mut found = BTreeMap::new();
         if self.behind_link(path).await? {
-            return Err(GitError::Refused(format!("fatal: pathspec '{path}' is beyond a symbolic link")));
+            return Err(GitError::Refused(format!(
+                "fatal: pathspec '{path}' is beyond a symbolic link"
+            )));
         }
         let mut ignored = Ignored::default();
         let mut dir = String::new();
         ignored.enter(self, "").await?;
         for name in path.split('/').filter(|name| !name.is_empty()) {
-            dir = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+            dir = if dir.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{dir}/{name}")
+            };
             let stat = match self.overlay.lstat(&self.place(&dir)).await {
                 Ok(stat) => stat,
-                Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) => return Ok(found),
+                Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) => {
+                    return Ok(found);
+                }
                 Err(error) => return Err(error.into()),
             };
             let is_dir = stat.kind == EntryKind::Directory;
-            if !force && ignored.is(&dir, is_dir) && index.get(&dir).is_none() && !index.has_below(&dir) {
+            if !force
+                && ignored.is(&dir, is_dir)
+                && index.get(&dir).is_none()
+                && !index.has_below(&dir)
+            {
                 return Ok(found);
             }
             if !is_dir {
@@ -179,12 +208,20 @@ impl Repository {
         while let Some(dir) = pending.pop() {
             ignored.enter(self, &dir).await?;
             for entry in self.overlay.list(&self.place(&dir)).await? {
-                let path = if dir.is_empty() { entry.name.clone() } else { format!("{dir}/{}", entry.name) };
+                let path = if dir.is_empty() {
+                    entry.name.clone()
+                } else {
+                    format!("{dir}/{}", entry.name)
+                };
                 if !safe_name(&entry.name) {
                     continue;
                 }
                 let is_dir = entry.stat.kind == EntryKind::Directory;
-                let known = if is_dir { index.has_below(&path) } else { index.get(&path).is_some() };
+                let known = if is_dir {
+                    index.has_below(&path)
+                } else {
+                    index.get(&path).is_some()
+                };
                 if !known && !force && ignored.is(&path, is_dir) {
                     continue;
                 }
@@ -200,7 +237,10 @@ impl Repository {
 
     /// Whether a directory is a repository of its own.
     async fn is_nested(&self, dir: &str) -> Result<bool, GitError> {
-        Ok(self.overlay.exists(&format!("{}/.git/HEAD", self.place(dir))).await?)
+        Ok(self
+            .overlay
+            .exists(&format!("{}/.git/HEAD", self.place(dir)))
+            .await?)
     }
 
     /// What git does not know and does not ignore; a directory without any known file is one entry.
@@ -230,7 +270,9 @@ impl Repository {
             match self.overlay.lstat(&self.place(&path[..at])).await {
                 Ok(stat) if stat.kind == EntryKind::Symlink => return Ok(true),
                 Ok(_) => {}
-                Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) => return Ok(false),
+                Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) => {
+                    return Ok(false);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -265,7 +307,11 @@ impl Ignored {
         loop {
             let parent = at.rsplit_once('/').map_or("", |(parent, _)| parent);
             if let Some(rules) = self.dirs.get(parent).filter(|rules| !rules.is_empty()) {
-                let inside = if parent.is_empty() { path } else { path.get(parent.len() + 1..).unwrap_or_default() };
+                let inside = if parent.is_empty() {
+                    path
+                } else {
+                    path.get(parent.len() + 1..).unwrap_or_default()
+                };
                 if let Some(ignored) = rules.ignored(inside, dir) {
                     return ignored;
                 }
@@ -284,7 +330,9 @@ async fn rules(repository: &Repository, path: &str) -> Result<Rules, GitError> {
             let text = repository.overlay.read(path).await?;
             Ok(Rules::parse(&String::from_utf8_lossy(&text)))
         }
-        Ok(_) | Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) => Ok(Rules::default()),
+        Ok(_) | Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) => {
+            Ok(Rules::default())
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -18,7 +18,8 @@ impl Repository {
     pub(crate) async fn files(&mut self, tree: Option<ObjectId>) -> Result<Files, GitError> {
         let mut files = Files::new();
         let depth = WorkspaceLimits::default().depth;
-        let mut pending: Vec<(String, ObjectId, usize)> = tree.map(|id| (String::new(), id, 0)).into_iter().collect();
+        let mut pending: Vec<(String, ObjectId, usize)> =
+            tree.map(|id| (String::new(), id, 0)).into_iter().collect();
         while let Some((prefix, id, level)) = pending.pop() {
             if level > depth {
                 return Err(GitError::Limit {
@@ -45,7 +46,10 @@ impl Repository {
     }
 
     /// The files of a commit; none for no commit.
-    pub(crate) async fn commit_files(&mut self, commit: Option<ObjectId>) -> Result<Files, GitError> {
+    pub(crate) async fn commit_files(
+        &mut self,
+        commit: Option<ObjectId>,
+    ) -> Result<Files, GitError> {
         let tree = match commit {
             Some(id) => Some(self.commit_at(id).await?.1.tree),
             None => None,
@@ -83,7 +87,9 @@ impl Repository {
 
     async fn close(&mut self, open: &mut Vec<(String, Vec<TreeEntry>)>) -> Result<(), GitError> {
         if let Some((path, mut entries)) = open.pop() {
-            let id = self.put(ObjectKind::Tree, &render_tree(&mut entries)).await?;
+            let id = self
+                .put(ObjectKind::Tree, &render_tree(&mut entries))
+                .await?;
             let name = path.rsplit('/').next().unwrap_or_default().to_owned();
             if let Some((_, parent)) = open.last_mut() {
                 parent.push(TreeEntry {
@@ -99,7 +105,11 @@ impl Repository {
 
 /// Whether a directory is `at` or below it.
 fn within(dir: &str, at: &str) -> bool {
-    at.is_empty() || dir == at || dir.strip_prefix(at).is_some_and(|rest| rest.starts_with('/'))
+    at.is_empty()
+        || dir == at
+        || dir
+            .strip_prefix(at)
+            .is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// The directory one level below `at` on the way to `dir`.
@@ -108,6 +118,9 @@ fn below(dir: &str, at: &str) -> Option<String> {
         return None;
     }
     let from = if at.is_empty() { 0 } else { at.len() + 1 };
-    let end = dir.get(from..)?.find('/').map_or(dir.len(), |next| from + next);
+    let end = dir
+        .get(from..)?
+        .find('/')
+        .map_or(dir.len(), |next| from + next);
     dir.get(..end).map(str::to_owned)
 }

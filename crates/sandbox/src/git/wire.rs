@@ -35,9 +35,14 @@ impl Packets {
             return Ok(None);
         }
         let wrong = || GitError::Remote("fatal: protocol error: bad line length".into());
-        let digits = self.0.get(..4).and_then(|digits| std::str::from_utf8(digits).ok());
+        let digits = self
+            .0
+            .get(..4)
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         let digits = digits.filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
-        let length = digits.and_then(|digits| usize::from_str_radix(digits, 16).ok()).ok_or_else(wrong)?;
+        let length = digits
+            .and_then(|digits| usize::from_str_radix(digits, 16).ok())
+            .ok_or_else(wrong)?;
         let control = match length {
             0 => Some(Packet::Flush),
             1 => Some(Packet::Delimiter),
@@ -61,9 +66,14 @@ impl Packets {
     pub(crate) fn lines(&mut self) -> Result<Vec<String>, GitError> {
         let mut lines = Vec::new();
         while let Some(Packet::Data(line)) = self.next()? {
-            let line = String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned();
+            let line = String::from_utf8_lossy(&line)
+                .trim_end_matches('\n')
+                .to_owned();
             if let Some(error) = line.strip_prefix("ERR ") {
-                return Err(GitError::Remote(format!("fatal: remote error: {}", shown(error))));
+                return Err(GitError::Remote(format!(
+                    "fatal: remote error: {}",
+                    shown(error)
+                )));
             }
             lines.push(line);
             if lines.len() > REFERENCES {
@@ -79,7 +89,10 @@ impl Packets {
 
 /// Text of a remote that is shown: short, and without control characters.
 pub(crate) fn shown(text: &str) -> String {
-    let plain: String = text.chars().filter(|c| !c.is_control() || *c == '\n').collect();
+    let plain: String = text
+        .chars()
+        .filter(|c| !c.is_control() || *c == '\n')
+        .collect();
     let mut end = plain.len().min(SHOWN);
     while !plain.is_char_boundary(end) {
         end -= 1;
@@ -125,7 +138,10 @@ impl Advertised {
     pub(crate) fn parse_push(body: Bytes) -> Result<(Self, String), GitError> {
         let mut packets = Packets::new(body);
         let mut lines = packets.lines()?;
-        if lines.first().is_some_and(|line| line.starts_with("# service=")) {
+        if lines
+            .first()
+            .is_some_and(|line| line.starts_with("# service="))
+        {
             lines = packets.lines()?;
         }
         let mut found = Self::default();
@@ -143,7 +159,9 @@ impl Advertised {
     }
 
     fn add(&mut self, id: &str, name: &str) {
-        if let Some(id) = ObjectId::from_hex(id).filter(|_| refs::valid(name) && name.starts_with("refs/")) {
+        if let Some(id) =
+            ObjectId::from_hex(id).filter(|_| refs::valid(name) && name.starts_with("refs/"))
+        {
             self.refs.insert(name.to_owned(), id);
         }
     }
@@ -175,7 +193,10 @@ impl Answer {
             if section.is_empty() {
                 section = String::from_utf8_lossy(&data).trim_end().to_owned();
                 if let Some(error) = section.strip_prefix("ERR ") {
-                    return Err(GitError::Remote(format!("fatal: remote error: {}", shown(error))));
+                    return Err(GitError::Remote(format!(
+                        "fatal: remote error: {}",
+                        shown(error)
+                    )));
                 }
                 continue;
             }
@@ -191,11 +212,18 @@ impl Answer {
                 }
                 ("packfile", Some(3)) => {
                     let text = String::from_utf8_lossy(&data[1..]).into_owned();
-                    return Err(GitError::Remote(format!("fatal: remote error: {}", shown(&text))));
+                    return Err(GitError::Remote(format!(
+                        "fatal: remote error: {}",
+                        shown(&text)
+                    )));
                 }
                 ("shallow-info", _) => {
                     let text = String::from_utf8_lossy(&data);
-                    let id = |sign: &str| text.trim_end().strip_prefix(sign).and_then(ObjectId::from_hex);
+                    let id = |sign: &str| {
+                        text.trim_end()
+                            .strip_prefix(sign)
+                            .and_then(ObjectId::from_hex)
+                    };
                     answer.shallow.extend(id("shallow "));
                     answer.unshallow.extend(id("unshallow "));
                 }

@@ -19,7 +19,12 @@ const NAMED: usize = 20;
 impl Repository {
     /// Moves the working tree and the index from one commit's files to another's, without losing
     /// anything: what was changed and would be overwritten is an error, all other changes stay.
-    pub(crate) async fn switch_files(&mut self, old: &Files, new: &Files, doing: &str) -> Result<(), GitError> {
+    pub(crate) async fn switch_files(
+        &mut self,
+        old: &Files,
+        new: &Files,
+        doing: &str,
+    ) -> Result<(), GitError> {
         let mut index = self.index().await?;
         let changes = super::changes::compare(old, new);
         let (mut changed, mut untracked) = (Vec::new(), Vec::new());
@@ -47,11 +52,23 @@ impl Repository {
             }
         }
         for (paths, what, fix) in [
-            (&changed, "Your local changes to the following files", "Please commit your changes before you go on."),
-            (&untracked, "The following untracked working tree files", "Please move or remove them before you go on."),
+            (
+                &changed,
+                "Your local changes to the following files",
+                "Please commit your changes before you go on.",
+            ),
+            (
+                &untracked,
+                "The following untracked working tree files",
+                "Please move or remove them before you go on.",
+            ),
         ] {
             if !paths.is_empty() {
-                let list: String = paths.iter().take(NAMED).map(|path| format!("\t{path}\n")).collect();
+                let list: String = paths
+                    .iter()
+                    .take(NAMED)
+                    .map(|path| format!("\t{path}\n"))
+                    .collect();
                 return Err(GitError::Refused(format!(
                     "error: {what} would be overwritten by {doing}:\n{list}{fix}\nAborting"
                 )));
@@ -67,7 +84,10 @@ impl Repository {
             let Some((mode, id)) = change.new else {
                 continue;
             };
-            if index.get(&change.path).is_some_and(|entry| (entry.mode, entry.id) == (mode, id)) {
+            if index
+                .get(&change.path)
+                .is_some_and(|entry| (entry.mode, entry.id) == (mode, id))
+            {
                 continue;
             }
             self.write_file(&change.path, mode, id, &mut index).await?;
@@ -76,14 +96,20 @@ impl Repository {
     }
 
     /// Whether something that git does not know stands where a file should come.
-    async fn in_the_way(&mut self, path: &str, new: Option<(Mode, ObjectId)>, index: &Index) -> Result<bool, GitError> {
+    async fn in_the_way(
+        &mut self,
+        path: &str,
+        new: Option<(Mode, ObjectId)>,
+        index: &Index,
+    ) -> Result<bool, GitError> {
         let mut at = path;
         loop {
             match self.overlay.lstat(&self.place(at)).await {
                 Ok(stat) if at == path => {
                     if stat.kind == EntryKind::Directory {
                         // What is in it may be known, and go.
-                        return Ok(!index.has_below(path) && !self.overlay.list(&self.place(at)).await?.is_empty());
+                        return Ok(!index.has_below(path)
+                            && !self.overlay.list(&self.place(at)).await?.is_empty());
                     }
                     let (mode, content) = self.content(path, &stat).await?;
                     let id = ObjectId::of(super::ObjectKind::Blob, &content);
@@ -109,16 +135,23 @@ impl Repository {
         index: &mut Index,
     ) -> Result<(), GitError> {
         if !safe_path(path) {
-            return Err(super::corrupt(format!("the path '{}' is refused", path.escape_debug())));
+            return Err(super::corrupt(format!(
+                "the path '{}' is refused",
+                path.escape_debug()
+            )));
         }
         let place = self.place(path);
         self.clear_way(path).await?;
         match mode {
             Mode::Module => self.overlay.mkdir(&place, true).await?,
             Mode::Link => {
-                let target = String::from_utf8(self.blob(id).await?.to_vec())
-                    .map_err(|_| GitError::Unsupported("a link whose target is not UTF-8".into()))?;
-                if let Some((parent, _)) = place.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()) {
+                let target = String::from_utf8(self.blob(id).await?.to_vec()).map_err(|_| {
+                    GitError::Unsupported("a link whose target is not UTF-8".into())
+                })?;
+                if let Some((parent, _)) = place
+                    .rsplit_once('/')
+                    .filter(|(parent, _)| !parent.is_empty())
+                {
                     self.overlay.mkdir(parent, true).await?;
                 }
                 self.overlay.symlink(&target, &place).await?;
@@ -127,7 +160,11 @@ impl Repository {
                 let content = self.blob(id).await?;
                 let options = WriteOptions {
                     parents: true,
-                    mode: Some(if mode == Mode::Executable { 0o755 } else { 0o644 }),
+                    mode: Some(if mode == Mode::Executable {
+                        0o755
+                    } else {
+                        0o644
+                    }),
                     ..WriteOptions::default()
                 };
                 self.overlay.write(&place, content, &options).await?;
@@ -141,7 +178,10 @@ impl Repository {
     /// Removes a file or link at a path, and files or links where its directories should be, so that
     /// nothing is ever written through a link.
     async fn clear_way(&mut self, path: &str) -> Result<(), GitError> {
-        let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+        let ends = path
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .chain([path.len()]);
         for end in ends {
             let place = self.place(&path[..end]);
             match self.overlay.lstat(&place).await {
@@ -196,7 +236,10 @@ impl Repository {
             (Head::Detached(id), Some(id))
         };
         let before = self.head_id().await?;
-        let (old, new) = (self.commit_files(before).await?, self.commit_files(id).await?);
+        let (old, new) = (
+            self.commit_files(before).await?,
+            self.commit_files(id).await?,
+        );
         self.switch_files(&old, &new, "checkout").await?;
         self.set_head(&head).await?;
         Ok(match head {
@@ -210,13 +253,22 @@ impl Repository {
     /// # Errors
     ///
     /// [`GitError::Refused`] when it exists or its name is not valid.
-    pub async fn create_branch(&mut self, name: &str, at: ObjectId, force: bool) -> Result<(), GitError> {
+    pub async fn create_branch(
+        &mut self,
+        name: &str,
+        at: ObjectId,
+        force: bool,
+    ) -> Result<(), GitError> {
         let full = format!("refs/heads/{name}");
         if !refs::valid(&full) || name.starts_with('-') || name == "HEAD" {
-            return Err(GitError::Refused(format!("fatal: '{name}' is not a valid branch name")));
+            return Err(GitError::Refused(format!(
+                "fatal: '{name}' is not a valid branch name"
+            )));
         }
         if !force && self.resolve_ref(&full).await?.is_some() {
-            return Err(GitError::Refused(format!("fatal: a branch named '{name}' already exists")));
+            return Err(GitError::Refused(format!(
+                "fatal: a branch named '{name}' already exists"
+            )));
         }
         let (id, _) = self.commit_at(at).await?;
         self.set_ref(&full, id).await
@@ -244,7 +296,8 @@ impl Repository {
             true => self.resolve_ref(&full).await?,
             false => None,
         };
-        let id = id.ok_or_else(|| GitError::Unknown(format!("error: branch '{name}' not found")))?;
+        let id =
+            id.ok_or_else(|| GitError::Unknown(format!("error: branch '{name}' not found")))?;
         if self.head().await? == Head::Branch(name.to_owned()) {
             return Err(GitError::Refused(format!(
                 "error: cannot delete branch '{name}' used by worktree at '{}'",
@@ -270,15 +323,26 @@ impl Repository {
     /// # Errors
     ///
     /// [`GitError::Unknown`] when a path matches nothing.
-    pub async fn restore(&mut self, from: Option<ObjectId>, paths: &[String]) -> Result<usize, GitError> {
+    pub async fn restore(
+        &mut self,
+        from: Option<ObjectId>,
+        paths: &[String],
+    ) -> Result<usize, GitError> {
         let mut index = self.index().await?;
         let files: Files = match from {
             Some(id) => self.commit_files(Some(id)).await?,
-            None => index.entries.iter().map(|entry| (entry.path.clone(), (entry.mode, entry.id))).collect(),
+            None => index
+                .entries
+                .iter()
+                .map(|entry| (entry.path.clone(), (entry.mode, entry.id)))
+                .collect(),
         };
         let mut done = 0;
         for path in paths {
-            let chosen: Vec<_> = files.iter().filter(|(file, _)| super::repository::below(file, path)).collect();
+            let chosen: Vec<_> = files
+                .iter()
+                .filter(|(file, _)| super::repository::below(file, path))
+                .collect();
             if chosen.is_empty() {
                 return Err(GitError::Unknown(format!(
                     "error: pathspec '{path}' did not match any file(s) known to git"
@@ -294,15 +358,32 @@ impl Repository {
     }
 
     /// Makes the index of these paths (none means all) as it is in a commit (`git reset`).
-    pub(crate) async fn unstage(&mut self, from: Option<ObjectId>, paths: &[String]) -> Result<(), GitError> {
+    pub(crate) async fn unstage(
+        &mut self,
+        from: Option<ObjectId>,
+        paths: &[String],
+    ) -> Result<(), GitError> {
         let mut index = self.index().await?;
         let files = self.commit_files(from).await?;
-        let known: Vec<String> = index.entries.iter().map(|entry| entry.path.clone()).collect();
-        for path in known.iter().filter(|path| super::changes::wanted(path, paths) && !files.contains_key(*path)) {
+        let known: Vec<String> = index
+            .entries
+            .iter()
+            .map(|entry| entry.path.clone())
+            .collect();
+        for path in known
+            .iter()
+            .filter(|path| super::changes::wanted(path, paths) && !files.contains_key(*path))
+        {
             index.remove(path);
         }
-        for (path, (mode, id)) in files.iter().filter(|(path, _)| super::changes::wanted(path, paths)) {
-            if index.get(path).is_none_or(|entry| (entry.mode, entry.id) != (*mode, *id)) {
+        for (path, (mode, id)) in files
+            .iter()
+            .filter(|(path, _)| super::changes::wanted(path, paths))
+        {
+            if index
+                .get(path)
+                .is_none_or(|entry| (entry.mode, entry.id) != (*mode, *id))
+            {
                 index.put(entry_of(path, *mode, *id, None));
             }
         }
@@ -313,7 +394,11 @@ impl Repository {
     pub(crate) async fn reset_hard(&mut self, to: Option<ObjectId>) -> Result<(), GitError> {
         let mut index = self.index().await?;
         let files = self.commit_files(to).await?;
-        let known: Vec<String> = index.entries.iter().map(|entry| entry.path.clone()).collect();
+        let known: Vec<String> = index
+            .entries
+            .iter()
+            .map(|entry| entry.path.clone())
+            .collect();
         for path in known.iter().filter(|path| !files.contains_key(*path)) {
             self.remove_file(path).await?;
             index.remove(path);
@@ -334,6 +419,7 @@ impl Repository {
 
     /// Writes a merged text, which has no object yet.
     pub(crate) async fn put_blob(&mut self, content: &[u8]) -> Result<ObjectId, GitError> {
-        self.put(super::ObjectKind::Blob, &Bytes::copy_from_slice(content)).await
+        self.put(super::ObjectKind::Blob, &Bytes::copy_from_slice(content))
+            .await
     }
 }

@@ -6,8 +6,10 @@
 mod braces;
 mod cat;
 mod commands;
+mod curl;
 mod fs;
 mod git;
+mod grep;
 mod memory;
 mod state;
 
@@ -400,7 +402,11 @@ fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
             HookAction::Continue(event)
         }))
         .command("cat", cat::Cat(fs.clone()))
+        .command("curl", curl::Curl(fs.clone()))
+        .command("egrep", grep::Grep(fs.clone()))
+        .command("fgrep", grep::Grep(fs.clone()))
         .command("git", git::Git(fs.clone()))
+        .command("grep", grep::Grep(fs.clone()))
         .command("seq", commands::Seq(fs.clone()))
         .command("sleep", commands::Sleep)
         .command("yes", commands::Yes(fs.clone()))

@@ -14,14 +14,26 @@ pub(super) async fn init(call: &Call<'_>, args: &[&str]) -> Done {
         &["-b", "--initial-branch", "-q", "--quiet"]
     );
     let path = absolute(options.operands.first().unwrap_or(&"."), &call.cwd);
-    let setting = call.settings.get("init.defaultbranch").map_or("main", String::as_str);
-    let branch = options.value(&["-b", "--initial-branch"]).unwrap_or(setting);
+    let setting = call
+        .settings
+        .get("init.defaultbranch")
+        .map_or("main", String::as_str);
+    let branch = options
+        .value(&["-b", "--initial-branch"])
+        .unwrap_or(setting);
     let (repository, made) = Repository::init(&call.overlay, &path, branch).await?;
     if options.any(&["-q", "--quiet"]) {
         return Ok(Output::default());
     }
-    let what = if made { "Initialized empty" } else { "Reinitialized existing" };
-    Ok(Output::ok(format!("{what} Git repository in {}/\n", repository.dir)))
+    let what = if made {
+        "Initialized empty"
+    } else {
+        "Reinitialized existing"
+    };
+    Ok(Output::ok(format!(
+        "{what} Git repository in {}/\n",
+        repository.dir
+    )))
 }
 
 pub(super) async fn add(call: &Call<'_>, args: &[&str]) -> Done {
@@ -29,7 +41,17 @@ pub(super) async fn add(call: &Call<'_>, args: &[&str]) -> Done {
         "add",
         args,
         &[],
-        &["-A", "--all", "-u", "--update", "-f", "--force", "-v", "--verbose", "-q"]
+        &[
+            "-A",
+            "--all",
+            "-u",
+            "--update",
+            "-f",
+            "--force",
+            "-v",
+            "--verbose",
+            "-q"
+        ]
     );
     let mut repository = call.open().await?;
     let mut paths = call.all_inside(&repository, &options.operands)?;
@@ -52,7 +74,9 @@ pub(super) async fn add(call: &Call<'_>, args: &[&str]) -> Done {
         paths.push(String::new());
     }
     // An empty tree has nothing that `.` could match, which is fine.
-    repository.add(&paths, options.any(&["-f", "--force"])).await?;
+    repository
+        .add(&paths, options.any(&["-f", "--force"]))
+        .await?;
     Ok(Output::default())
 }
 
@@ -61,23 +85,45 @@ pub(super) async fn rm(call: &Call<'_>, args: &[&str]) -> Done {
         "rm",
         args,
         &[],
-        &["-r", "--cached", "-f", "--force", "-q", "--quiet", "--ignore-unmatch"]
+        &[
+            "-r",
+            "--cached",
+            "-f",
+            "--force",
+            "-q",
+            "--quiet",
+            "--ignore-unmatch"
+        ]
     );
     let mut repository = call.open().await?;
     let mut index = repository.index().await?;
     let head = repository.head_id().await?;
     let committed = repository.commit_files(head).await?;
     let mut out = Output::default();
-    for (path, given) in call.all_inside(&repository, &options.operands)?.iter().zip(&options.operands) {
-        let known: Vec<_> = index.entries.iter().filter(|entry| below(&entry.path, path)).cloned().collect();
+    for (path, given) in call
+        .all_inside(&repository, &options.operands)?
+        .iter()
+        .zip(&options.operands)
+    {
+        let known: Vec<_> = index
+            .entries
+            .iter()
+            .filter(|entry| below(&entry.path, path))
+            .cloned()
+            .collect();
         if known.is_empty() && !options.has("--ignore-unmatch") {
-            return Err(GitError::Unknown(format!("fatal: pathspec '{given}' did not match any files")));
+            return Err(GitError::Unknown(format!(
+                "fatal: pathspec '{given}' did not match any files"
+            )));
         }
         if known.iter().any(|entry| entry.path != *path) && !options.has("-r") {
-            return Err(GitError::Refused(format!("fatal: not removing '{given}' recursively without -r")));
+            return Err(GitError::Refused(format!(
+                "fatal: not removing '{given}' recursively without -r"
+            )));
         }
         for entry in known {
-            let changed = repository.compare(&index, &entry).await? == crate::git::FileState::Modified
+            let changed = repository.compare(&index, &entry).await?
+                == crate::git::FileState::Modified
                 || committed.get(&entry.path) != Some(&(entry.mode, entry.id));
             if changed && !options.any(&["-f", "--force", "--cached"]) {
                 return Err(GitError::Refused(format!(
@@ -106,21 +152,40 @@ pub(super) async fn mv(call: &Call<'_>, args: &[&str]) -> Done {
     if sources.is_empty() {
         return usage("usage: git mv <source>... <destination>");
     }
-    let mut repository = call.open().await?;
+    let repository = call.open().await?;
     let mut index = repository.index().await?;
-    let into = call.overlay.directory(&absolute(target, &call.cwd)).await.is_ok();
+    let into = call
+        .overlay
+        .directory(&absolute(target, &call.cwd))
+        .await
+        .is_ok();
     for source in sources {
         let from = call.inside(&repository, source)?;
-        let to = if into { format!("{target}/{}", from.rsplit('/').next().unwrap_or_default()) } else { (*target).to_owned() };
+        let to = if into {
+            format!("{target}/{}", from.rsplit('/').next().unwrap_or_default())
+        } else {
+            (*target).to_owned()
+        };
         let to = call.inside(&repository, &to)?;
-        let moved: Vec<_> = index.entries.iter().filter(|entry| below(&entry.path, &from)).cloned().collect();
+        let moved: Vec<_> = index
+            .entries
+            .iter()
+            .filter(|entry| below(&entry.path, &from))
+            .cloned()
+            .collect();
         if moved.is_empty() || from.is_empty() {
-            return Err(GitError::Refused(format!("fatal: not under version control, source={source}, destination={target}")));
+            return Err(GitError::Refused(format!(
+                "fatal: not under version control, source={source}, destination={target}"
+            )));
         }
         if call.overlay.exists(&repository.place(&to)).await? && !options.any(&["-f", "--force"]) {
-            return Err(GitError::Refused(format!("fatal: destination exists, source={source}, destination={to}")));
+            return Err(GitError::Refused(format!(
+                "fatal: destination exists, source={source}, destination={to}"
+            )));
         }
-        call.overlay.rename(&repository.place(&from), &repository.place(&to)).await?;
+        call.overlay
+            .rename(&repository.place(&from), &repository.place(&to))
+            .await?;
         for mut entry in moved {
             index.remove(&entry.path);
             entry.path = format!("{to}{}", &entry.path[from.len()..]);
@@ -137,8 +202,23 @@ pub(super) async fn commit(call: &Call<'_>, args: &[&str]) -> Done {
         args,
         &["-m", "--message", "-F", "--file", "--author", "--date"],
         &[
-            "-m", "--message", "-F", "--file", "--author", "--date", "-a", "--all", "--amend", "--no-edit",
-            "--allow-empty", "-q", "--quiet", "-n", "--no-verify", "--no-gpg-sign", "-v"
+            "-m",
+            "--message",
+            "-F",
+            "--file",
+            "--author",
+            "--date",
+            "-a",
+            "--all",
+            "--amend",
+            "--no-edit",
+            "--allow-empty",
+            "-q",
+            "--quiet",
+            "-n",
+            "--no-verify",
+            "--no-gpg-sign",
+            "-v"
         ]
     );
     let mut repository = call.open().await?;
@@ -163,9 +243,13 @@ pub(super) async fn commit(call: &Call<'_>, args: &[&str]) -> Done {
     }
     let mut commit = commit_options(call, message);
     if let Some(author) = options.value(&["--author"]) {
-        let parts = author.strip_suffix('>').and_then(|author| author.split_once('<'));
+        let parts = author
+            .strip_suffix('>')
+            .and_then(|author| author.split_once('<'));
         let Some((name, email)) = parts else {
-            return Err(GitError::Refused(format!("fatal: --author '{author}' is not 'Name <email>'")));
+            return Err(GitError::Refused(format!(
+                "fatal: --author '{author}' is not 'Name <email>'"
+            )));
         };
         commit.author = Some((name.trim().to_owned(), email.to_owned()));
     } else if amend {
@@ -194,12 +278,20 @@ pub(super) async fn commit(call: &Call<'_>, args: &[&str]) -> Done {
     let (_, made) = repository.commit_at(done.id).await?;
     let branch = done.branch.as_deref().unwrap_or("detached HEAD");
     let first = if done.root { " (root-commit)" } else { "" };
-    let mut out = Output::ok(format!("[{branch}{first} {}] {}\n", done.id.short(), made.subject()));
+    let mut out = Output::ok(format!(
+        "[{branch}{first} {}] {}\n",
+        done.id.short(),
+        made.subject()
+    ));
     out.push(&show::summary(&mut repository, &done.changes).await?)?;
     for change in &done.changes {
         let line = match (&change.old, &change.new) {
-            (None, Some((mode, _))) => format!(" create mode {:06o} {}\n", mode.bits(), change.path),
-            (Some((mode, _)), None) => format!(" delete mode {:06o} {}\n", mode.bits(), change.path),
+            (None, Some((mode, _))) => {
+                format!(" create mode {:06o} {}\n", mode.bits(), change.path)
+            }
+            (Some((mode, _)), None) => {
+                format!(" delete mode {:06o} {}\n", mode.bits(), change.path)
+            }
             _ => continue,
         };
         out.push(&line)?;
@@ -212,9 +304,15 @@ async fn kept_message(repository: &mut Repository, amend: bool) -> Result<String
     if let (true, Some(head)) = (amend, repository.head_id().await?) {
         return Ok(repository.commit_at(head).await?.1.message);
     }
-    match repository.overlay.read_held(&format!("{}/MERGE_MSG", repository.dir)).await {
+    match repository
+        .overlay
+        .read_held(&format!("{}/MERGE_MSG", repository.dir))
+        .await
+    {
         Ok(text) => Ok(String::from_utf8_lossy(&text).into_owned()),
-        Err(_) => Err(GitError::Refused("error: there is no editor in a workspace; give the message with -m".into())),
+        Err(_) => Err(GitError::Refused(
+            "error: there is no editor in a workspace; give the message with -m".into(),
+        )),
     }
 }
 
@@ -223,12 +321,23 @@ pub(super) async fn restore(call: &Call<'_>, args: &[&str]) -> Done {
         "restore",
         args,
         &["-s", "--source"],
-        &["-s", "--source", "-S", "--staged", "-W", "--worktree", "-q", "--quiet"]
+        &[
+            "-s",
+            "--source",
+            "-S",
+            "--staged",
+            "-W",
+            "--worktree",
+            "-q",
+            "--quiet"
+        ]
     );
     let mut repository = call.open().await?;
     let paths = call.all_inside(&repository, &options.operands)?;
     if paths.is_empty() {
-        return Err(GitError::Refused("fatal: you must specify path(s) to restore".into()));
+        return Err(GitError::Refused(
+            "fatal: you must specify path(s) to restore".into(),
+        ));
     }
     let source = match options.value(&["-s", "--source"]) {
         Some(name) => Some(repository.resolve(name).await?),
@@ -249,7 +358,12 @@ pub(super) async fn restore(call: &Call<'_>, args: &[&str]) -> Done {
 }
 
 pub(super) async fn reset(call: &Call<'_>, args: &[&str]) -> Done {
-    let options = options!("reset", args, &[], &["--soft", "--mixed", "--hard", "-q", "--quiet"]);
+    let options = options!(
+        "reset",
+        args,
+        &[],
+        &["--soft", "--mixed", "--hard", "-q", "--quiet"]
+    );
     let mut repository = call.open().await?;
     let mut operands = &options.operands[..];
     let mut target = repository.head_id().await?;
@@ -270,7 +384,9 @@ pub(super) async fn reset(call: &Call<'_>, args: &[&str]) -> Done {
     }
     if !operands.is_empty() {
         if options.any(&["--soft", "--hard"]) {
-            return Err(GitError::Refused("fatal: Cannot do soft or hard reset with paths.".into()));
+            return Err(GitError::Refused(
+                "fatal: Cannot do soft or hard reset with paths.".into(),
+            ));
         }
         let paths = call.all_inside(&repository, operands)?;
         repository.unstage(target, &paths).await?;
@@ -285,9 +401,17 @@ pub(super) async fn reset(call: &Call<'_>, args: &[&str]) -> Done {
         repository.move_head(id).await?;
     }
     let mut out = Output::default();
-    if let (true, false, Some(id)) = (options.has("--hard"), options.any(&["-q", "--quiet"]), target) {
+    if let (true, false, Some(id)) = (
+        options.has("--hard"),
+        options.any(&["-q", "--quiet"]),
+        target,
+    ) {
         let (_, commit) = repository.commit_at(id).await?;
-        out.push(&format!("HEAD is now at {} {}\n", id.short(), commit.subject()))?;
+        out.push(&format!(
+            "HEAD is now at {} {}\n",
+            id.short(),
+            commit.subject()
+        ))?;
     }
     Ok(out)
 }

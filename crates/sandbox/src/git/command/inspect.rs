@@ -11,7 +11,17 @@ pub(super) async fn status(call: &Call<'_>, args: &[&str]) -> Done {
         "status",
         args,
         &[],
-        &["-s", "--short", "--porcelain", "-b", "--branch", "-u", "--untracked-files", "--long", "-z"]
+        &[
+            "-s",
+            "--short",
+            "--porcelain",
+            "-b",
+            "--branch",
+            "-u",
+            "--untracked-files",
+            "--long",
+            "-z"
+        ]
     );
     let mut repository = call.open().await?;
     let path = match options.operands.first() {
@@ -20,21 +30,35 @@ pub(super) async fn status(call: &Call<'_>, args: &[&str]) -> Done {
     };
     let mut status = repository.status(&path).await?;
     if options.value(&["--untracked-files"]) == Some("no") {
-        status.entries.retain(|entry| entry.staged != FileState::Untracked);
+        status
+            .entries
+            .retain(|entry| entry.staged != FileState::Untracked);
     }
     let porcelain = options.has("--porcelain");
     if porcelain || options.any(&["-s", "--short"]) {
         let mut out = Output::default();
         if options.any(&["-b", "--branch"]) {
             let name = status.branch.as_deref().unwrap_or("HEAD (no branch)");
-            let head = if status.head.is_none() { "No commits yet on " } else { "" };
+            let head = if status.head.is_none() {
+                "No commits yet on "
+            } else {
+                ""
+            };
             out.push(&format!("## {head}{name}\n"))?;
         }
         for entry in &status.entries {
-            let path = if porcelain { entry.path.clone() } else { call.shown(&repository, &entry.path) };
+            let path = if porcelain {
+                entry.path.clone()
+            } else {
+                call.shown(&repository, &entry.path)
+            };
             let (one, other) = (entry.staged.letter(), entry.unstaged.letter());
             let end = if options.has("-z") { '\0' } else { '\n' };
-            let path = if options.has("-z") { path } else { quoted(&path) };
+            let path = if options.has("-z") {
+                path
+            } else {
+                quoted(&path)
+            };
             out.push(&format!("{one}{other} {path}{end}"))?;
         }
         return Ok(out);
@@ -84,24 +108,54 @@ async fn long_status(call: &Call<'_>, repository: &mut Repository, status: &Stat
         FileState::Conflict => "both modified:   ",
         FileState::Same | FileState::Untracked => "",
     };
-    let mut section = |title: &str, hint: &str, side: &dyn Fn(&crate::git::StatusEntry) -> FileState| {
-        let lines: String = status
-            .entries
-            .iter()
-            .filter(|entry| !matches!(side(entry), FileState::Same | FileState::Untracked))
-            .map(|entry| format!("\t{}{}\n", word(side(entry)), call.shown(repository, &entry.path)))
-            .collect();
-        if lines.is_empty() {
-            return Ok(false);
-        }
-        out.push(&format!("{title}:\n{hint}{lines}\n")).map(|()| true)
+    let mut section =
+        |title: &str, hint: &str, side: &dyn Fn(&crate::git::StatusEntry) -> FileState| {
+            let lines: String = status
+                .entries
+                .iter()
+                .filter(|entry| !matches!(side(entry), FileState::Same | FileState::Untracked))
+                .map(|entry| {
+                    format!(
+                        "\t{}{}\n",
+                        word(side(entry)),
+                        call.shown(repository, &entry.path)
+                    )
+                })
+                .collect();
+            if lines.is_empty() {
+                return Ok(false);
+            }
+            out.push(&format!("{title}:\n{hint}{lines}\n"))
+                .map(|()| true)
+        };
+    let unstage = if status.head.is_some() {
+        "git restore --staged <file>..."
+    } else {
+        "git rm --cached <file>..."
     };
-    let unstage = if status.head.is_some() { "git restore --staged <file>..." } else { "git rm --cached <file>..." };
-    let plain = |state: FileState| if state == FileState::Conflict { FileState::Same } else { state };
-    let staged = section("Changes to be committed", &format!("  (use \"{unstage}\" to unstage)\n"), &|entry| plain(entry.staged))?;
-    section("Unmerged paths", "  (use \"git add <file>...\" to mark resolution)\n", &|entry| {
-        if entry.staged == FileState::Conflict { FileState::Conflict } else { FileState::Same }
-    })?;
+    let plain = |state: FileState| {
+        if state == FileState::Conflict {
+            FileState::Same
+        } else {
+            state
+        }
+    };
+    let staged = section(
+        "Changes to be committed",
+        &format!("  (use \"{unstage}\" to unstage)\n"),
+        &|entry| plain(entry.staged),
+    )?;
+    section(
+        "Unmerged paths",
+        "  (use \"git add <file>...\" to mark resolution)\n",
+        &|entry| {
+            if entry.staged == FileState::Conflict {
+                FileState::Conflict
+            } else {
+                FileState::Same
+            }
+        },
+    )?;
     let changed = section(
         "Changes not staged for commit",
         "  (use \"git add <file>...\" to update what will be committed)\n  (use \"git restore <file>...\" to discard changes in working directory)\n",
@@ -121,8 +175,12 @@ async fn long_status(call: &Call<'_>, repository: &mut Repository, status: &Stat
     }
     if !staged {
         out.push(match (changed, untracked, status.head) {
-            (true, _, _) => "no changes added to commit (use \"git add\" and/or \"git commit -a\")\n",
-            (_, true, _) => "nothing added to commit but untracked files present (use \"git add\" to track)\n",
+            (true, _, _) => {
+                "no changes added to commit (use \"git add\" and/or \"git commit -a\")\n"
+            }
+            (_, true, _) => {
+                "nothing added to commit but untracked files present (use \"git add\" to track)\n"
+            }
             (_, _, None) => "nothing to commit (create/copy files and use \"git add\" to track)\n",
             (_, _, Some(_)) => "nothing to commit, working tree clean\n",
         })?;
@@ -133,13 +191,19 @@ async fn long_status(call: &Call<'_>, repository: &mut Repository, status: &Stat
 /// How the branch stands to the one it follows.
 async fn tracking(repository: &mut Repository, branch: &str) -> Result<String, GitError> {
     let config = repository.config().await?;
-    let remote = config.get(&format!("branch.{branch}.remote")).unwrap_or_default();
-    let theirs = config.get(&format!("branch.{branch}.merge")).and_then(|full| full.strip_prefix("refs/heads/"));
+    let remote = config
+        .get(&format!("branch.{branch}.remote"))
+        .unwrap_or_default();
+    let theirs = config
+        .get(&format!("branch.{branch}.merge"))
+        .and_then(|full| full.strip_prefix("refs/heads/"));
     let Some(theirs) = theirs else {
         return Ok(String::new());
     };
     let name = format!("{remote}/{theirs}");
-    let there = repository.resolve_ref(&format!("refs/remotes/{name}")).await?;
+    let there = repository
+        .resolve_ref(&format!("refs/remotes/{name}"))
+        .await?;
     let (Some(here), Some(there)) = (repository.head_id().await?, there) else {
         return Ok(String::new());
     };
@@ -168,8 +232,20 @@ pub(super) async fn diff(call: &Call<'_>, args: &[&str]) -> Done {
         args,
         &[],
         &[
-            "--cached", "--staged", "--stat", "--name-only", "--name-status", "--numstat", "--shortstat", "-p",
-            "--patch", "--exit-code", "--quiet", "--no-color", "--color", "--no-ext-diff"
+            "--cached",
+            "--staged",
+            "--stat",
+            "--name-only",
+            "--name-status",
+            "--numstat",
+            "--shortstat",
+            "-p",
+            "--patch",
+            "--exit-code",
+            "--quiet",
+            "--no-color",
+            "--color",
+            "--no-ext-diff"
         ]
     );
     let mut repository = call.open().await?;
@@ -181,7 +257,10 @@ pub(super) async fn diff(call: &Call<'_>, args: &[&str]) -> Done {
         }
         if let Some((from, to)) = first.split_once("..") {
             let to = to.strip_prefix('.').unwrap_or(to);
-            let (one, other) = (repository.resolve(from).await?, repository.resolve(to).await?);
+            let (one, other) = (
+                repository.resolve(from).await?,
+                repository.resolve(to).await?,
+            );
             let one = match first.contains("...") {
                 true => repository.merge_base(one, other).await?.unwrap_or(one),
                 false => one,
@@ -192,7 +271,15 @@ pub(super) async fn diff(call: &Call<'_>, args: &[&str]) -> Done {
         }
         match repository.resolve(first).await {
             Ok(id) => commits.push(id),
-            Err(_) if call.overlay.lstat(&absolute(first, &call.cwd)).await.is_ok() => break,
+            Err(_)
+                if call
+                    .overlay
+                    .lstat(&absolute(first, &call.cwd))
+                    .await
+                    .is_ok() =>
+            {
+                break;
+            }
             Err(error) if options.dashes.is_none() => return Err(error),
             Err(_) => break,
         }
@@ -214,8 +301,19 @@ pub(super) async fn diff(call: &Call<'_>, args: &[&str]) -> Done {
     let mut out = Output::default();
     if !options.has("--quiet") {
         let live = new == DiffSide::WorkTree;
-        let form = options.given.iter().map(|(name, _)| *name).find_map(show::Form::of);
-        show::changes(&mut repository, &changes, form.unwrap_or(show::Form::Patch), live, &mut out).await?;
+        let form = options
+            .given
+            .iter()
+            .map(|(name, _)| *name)
+            .find_map(show::Form::of);
+        show::changes(
+            &mut repository,
+            &changes,
+            form.unwrap_or(show::Form::Patch),
+            live,
+            &mut out,
+        )
+        .await?;
     }
     if options.any(&["--exit-code", "--quiet"]) && !changes.is_empty() {
         out.code = 1;
@@ -228,7 +326,18 @@ pub(super) async fn ls_files(call: &Call<'_>, args: &[&str]) -> Done {
         "ls-files",
         args,
         &[],
-        &["-c", "--cached", "-s", "--stage", "-o", "--others", "--exclude-standard", "-m", "--modified", "-z"]
+        &[
+            "-c",
+            "--cached",
+            "-s",
+            "--stage",
+            "-o",
+            "--others",
+            "--exclude-standard",
+            "-m",
+            "--modified",
+            "-z"
+        ]
     );
     let mut repository = call.open().await?;
     let paths = call.all_inside(&repository, &options.operands)?;
@@ -279,7 +388,12 @@ pub(super) async fn cat_file(call: &Call<'_>, args: &[&str]) -> Done {
         _ if kind == crate::git::ObjectKind::Tree => {
             for entry in parse_tree(&body)? {
                 let kind = files::mode_kind(entry.mode);
-                out.push(&format!("{:06o} {kind} {}\t{}\n", entry.mode.bits(), entry.id, entry.name))?;
+                out.push(&format!(
+                    "{:06o} {kind} {}\t{}\n",
+                    entry.mode.bits(),
+                    entry.id,
+                    entry.name
+                ))?;
             }
         }
         _ => out.push(&String::from_utf8_lossy(&body))?,
@@ -288,7 +402,10 @@ pub(super) async fn cat_file(call: &Call<'_>, args: &[&str]) -> Done {
 }
 
 /// An object by name, also as `COMMIT:PATH`.
-pub(super) async fn named(repository: &mut Repository, name: &str) -> Result<crate::git::ObjectId, GitError> {
+pub(super) async fn named(
+    repository: &mut Repository,
+    name: &str,
+) -> Result<crate::git::ObjectId, GitError> {
     if let Some(base) = name.strip_suffix("^{tree}") {
         let id = repository.resolve(base).await?;
         return Ok(repository.commit_at(id).await?.1.tree);
@@ -296,18 +413,26 @@ pub(super) async fn named(repository: &mut Repository, name: &str) -> Result<cra
     let Some((commit, path)) = name.split_once(':') else {
         return repository.resolve(name).await;
     };
-    let path = path.strip_prefix("./").unwrap_or(path).trim_end_matches('/');
+    let path = path
+        .strip_prefix("./")
+        .unwrap_or(path)
+        .trim_end_matches('/');
     if commit.is_empty() {
         let index = repository.index().await?;
         let entry = index.get(path).map(|entry| entry.id);
-        return entry.ok_or_else(|| GitError::Unknown(format!("fatal: path '{path}' is not in the index")));
+        return entry
+            .ok_or_else(|| GitError::Unknown(format!("fatal: path '{path}' is not in the index")));
     }
     let id = repository.resolve(commit).await?;
     let mut at = repository.commit_at(id).await?.1.tree;
     for part in path.split('/').filter(|part| !part.is_empty()) {
         let entries = repository.tree(at).await?;
         let entry = entries.iter().find(|entry| entry.name == part);
-        at = entry.ok_or_else(|| GitError::Unknown(format!("fatal: path '{path}' does not exist in '{commit}'")))?.id;
+        at = entry
+            .ok_or_else(|| {
+                GitError::Unknown(format!("fatal: path '{path}' does not exist in '{commit}'"))
+            })?
+            .id;
     }
     Ok(at)
 }

@@ -71,7 +71,9 @@ fn usage(text: impl Into<String>) -> Done {
 }
 
 fn unknown_option(command: &str, option: &str) -> Done {
-    usage(format!("error: unknown option '{option}' for git {command} in a workspace (SH-20 in docs/limits.md lists what there is)"))
+    usage(format!(
+        "error: unknown option '{option}' for git {command} in a workspace (SH-26 in docs/limits.md lists what there is)"
+    ))
 }
 
 impl<'a> Call<'a> {
@@ -101,7 +103,10 @@ impl<'a> Call<'a> {
     }
 
     fn all_inside(&self, repository: &Repository, paths: &[&str]) -> Result<Vec<String>, GitError> {
-        paths.iter().map(|path| self.inside(repository, path)).collect()
+        paths
+            .iter()
+            .map(|path| self.inside(repository, path))
+            .collect()
     }
 
     /// A path of the repository as it is shown from where the command runs.
@@ -113,8 +118,15 @@ impl<'a> Call<'a> {
         let mut up = String::new();
         let mut at = here.as_str();
         loop {
-            if let Some(rest) = path.strip_prefix(at).and_then(|rest| rest.strip_prefix('/')) {
-                return if rest.is_empty() { up + "./" } else { up + rest };
+            if let Some(rest) = path
+                .strip_prefix(at)
+                .and_then(|rest| rest.strip_prefix('/'))
+            {
+                return if rest.is_empty() {
+                    up + "./"
+                } else {
+                    up + rest
+                };
             }
             up.push_str("../");
             match at.rsplit_once('/') {
@@ -127,7 +139,10 @@ impl<'a> Call<'a> {
     /// Name and address that the environment or `-c` gives.
     fn author(&self) -> Option<(String, String)> {
         let value = |variable: &str, setting: &str| {
-            let value = self.env.get(variable).or_else(|| self.settings.get(setting));
+            let value = self
+                .env
+                .get(variable)
+                .or_else(|| self.settings.get(setting));
             value.cloned()
         };
         let name = value("GIT_AUTHOR_NAME", "user.name");
@@ -161,7 +176,8 @@ pub(crate) async fn run(mut call: Call<'_>, args: &[String]) -> Output {
             }
             ("-c", Some(setting)) => {
                 let (key, value) = setting.split_once('=').unwrap_or((setting, "true"));
-                call.settings.insert(key.to_ascii_lowercase(), value.to_owned());
+                call.settings
+                    .insert(key.to_ascii_lowercase(), value.to_owned());
                 args.drain(..2);
             }
             ("--no-pager" | "-P" | "--no-optional-locks", _) => {
@@ -181,7 +197,10 @@ pub(crate) async fn run(mut call: Call<'_>, args: &[String]) -> Output {
         Ok(output) => output,
         Err(error) => {
             let mut text = error.to_string();
-            if !["fatal:", "error:", "CONFLICT", "hint:", "To "].iter().any(|start| text.starts_with(start)) {
+            if !["fatal:", "error:", "CONFLICT", "hint:", "To "]
+                .iter()
+                .any(|start| text.starts_with(start))
+            {
                 text = format!("fatal: {text}");
             }
             let code = if text.starts_with("fatal:") { 128 } else { 1 };
@@ -196,7 +215,11 @@ pub(crate) async fn run(mut call: Call<'_>, args: &[String]) -> Output {
 
 async fn dispatch(call: &Call<'_>, command: &str, args: &[&str]) -> Done {
     match command {
-        "version" | "--version" => Ok(Output::ok(concat!("git version 2.47.0.bowline.", env!("CARGO_PKG_VERSION"), "\n"))),
+        "version" | "--version" => Ok(Output::ok(concat!(
+            "git version 2.47.0.bowline.",
+            env!("CARGO_PKG_VERSION"),
+            "\n"
+        ))),
         "init" => files::init(call, args).await,
         "status" => inspect::status(call, args).await,
         "add" | "stage" => files::add(call, args).await,
@@ -223,7 +246,9 @@ async fn dispatch(call: &Call<'_>, command: &str, args: &[&str]) -> Done {
         "pull" => remotes::pull(call, args).await,
         "push" => remotes::push(call, args).await,
         other => Ok(Output {
-            err: format!("git: '{other}' is not a git command in a workspace (SH-20 in docs/limits.md lists what there is)\n"),
+            err: format!(
+                "git: '{other}' is not a git command in a workspace (SH-26 in docs/limits.md lists what there is)\n"
+            ),
             code: 1,
             ..Output::default()
         }),
@@ -258,7 +283,10 @@ impl<'a> Options<'a> {
                 let name = &arg[..at.unwrap_or(arg.len())];
                 let mut value = at.map(|at| &arg[at + 1..]);
                 if with_value.contains(&name) && value.is_none() {
-                    value = Some(args.next().ok_or(format!("error: option `{name}' requires a value"))?);
+                    value = Some(
+                        args.next()
+                            .ok_or(format!("error: option `{name}' requires a value"))?,
+                    );
                 }
                 options.given.push((name, value));
             } else if arg.len() > 1 && arg.starts_with('-') && arg.as_bytes()[1].is_ascii_digit() {
@@ -269,8 +297,13 @@ impl<'a> Options<'a> {
                     let name = letter_name(letter);
                     rest = &rest[letter.len_utf8()..];
                     if with_value.contains(&name) {
-                        let value = if rest.is_empty() { args.next() } else { Some(rest) };
-                        let value = value.ok_or(format!("error: switch `{letter}' requires a value"))?;
+                        let value = if rest.is_empty() {
+                            args.next()
+                        } else {
+                            Some(rest)
+                        };
+                        let value =
+                            value.ok_or(format!("error: switch `{letter}' requires a value"))?;
                         options.given.push((name, Some(value)));
                         break;
                     }
@@ -293,21 +326,29 @@ impl<'a> Options<'a> {
 
     /// The last value of any of these options.
     fn value(&self, names: &[&str]) -> Option<&'a str> {
-        self.given.iter().rev().find(|(given, _)| names.contains(given)).and_then(|(_, value)| *value)
+        self.given
+            .iter()
+            .rev()
+            .find(|(given, _)| names.contains(given))
+            .and_then(|(_, value)| *value)
     }
 
     /// The first option that is not among these.
     fn unknown(&self, names: &[&str]) -> Option<&'a str> {
-        self.given.iter().map(|(given, _)| *given).find(|given| !names.contains(given))
+        self.given
+            .iter()
+            .map(|(given, _)| *given)
+            .find(|given| !names.contains(given))
     }
 }
 
 /// `-x` as text that lives long enough.
 fn letter_name(letter: char) -> &'static str {
     const NAMES: [&str; 52] = [
-        "-a", "-b", "-c", "-d", "-e", "-f", "-g", "-h", "-i", "-j", "-k", "-l", "-m", "-n", "-o", "-p", "-q", "-r",
-        "-s", "-t", "-u", "-v", "-w", "-x", "-y", "-z", "-A", "-B", "-C", "-D", "-E", "-F", "-G", "-H", "-I", "-J",
-        "-K", "-L", "-M", "-N", "-O", "-P", "-Q", "-R", "-S", "-T", "-U", "-V", "-W", "-X", "-Y", "-Z",
+        "-a", "-b", "-c", "-d", "-e", "-f", "-g", "-h", "-i", "-j", "-k", "-l", "-m", "-n", "-o",
+        "-p", "-q", "-r", "-s", "-t", "-u", "-v", "-w", "-x", "-y", "-z", "-A", "-B", "-C", "-D",
+        "-E", "-F", "-G", "-H", "-I", "-J", "-K", "-L", "-M", "-N", "-O", "-P", "-Q", "-R", "-S",
+        "-T", "-U", "-V", "-W", "-X", "-Y", "-Z",
     ];
     let at = match letter {
         'a'..='z' => letter as usize - 'a' as usize,

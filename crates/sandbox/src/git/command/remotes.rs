@@ -17,7 +17,17 @@ pub(super) async fn config(call: &Call<'_>, args: &[&str]) -> Done {
         "config",
         args,
         &["--get", "--unset"],
-        &["--get", "--unset", "-l", "--list", "--local", "--global", "--system", "--add", "--replace-all"]
+        &[
+            "--get",
+            "--unset",
+            "-l",
+            "--list",
+            "--local",
+            "--global",
+            "--system",
+            "--add",
+            "--replace-all"
+        ]
     );
     let repository = match call.open().await {
         // What is global elsewhere belongs to the one repository that is worked in.
@@ -42,7 +52,7 @@ pub(super) async fn config(call: &Call<'_>, args: &[&str]) -> Done {
         });
     }
     match (options.value(&["--get"]), &options.operands[..]) {
-        (Some(key), _) | (None, [key]) => Ok(match config.get(key) {
+        (Some(key), _) | (None, [&ref key]) => Ok(match config.get(key) {
             Some(value) => Output::ok(format!("{value}\n")),
             None => Output {
                 code: 1,
@@ -51,12 +61,17 @@ pub(super) async fn config(call: &Call<'_>, args: &[&str]) -> Done {
         }),
         (None, [key, value]) => {
             let lower = key.to_ascii_lowercase();
-            if lower.starts_with("credential.") || lower.contains("extraheader") || lower.contains("insteadof") {
+            if lower.starts_with("credential.")
+                || lower.contains("extraheader")
+                || lower.contains("insteadof")
+            {
                 return Err(GitError::Refused(
                     "fatal: credentials are set outside of the workspace, by the host; see docs/guide/workspace.md".into(),
                 ));
             }
-            if lower.starts_with("remote.") && (lower.ends_with(".url") || lower.ends_with(".pushurl")) {
+            if lower.starts_with("remote.")
+                && (lower.ends_with(".url") || lower.ends_with(".pushurl"))
+            {
                 address(value)?;
             }
             config.set(key, value)?;
@@ -76,7 +91,9 @@ pub(super) async fn remote(call: &Call<'_>, args: &[&str]) -> Done {
             let mut out = Output::default();
             for name in config.subsections("remote") {
                 if options.any(&["-v", "--verbose"]) {
-                    let url = config.get(&format!("remote.{name}.url")).unwrap_or_default();
+                    let url = config
+                        .get(&format!("remote.{name}.url"))
+                        .unwrap_or_default();
                     out.push(&format!("{name}\t{url} (fetch)\n{name}\t{url} (push)\n"))?;
                 } else {
                     out.push(&format!("{name}\n"))?;
@@ -93,13 +110,20 @@ pub(super) async fn remote(call: &Call<'_>, args: &[&str]) -> Done {
         }
         ["add", name, url] => {
             if config.get(&format!("remote.{name}.url")).is_some() {
-                return Err(GitError::Refused(format!("error: remote {name} already exists.")));
+                return Err(GitError::Refused(format!(
+                    "error: remote {name} already exists."
+                )));
             }
             if !crate::git::refs::valid(&format!("refs/remotes/{name}/HEAD")) {
-                return Err(GitError::Refused(format!("fatal: '{name}' is not a valid remote name")));
+                return Err(GitError::Refused(format!(
+                    "fatal: '{name}' is not a valid remote name"
+                )));
             }
             config.set(&format!("remote.{name}.url"), &address(url)?)?;
-            config.set(&format!("remote.{name}.fetch"), &format!("+refs/heads/*:refs/remotes/{name}/*"))?;
+            config.set(
+                &format!("remote.{name}.fetch"),
+                &format!("+refs/heads/*:refs/remotes/{name}/*"),
+            )?;
         }
         ["set-url", name, url] => {
             if config.get(&format!("remote.{name}.url")).is_none() {
@@ -109,14 +133,24 @@ pub(super) async fn remote(call: &Call<'_>, args: &[&str]) -> Done {
         }
         ["remove" | "rm", name] => {
             if config.get(&format!("remote.{name}.url")).is_none() {
-                return Err(GitError::Unknown(format!("error: No such remote: '{name}'")));
+                return Err(GitError::Unknown(format!(
+                    "error: No such remote: '{name}'"
+                )));
             }
             config.remove_section(&format!("remote.{name}"));
-            for full in repository.refs(&format!("refs/remotes/{name}/")).await?.keys() {
+            for full in repository
+                .refs(&format!("refs/remotes/{name}/"))
+                .await?
+                .keys()
+            {
                 repository.delete_ref(full).await?;
             }
         }
-        _ => return usage("usage: git remote [-v] | add <name> <url> | remove <name> | set-url <name> <url> | get-url <name>"),
+        _ => {
+            return usage(
+                "usage: git remote [-v] | add <name> <url> | remove <name> | set-url <name> <url> | get-url <name>",
+            );
+        }
     }
     repository.set_config(&config).await?;
     Ok(Output::default())
@@ -125,7 +159,9 @@ pub(super) async fn remote(call: &Call<'_>, args: &[&str]) -> Done {
 fn depth(text: Option<&str>) -> Result<Option<u32>, GitError> {
     let number = |text: &str| match text.parse() {
         Ok(depth) if depth > 0 => Ok(depth),
-        _ => Err(GitError::Refused(format!("fatal: depth {text} is not a positive number"))),
+        _ => Err(GitError::Refused(format!(
+            "fatal: depth {text} is not a positive number"
+        ))),
     };
     text.map(number).transpose()
 }
@@ -135,16 +171,31 @@ pub(super) async fn clone(call: &Call<'_>, args: &[&str]) -> Done {
         "clone",
         args,
         &["-b", "--branch", "--depth"],
-        &["-b", "--branch", "--depth", "-q", "--quiet", "--single-branch", "--no-single-branch", "--no-tags"]
+        &[
+            "-b",
+            "--branch",
+            "--depth",
+            "-q",
+            "--quiet",
+            "--single-branch",
+            "--no-single-branch",
+            "--no-tags"
+        ]
     );
     let Some(url) = options.operands.first() else {
         return usage("fatal: You must specify a repository to clone.");
     };
     let url = address(url)?;
     let last = url.rsplit('/').next().unwrap_or_default();
-    let name = options.operands.get(1).copied().unwrap_or(last.strip_suffix(".git").unwrap_or(last));
+    let name = options
+        .operands
+        .get(1)
+        .copied()
+        .unwrap_or(last.strip_suffix(".git").unwrap_or(last));
     if options.operands.len() < 2 && !crate::git::object::safe_name(name) {
-        return Err(GitError::Refused("fatal: the URL has no name for a directory; give one".into()));
+        return Err(GitError::Refused(
+            "fatal: the URL has no name for a directory; give one".into(),
+        ));
     }
     let settings = CloneOptions {
         branch: options.value(&["-b", "--branch"]).map(str::to_owned),
@@ -183,8 +234,14 @@ fn told(fetched: &Fetched) -> String {
 }
 
 fn line((name, old, new): &Moved, push: bool) -> String {
-    let short = name.strip_prefix("refs/heads/").or_else(|| name.strip_prefix("refs/tags/")).unwrap_or(name);
-    let (here, there) = match name.strip_prefix("refs/remotes/").and_then(|name| Some((name, name.split_once('/')?.1))) {
+    let short = name
+        .strip_prefix("refs/heads/")
+        .or_else(|| name.strip_prefix("refs/tags/"))
+        .unwrap_or(name);
+    let (here, there) = match name
+        .strip_prefix("refs/remotes/")
+        .and_then(|name| Some((name, name.split_once('/')?.1)))
+    {
         Some((full, branch)) => (branch, full),
         None => (short, short),
     };
@@ -203,11 +260,18 @@ pub(super) async fn fetch(call: &Call<'_>, args: &[&str]) -> Done {
         "fetch",
         args,
         &["--depth"],
-        &["--depth", "-p", "--prune", "-q", "--quiet", "--all", "-t", "--tags", "-v"]
+        &[
+            "--depth", "-p", "--prune", "-q", "--quiet", "--all", "-t", "--tags", "-v"
+        ]
     );
     let mut repository = call.open().await?;
     let outside = call.network()?;
-    let mut names: Vec<String> = options.operands.first().map(|name| (*name).to_owned()).into_iter().collect();
+    let mut names: Vec<String> = options
+        .operands
+        .first()
+        .map(|name| (*name).to_owned())
+        .into_iter()
+        .collect();
     if options.has("--all") {
         names = repository.config().await?.subsections("remote");
     } else if names.is_empty() {
@@ -216,7 +280,9 @@ pub(super) async fn fetch(call: &Call<'_>, args: &[&str]) -> Done {
     let mut out = Output::default();
     for name in names {
         let prune = options.any(&["-p", "--prune"]);
-        let fetched = repository.fetch(outside, &name, depth(options.value(&["--depth"]))?, prune).await?;
+        let fetched = repository
+            .fetch(outside, &name, depth(options.value(&["--depth"]))?, prune)
+            .await?;
         if !options.any(&["-q", "--quiet"]) {
             out.err.push_str(&told(&fetched));
         }
@@ -229,15 +295,31 @@ pub(super) async fn pull(call: &Call<'_>, args: &[&str]) -> Done {
         "pull",
         args,
         &[],
-        &["--ff-only", "--ff", "--no-rebase", "--no-edit", "-q", "--quiet", "-r", "--rebase"]
+        &[
+            "--ff-only",
+            "--ff",
+            "--no-rebase",
+            "--no-edit",
+            "-q",
+            "--quiet",
+            "-r",
+            "--rebase"
+        ]
     );
     if options.any(&["-r", "--rebase"]) {
-        return Err(GitError::Unsupported("git pull --rebase (merge, or fetch and reset)".into()));
+        return Err(GitError::Unsupported(
+            "git pull --rebase (merge, or fetch and reset)".into(),
+        ));
     }
     let mut repository = call.open().await?;
     let outside = call.network()?;
-    let (remote, branch) = (options.operands.first().copied(), options.operands.get(1).copied());
-    let done = repository.pull(outside, remote, branch, options.has("--ff-only")).await?;
+    let (remote, branch) = (
+        options.operands.first().copied(),
+        options.operands.get(1).copied(),
+    );
+    let done = repository
+        .pull(outside, remote, branch, options.has("--ff-only"))
+        .await?;
     let mut out = Output {
         err: told(&done.fetched),
         ..Output::default()
@@ -248,7 +330,11 @@ pub(super) async fn pull(call: &Call<'_>, args: &[&str]) -> Done {
             if done.merged {
                 out.push("Merge made by the 'ort' strategy.\n")?;
             } else {
-                out.push(&format!("Updating {}..{}\nFast-forward\n", before.short(), done.after.short()))?;
+                out.push(&format!(
+                    "Updating {}..{}\nFast-forward\n",
+                    before.short(),
+                    done.after.short()
+                ))?;
             }
             let text = show::between(&mut repository, before, done.after).await?;
             out.push(&text)?;
@@ -264,7 +350,16 @@ pub(super) async fn push(call: &Call<'_>, args: &[&str]) -> Done {
         args,
         &[],
         &[
-            "-u", "--set-upstream", "-f", "--force", "-d", "--delete", "-q", "--quiet", "--tags", "--all",
+            "-u",
+            "--set-upstream",
+            "-f",
+            "--force",
+            "-d",
+            "--delete",
+            "-q",
+            "--quiet",
+            "--tags",
+            "--all",
             "--force-with-lease"
         ]
     );
@@ -272,8 +367,14 @@ pub(super) async fn push(call: &Call<'_>, args: &[&str]) -> Done {
     let config = repository.config().await?;
     let current = super::inspect::head_name(&repository).await?;
     let mut operands = options.operands.iter().copied();
-    let configured = current.as_ref().and_then(|name| config.get(&format!("branch.{name}.remote")));
-    let remote = operands.next().or(configured).unwrap_or("origin").to_owned();
+    let configured = current
+        .as_ref()
+        .and_then(|name| config.get(&format!("branch.{name}.remote")));
+    let remote = operands
+        .next()
+        .or(configured)
+        .unwrap_or("origin")
+        .to_owned();
     let mut specs: Vec<String> = operands.map(str::to_owned).collect();
     if options.has("--all") {
         specs.extend(repository.branches().await?.into_keys());
@@ -294,7 +395,9 @@ pub(super) async fn push(call: &Call<'_>, args: &[&str]) -> Done {
         delete: options.any(&["-d", "--delete"]),
     };
     if options.has("--force-with-lease") {
-        return Err(GitError::Unsupported("git push --force-with-lease (use --force)".into()));
+        return Err(GitError::Unsupported(
+            "git push --force-with-lease (use --force)".into(),
+        ));
     }
     let outside = call.network()?;
     let done = repository.push(outside, &remote, &specs, &settings).await?;
@@ -307,11 +410,15 @@ pub(super) async fn push(call: &Call<'_>, args: &[&str]) -> Done {
             out.err.push_str(&line(moved, true));
         }
         for (name, why) in &done.refused {
-            out.err.push_str(&format!(" ! [remote rejected] {name} ({why})\n"));
+            out.err
+                .push_str(&format!(" ! [remote rejected] {name} ({why})\n"));
         }
     }
     if !done.refused.is_empty() {
-        out.err.push_str(&format!("error: failed to push some refs to '{}'\n", done.url));
+        out.err.push_str(&format!(
+            "error: failed to push some refs to '{}'\n",
+            done.url
+        ));
         out.code = 1;
     }
     if options.any(&["-q", "--quiet"]) && out.code == 0 {

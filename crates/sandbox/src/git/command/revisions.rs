@@ -6,12 +6,19 @@ use crate::{
     workspace::absolute,
 };
 
-async fn head_or(repository: &mut Repository, name: Option<&&str>) -> Result<crate::git::ObjectId, GitError> {
+async fn head_or(
+    repository: &mut Repository,
+    name: Option<&&str>,
+) -> Result<crate::git::ObjectId, GitError> {
     match name {
         Some(name) => repository.resolve(name).await,
         None => {
             let head = repository.head_id().await?;
-            head.ok_or_else(|| GitError::Unknown("fatal: not a valid object name: 'HEAD' (there is no commit yet)".into()))
+            head.ok_or_else(|| {
+                GitError::Unknown(
+                    "fatal: not a valid object name: 'HEAD' (there is no commit yet)".into(),
+                )
+            })
         }
     }
 }
@@ -22,8 +29,26 @@ pub(super) async fn branch(call: &Call<'_>, args: &[&str]) -> Done {
         args,
         &["-u", "--set-upstream-to"],
         &[
-            "-a", "--all", "-r", "--remotes", "-v", "-d", "--delete", "-D", "-m", "--move", "-M", "-f", "--force",
-            "--show-current", "--list", "-l", "-u", "--set-upstream-to", "-q", "--no-color"
+            "-a",
+            "--all",
+            "-r",
+            "--remotes",
+            "-v",
+            "-d",
+            "--delete",
+            "-D",
+            "-m",
+            "--move",
+            "-M",
+            "-f",
+            "--force",
+            "--show-current",
+            "--list",
+            "-l",
+            "-u",
+            "--set-upstream-to",
+            "-q",
+            "--no-color"
         ]
     );
     let mut repository = call.open().await?;
@@ -38,25 +63,42 @@ pub(super) async fn branch(call: &Call<'_>, args: &[&str]) -> Done {
         let Head::Branch(current) = repository.head().await? else {
             return Err(GitError::Refused("fatal: HEAD is not on a branch".into()));
         };
-        let name = options.operands.first().map_or(current, |name| (*name).to_owned());
+        let name = options
+            .operands
+            .first()
+            .map_or(current, |name| (*name).to_owned());
         let Some((remote, theirs)) = upstream.split_once('/') else {
-            return Err(GitError::Unknown(format!("fatal: the requested upstream branch '{upstream}' does not exist")));
+            return Err(GitError::Unknown(format!(
+                "fatal: the requested upstream branch '{upstream}' does not exist"
+            )));
         };
         repository.track(&name, remote, theirs).await?;
-        return Ok(Output::ok(format!("branch '{name}' set up to track '{upstream}'.\n")));
+        return Ok(Output::ok(format!(
+            "branch '{name}' set up to track '{upstream}'.\n"
+        )));
     }
     if options.any(&["-d", "--delete", "-D"]) {
         let mut out = Output::default();
         for name in &options.operands {
-            let id = repository.delete_branch(name, force || options.has("-D")).await?;
+            let id = repository
+                .delete_branch(name, force || options.has("-D"))
+                .await?;
             out.push(&format!("Deleted branch {name} (was {}).\n", id.short()))?;
         }
         return Ok(out);
     }
     if options.any(&["-m", "--move", "-M"]) {
-        return rename_branch(&mut repository, &options.operands, force || options.has("-M")).await;
+        return rename_branch(
+            &mut repository,
+            &options.operands,
+            force || options.has("-M"),
+        )
+        .await;
     }
-    if let (Some(name), false) = (options.operands.first(), options.any(&["--list", "-l", "-a", "-r"])) {
+    if let (Some(name), false) = (
+        options.operands.first(),
+        options.any(&["--list", "-l", "-a", "-r"]),
+    ) {
         let at = head_or(&mut repository, options.operands.get(1)).await?;
         repository.create_branch(name, at, force).await?;
         return Ok(Output::default());
@@ -73,10 +115,15 @@ async fn rename_branch(repository: &mut Repository, names: &[&str], force: bool)
     };
     let full = format!("refs/heads/{to}");
     if !refs::valid(&full) {
-        return Err(GitError::Refused(format!("fatal: '{to}' is not a valid branch name")));
+        return Err(GitError::Refused(format!(
+            "fatal: '{to}' is not a valid branch name"
+        )));
     }
     let on_it = head == Head::Branch(from.clone());
-    match repository.resolve_ref(&format!("refs/heads/{from}")).await? {
+    match repository
+        .resolve_ref(&format!("refs/heads/{from}"))
+        .await?
+    {
         Some(id) => {
             if from != to {
                 repository.create_branch(to, id, force).await?;
@@ -85,14 +132,21 @@ async fn rename_branch(repository: &mut Repository, names: &[&str], force: bool)
         }
         // A branch without commits is only a name.
         None if on_it => {}
-        None => return Err(GitError::Unknown(format!("fatal: no branch named '{from}'"))),
+        None => {
+            return Err(GitError::Unknown(format!(
+                "fatal: no branch named '{from}'"
+            )));
+        }
     }
     if on_it {
         repository.set_head(&Head::Branch(to.to_owned())).await?;
     }
     let mut config = repository.config().await?;
     for key in ["remote", "merge"] {
-        if let Some(value) = config.get(&format!("branch.{from}.{key}")).map(str::to_owned) {
+        if let Some(value) = config
+            .get(&format!("branch.{from}.{key}"))
+            .map(str::to_owned)
+        {
             config.set(&format!("branch.{to}.{key}"), &value)?;
         }
     }
@@ -112,13 +166,21 @@ async fn list_branches(repository: &mut Repository, options: &super::Options<'_>
     let mut all = Vec::new();
     if !options.any(&["-r", "--remotes"]) {
         for (name, id) in repository.branches().await? {
-            let mark = if head == Head::Branch(name.clone()) { "* " } else { "  " };
+            let mark = if head == Head::Branch(name.clone()) {
+                "* "
+            } else {
+                "  "
+            };
             all.push((mark, name, id));
         }
     }
     if options.any(&["-a", "--all", "-r", "--remotes"]) {
         for (full, id) in repository.refs("refs/remotes/").await? {
-            let cut = if options.any(&["-r", "--remotes"]) { "refs/remotes/" } else { "refs/" };
+            let cut = if options.any(&["-r", "--remotes"]) {
+                "refs/remotes/"
+            } else {
+                "refs/"
+            };
             all.push(("  ", full.strip_prefix(cut).unwrap_or(&full).to_owned(), id));
         }
     }
@@ -126,7 +188,11 @@ async fn list_branches(repository: &mut Repository, options: &super::Options<'_>
     for (mark, name, id) in all {
         if options.has("-v") {
             let (_, commit) = repository.commit_at(id).await?;
-            out.push(&format!("{mark}{name:width$} {} {}\n", id.short(), commit.subject()))?;
+            out.push(&format!(
+                "{mark}{name:width$} {} {}\n",
+                id.short(),
+                commit.subject()
+            ))?;
         } else {
             out.push(&format!("{mark}{name}\n"))?;
         }
@@ -139,7 +205,9 @@ pub(super) async fn checkout(call: &Call<'_>, args: &[&str]) -> Done {
         "checkout",
         args,
         &["-b", "-B"],
-        &["-b", "-B", "-q", "--quiet", "-f", "--force", "--detach", "--track", "-t"]
+        &[
+            "-b", "-B", "-q", "--quiet", "-f", "--force", "--detach", "--track", "-t"
+        ]
     );
     let mut repository = call.open().await?;
     if options.any(&["-f", "--force"]) && options.operands.is_empty() {
@@ -148,7 +216,13 @@ pub(super) async fn checkout(call: &Call<'_>, args: &[&str]) -> Done {
         return Ok(Output::default());
     }
     if let Some(name) = options.value(&["-b", "-B"]) {
-        return new_branch(&mut repository, name, options.operands.first(), options.has("-B")).await;
+        return new_branch(
+            &mut repository,
+            name,
+            options.operands.first(),
+            options.has("-B"),
+        )
+        .await;
     }
     let paths = match options.dashes {
         Some(dashes) => {
@@ -178,33 +252,62 @@ pub(super) async fn switch(call: &Call<'_>, args: &[&str]) -> Done {
     );
     let mut repository = call.open().await?;
     if let Some(name) = options.value(&["-c", "-C", "--create"]) {
-        return new_branch(&mut repository, name, options.operands.first(), options.has("-C")).await;
+        return new_branch(
+            &mut repository,
+            name,
+            options.operands.first(),
+            options.has("-C"),
+        )
+        .await;
     }
     let [target] = options.operands[..] else {
         return usage("usage: git switch [-c] <branch>");
     };
-    go(call, &mut repository, target, options.any(&["-d", "--detach"]), false).await
+    go(
+        call,
+        &mut repository,
+        target,
+        options.any(&["-d", "--detach"]),
+        false,
+    )
+    .await
 }
 
-async fn new_branch(repository: &mut Repository, name: &str, at: Option<&&str>, force: bool) -> Done {
+async fn new_branch(
+    repository: &mut Repository,
+    name: &str,
+    at: Option<&&str>,
+    force: bool,
+) -> Done {
     if at.is_none() && repository.head_id().await?.is_none() {
         if !refs::valid(&format!("refs/heads/{name}")) {
-            return Err(GitError::Refused(format!("fatal: '{name}' is not a valid branch name")));
+            return Err(GitError::Refused(format!(
+                "fatal: '{name}' is not a valid branch name"
+            )));
         }
         repository.set_head(&Head::Branch(name.to_owned())).await?;
     } else {
         let id = head_or(repository, at).await?;
-        let before = repository.resolve_ref(&format!("refs/heads/{name}")).await?;
+        let before = repository
+            .resolve_ref(&format!("refs/heads/{name}"))
+            .await?;
         repository.create_branch(name, id, force).await?;
         if let Err(error) = repository.checkout(name).await {
             match before {
-                Some(id) => repository.set_ref(&format!("refs/heads/{name}"), id).await?,
+                Some(id) => {
+                    repository
+                        .set_ref(&format!("refs/heads/{name}"), id)
+                        .await?
+                }
                 None => repository.delete_ref(&format!("refs/heads/{name}")).await?,
             }
             return Err(error);
         }
         if let Some((remote, theirs)) = at.and_then(|at| at.split_once('/'))
-            && repository.resolve_ref(&format!("refs/remotes/{remote}/{theirs}")).await?.is_some()
+            && repository
+                .resolve_ref(&format!("refs/remotes/{remote}/{theirs}"))
+                .await?
+                .is_some()
         {
             repository.track(name, remote, theirs).await?;
         }
@@ -215,11 +318,23 @@ async fn new_branch(repository: &mut Repository, name: &str, at: Option<&&str>, 
     })
 }
 
-async fn go(call: &Call<'_>, repository: &mut Repository, target: &str, detach: bool, files: bool) -> Done {
+async fn go(
+    call: &Call<'_>,
+    repository: &mut Repository,
+    target: &str,
+    detach: bool,
+    files: bool,
+) -> Done {
     if target == "-" {
-        return Err(GitError::Unsupported("git checkout - (there is no reflog)".into()));
+        return Err(GitError::Unsupported(
+            "git checkout - (there is no reflog)".into(),
+        ));
     }
-    let branch = repository.resolve_ref(&format!("refs/heads/{target}")).await.ok().flatten();
+    let branch = repository
+        .resolve_ref(&format!("refs/heads/{target}"))
+        .await
+        .ok()
+        .flatten();
     if repository.head().await? == Head::Branch(target.to_owned()) {
         return Ok(Output {
             err: format!("Already on '{target}'\n"),
@@ -228,7 +343,11 @@ async fn go(call: &Call<'_>, repository: &mut Repository, target: &str, detach: 
     }
     if branch.is_none() && !detach {
         // A branch of the one remote that has it becomes one here.
-        let there = repository.resolve_ref(&format!("refs/remotes/origin/{target}")).await.ok().flatten();
+        let there = repository
+            .resolve_ref(&format!("refs/remotes/origin/{target}"))
+            .await
+            .ok()
+            .flatten();
         if there.is_some() {
             let from = format!("origin/{target}");
             let mut done = new_branch(repository, target, Some(&from.as_str()), false).await?;
@@ -236,7 +355,13 @@ async fn go(call: &Call<'_>, repository: &mut Repository, target: &str, detach: 
             return Ok(done);
         }
         if repository.resolve(target).await.is_err() {
-            if files && call.overlay.lstat(&absolute(target, &call.cwd)).await.is_ok() {
+            if files
+                && call
+                    .overlay
+                    .lstat(&absolute(target, &call.cwd))
+                    .await
+                    .is_ok()
+            {
                 return take_files(call, repository, None, &[target]).await;
             }
             let what = if files { "pathspec" } else { "reference" };
@@ -269,7 +394,12 @@ async fn go(call: &Call<'_>, repository: &mut Repository, target: &str, detach: 
     })
 }
 
-async fn take_files(call: &Call<'_>, repository: &mut Repository, from: Option<&str>, paths: &[&str]) -> Done {
+async fn take_files(
+    call: &Call<'_>,
+    repository: &mut Repository,
+    from: Option<&str>,
+    paths: &[&str],
+) -> Done {
     let paths = call.all_inside(repository, paths)?;
     let from = match from {
         Some(name) => Some(repository.resolve(name).await?),
@@ -284,7 +414,12 @@ async fn take_files(call: &Call<'_>, repository: &mut Repository, from: Option<&
 }
 
 pub(super) async fn merge(call: &Call<'_>, args: &[&str]) -> Done {
-    let options = options!("merge", args, &["-m"], &["-m", "--ff-only", "--no-edit", "-q", "--quiet", "--ff"]);
+    let options = options!(
+        "merge",
+        args,
+        &["-m"],
+        &["-m", "--ff-only", "--no-edit", "-q", "--quiet", "--ff"]
+    );
     let [target] = options.operands[..] else {
         return usage("usage: git merge [--ff-only] <branch>");
     };
@@ -292,7 +427,9 @@ pub(super) async fn merge(call: &Call<'_>, args: &[&str]) -> Done {
     let id = repository.resolve(target).await?;
     let before = repository.head_id().await?;
     let label = format!("branch '{target}'");
-    let merged = repository.merge(id, &label, options.has("--ff-only")).await?;
+    let merged = repository
+        .merge(id, &label, options.has("--ff-only"))
+        .await?;
     let text = match (merged, before) {
         (Merged::UpToDate, _) => "Already up to date.\n".into(),
         (Merged::FastForward(_, new), Some(old)) => format!(
@@ -315,32 +452,60 @@ pub(super) async fn tag(call: &Call<'_>, args: &[&str]) -> Done {
         "tag",
         args,
         &["-m", "--message"],
-        &["-a", "--annotate", "-m", "--message", "-d", "--delete", "-l", "--list", "-f", "--force", "-n"]
+        &[
+            "-a",
+            "--annotate",
+            "-m",
+            "--message",
+            "-d",
+            "--delete",
+            "-l",
+            "--list",
+            "-f",
+            "--force",
+            "-n"
+        ]
     );
     let mut repository = call.open().await?;
     let mut out = Output::default();
     if options.any(&["-d", "--delete"]) {
         for name in &options.operands {
             let full = format!("refs/tags/{name}");
-            let id = if refs::valid(&full) { repository.resolve_ref(&full).await? } else { None };
-            let id = id.ok_or_else(|| GitError::Unknown(format!("error: tag '{name}' not found.")))?;
+            let id = if refs::valid(&full) {
+                repository.resolve_ref(&full).await?
+            } else {
+                None
+            };
+            let id =
+                id.ok_or_else(|| GitError::Unknown(format!("error: tag '{name}' not found.")))?;
             repository.delete_ref(&full).await?;
             out.push(&format!("Deleted tag '{name}' (was {})\n", id.short()))?;
         }
         return Ok(out);
     }
-    let Some(name) = options.operands.first().filter(|_| !options.any(&["-l", "--list"])) else {
+    let Some(name) = options
+        .operands
+        .first()
+        .filter(|_| !options.any(&["-l", "--list"]))
+    else {
         for full in repository.refs("refs/tags/").await?.keys() {
-            out.push(&format!("{}\n", full.strip_prefix("refs/tags/").unwrap_or(full)))?;
+            out.push(&format!(
+                "{}\n",
+                full.strip_prefix("refs/tags/").unwrap_or(full)
+            ))?;
         }
         return Ok(out);
     };
     let full = format!("refs/tags/{name}");
     if !refs::valid(&full) || name.starts_with('-') {
-        return Err(GitError::Refused(format!("fatal: '{name}' is not a valid tag name.")));
+        return Err(GitError::Refused(format!(
+            "fatal: '{name}' is not a valid tag name."
+        )));
     }
     if repository.resolve_ref(&full).await?.is_some() && !options.any(&["-f", "--force"]) {
-        return Err(GitError::Refused(format!("fatal: tag '{name}' already exists")));
+        return Err(GitError::Refused(format!(
+            "fatal: tag '{name}' already exists"
+        )));
     }
     let mut id = head_or(&mut repository, options.operands.get(1)).await?;
     if let Some(message) = options.value(&["-m", "--message"]) {
@@ -357,7 +522,9 @@ pub(super) async fn tag(call: &Call<'_>, args: &[&str]) -> Done {
         );
         id = repository.put(ObjectKind::Tag, body.as_bytes()).await?;
     } else if options.any(&["-a", "--annotate"]) {
-        return Err(GitError::Refused("fatal: there is no editor in a workspace; give the message with -m".into()));
+        return Err(GitError::Refused(
+            "fatal: there is no editor in a workspace; give the message with -m".into(),
+        ));
     }
     repository.set_ref(&full, id).await?;
     Ok(out)
@@ -369,9 +536,19 @@ pub(super) async fn rev_parse(call: &Call<'_>, args: &[&str]) -> Done {
         args,
         &[],
         &[
-            "--verify", "-q", "--quiet", "--short", "--abbrev-ref", "--symbolic-full-name", "--show-toplevel",
-            "--git-dir", "--absolute-git-dir", "--is-inside-work-tree", "--is-inside-git-dir",
-            "--is-bare-repository", "--show-prefix"
+            "--verify",
+            "-q",
+            "--quiet",
+            "--short",
+            "--abbrev-ref",
+            "--symbolic-full-name",
+            "--show-toplevel",
+            "--git-dir",
+            "--absolute-git-dir",
+            "--is-inside-work-tree",
+            "--is-inside-git-dir",
+            "--is-bare-repository",
+            "--show-prefix"
         ]
     );
     let mut repository = call.open().await?;
@@ -393,7 +570,11 @@ pub(super) async fn rev_parse(call: &Call<'_>, args: &[&str]) -> Done {
     }
     for name in &options.operands {
         if options.any(&["--abbrev-ref", "--symbolic-full-name"]) && matches!(*name, "HEAD" | "@") {
-            let prefix = if options.has("--abbrev-ref") { "" } else { "refs/heads/" };
+            let prefix = if options.has("--abbrev-ref") {
+                ""
+            } else {
+                "refs/heads/"
+            };
             match repository.head().await? {
                 Head::Branch(branch) => out.push(&format!("{prefix}{branch}\n"))?,
                 Head::Detached(_) => out.push("HEAD\n")?,

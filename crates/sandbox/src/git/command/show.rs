@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use super::{Call, Done, Output, inspect, options};
 use crate::{
-    git::{Commit, DiffSide, FileChange, FileState, GitError, LogEntry, ObjectId, ObjectKind, Repository, Signature},
+    git::{
+        Commit, DiffSide, FileChange, FileState, GitError, LogEntry, ObjectId, ObjectKind,
+        Repository, Signature,
+    },
     workspace::absolute,
 };
 
@@ -64,12 +67,19 @@ pub(super) async fn changes(
                 out.push(&line)?;
             }
         }
-        Form::Stat | Form::ShortStat => out.push(&stat(repository, changes, form == Form::Stat, live).await?)?,
+        Form::Stat | Form::ShortStat => {
+            out.push(&stat(repository, changes, form == Form::Stat, live).await?)?
+        }
     }
     Ok(())
 }
 
-async fn stat(repository: &mut Repository, changes: &[FileChange], each: bool, live: bool) -> Result<String, GitError> {
+async fn stat(
+    repository: &mut Repository,
+    changes: &[FileChange],
+    each: bool,
+    live: bool,
+) -> Result<String, GitError> {
     let (mut rows, mut more, mut less) = (Vec::new(), 0, 0);
     for change in changes {
         let counted = repository.counted(change, live).await?;
@@ -79,18 +89,35 @@ async fn stat(repository: &mut Repository, changes: &[FileChange], each: bool, l
         rows.push((change.path.as_str(), counted));
     }
     let mut out = String::new();
-    let width = rows.iter().map(|(path, _)| path.chars().count()).max().unwrap_or(0);
-    let most = rows.iter().filter_map(|(_, counted)| counted.map(|(plus, minus)| plus + minus)).max().unwrap_or(0);
+    let width = rows
+        .iter()
+        .map(|(path, _)| path.chars().count())
+        .max()
+        .unwrap_or(0);
+    let most = rows
+        .iter()
+        .filter_map(|(_, counted)| counted.map(|(plus, minus)| plus + minus))
+        .max()
+        .unwrap_or(0);
     let digits = most.to_string().len();
     for (path, counted) in rows.iter().filter(|_| each) {
         let pad = " ".repeat(width.saturating_sub(path.chars().count()));
         match counted {
             Some((plus, minus)) => {
                 // The bar has at most forty signs.
-                let scale = |count: usize| if most > 40 { (count * 40).div_ceil(most) } else { count };
+                let scale = |count: usize| {
+                    if most > 40 {
+                        (count * 40).div_ceil(most)
+                    } else {
+                        count
+                    }
+                };
                 let bar = "+".repeat(scale(*plus)) + &"-".repeat(scale(*minus));
                 let space = if bar.is_empty() { "" } else { " " };
-                out.push_str(&format!(" {path}{pad} | {:>digits$}{space}{bar}\n", plus + minus));
+                out.push_str(&format!(
+                    " {path}{pad} | {:>digits$}{space}{bar}\n",
+                    plus + minus
+                ));
             }
             None => out.push_str(&format!(" {path}{pad} | Bin\n")),
         }
@@ -111,7 +138,10 @@ async fn stat(repository: &mut Repository, changes: &[FileChange], each: bool, l
 }
 
 /// The line that sums changes up.
-pub(super) async fn summary(repository: &mut Repository, changes: &[FileChange]) -> Result<String, GitError> {
+pub(super) async fn summary(
+    repository: &mut Repository,
+    changes: &[FileChange],
+) -> Result<String, GitError> {
     stat(repository, changes, false, false).await
 }
 
@@ -122,7 +152,9 @@ async fn decorations(repository: &mut Repository) -> Result<Decorations, GitErro
     let mut names = Decorations::new();
     let head = inspect::head_name(repository).await?;
     if let Some(id) = repository.head_id().await? {
-        let label = head.as_ref().map_or("HEAD".into(), |name| format!("HEAD -> {name}"));
+        let label = head
+            .as_ref()
+            .map_or("HEAD".into(), |name| format!("HEAD -> {name}"));
         names.entry(id).or_default().push(label);
     }
     for (full, id) in repository.refs("refs/").await? {
@@ -153,14 +185,40 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
         args,
         &["-n", "--max-count", "--author", "--grep"],
         &[
-            "-n", "--max-count", "--author", "--grep", "--oneline", "--stat", "--shortstat", "--numstat",
-            "--name-only", "--name-status", "-p", "--patch", "--format", "--pretty", "--all", "--reverse",
-            "--no-color", "--color", "--decorate", "--no-decorate", "--graph", "--abbrev-commit", "--date",
-            "--no-merges", "--merges", "--first-parent", "--follow", "--skip"
+            "-n",
+            "--max-count",
+            "--author",
+            "--grep",
+            "--oneline",
+            "--stat",
+            "--shortstat",
+            "--numstat",
+            "--name-only",
+            "--name-status",
+            "-p",
+            "--patch",
+            "--format",
+            "--pretty",
+            "--all",
+            "--reverse",
+            "--no-color",
+            "--color",
+            "--decorate",
+            "--no-decorate",
+            "--graph",
+            "--abbrev-commit",
+            "--date",
+            "--no-merges",
+            "--merges",
+            "--first-parent",
+            "--follow",
+            "--skip"
         ]
     );
     if options.any(&["--graph", "--first-parent", "--follow"]) {
-        return Err(GitError::Unsupported("git log --graph, --first-parent and --follow".into()));
+        return Err(GitError::Unsupported(
+            "git log --graph, --first-parent and --follow".into(),
+        ));
     }
     let mut repository = call.open().await?;
     let (mut from, mut without, mut paths) = (Vec::new(), Vec::new(), Vec::new());
@@ -168,7 +226,13 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
         if options.dashes.is_some_and(|dashes| at >= dashes) {
             paths.push(*operand);
         } else if let Some((one, other)) = operand.split_once("..") {
-            let name = |name: &str| if name.is_empty() { "HEAD".to_owned() } else { name.to_owned() };
+            let name = |name: &str| {
+                if name.is_empty() {
+                    "HEAD".to_owned()
+                } else {
+                    name.to_owned()
+                }
+            };
             without.push(repository.resolve(&name(one)).await?);
             from.push(repository.resolve(&name(other)).await?);
         } else if let Some(name) = operand.strip_prefix('^') {
@@ -176,7 +240,15 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
         } else {
             match repository.resolve(operand).await {
                 Ok(id) => from.push(id),
-                Err(_) if call.overlay.lstat(&absolute(operand, &call.cwd)).await.is_ok() => paths.push(*operand),
+                Err(_)
+                    if call
+                        .overlay
+                        .lstat(&absolute(operand, &call.cwd))
+                        .await
+                        .is_ok() =>
+                {
+                    paths.push(*operand)
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -187,13 +259,17 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
     if from.is_empty() {
         let Some(head) = repository.head_id().await? else {
             let name = inspect::head_name(&repository).await?.unwrap_or_default();
-            return Err(GitError::Unknown(format!("fatal: your current branch '{name}' does not have any commits yet")));
+            return Err(GitError::Unknown(format!(
+                "fatal: your current branch '{name}' does not have any commits yet"
+            )));
         };
         from.push(head);
     }
     let paths = call.all_inside(&repository, &paths)?;
     let number = |names: &[&str]| match options.value(names) {
-        Some(text) => text.parse::<usize>().map_err(|_| GitError::Unknown(format!("fatal: '{text}': not an integer"))),
+        Some(text) => text
+            .parse::<usize>()
+            .map_err(|_| GitError::Unknown(format!("fatal: '{text}': not an integer"))),
         None => Ok(usize::MAX),
     };
     let max = number(&["-n", "--max-count"])?;
@@ -201,7 +277,9 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
         usize::MAX => 0,
         skip => skip,
     };
-    let filtered = !paths.is_empty() || options.any(&["--author", "--grep", "--merges", "--no-merges"]) || skip > 0;
+    let filtered = !paths.is_empty()
+        || options.any(&["--author", "--grep", "--merges", "--no-merges"])
+        || skip > 0;
     let limit = if filtered { usize::MAX } else { max };
     let found = repository.log(&from, &without, limit).await?;
     let mut kept = Vec::new();
@@ -211,12 +289,24 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
             break;
         }
         let merge = entry.commit.parents.len() > 1;
-        let author = format!("{} <{}>", entry.commit.author.name, entry.commit.author.email);
-        let hidden = options.value(&["--author"]).is_some_and(|wanted| !author.contains(wanted))
-            || options.value(&["--grep"]).is_some_and(|wanted| !entry.commit.message.contains(wanted))
+        let author = format!(
+            "{} <{}>",
+            entry.commit.author.name, entry.commit.author.email
+        );
+        let hidden = options
+            .value(&["--author"])
+            .is_some_and(|wanted| !author.contains(wanted))
+            || options
+                .value(&["--grep"])
+                .is_some_and(|wanted| !entry.commit.message.contains(wanted))
             || (options.has("--merges") && !merge)
             || (options.has("--no-merges") && merge);
-        if hidden || (!paths.is_empty() && of_commit(&mut repository, &entry.commit, &paths).await?.is_empty()) {
+        if hidden
+            || (!paths.is_empty()
+                && of_commit(&mut repository, &entry.commit, &paths)
+                    .await?
+                    .is_empty())
+        {
             continue;
         }
         if skipped < skip {
@@ -230,7 +320,11 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
     }
     let style = Style::of(&options)?;
     let names = decorations(&mut repository).await?;
-    let form = options.given.iter().map(|(name, _)| *name).find_map(Form::of);
+    let form = options
+        .given
+        .iter()
+        .map(|(name, _)| *name)
+        .find_map(Form::of);
     let mut out = Output::default();
     for (at, entry) in kept.iter().enumerate() {
         if at > 0 && style == Style::Medium {
@@ -249,10 +343,16 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
 }
 
 /// What a commit changed against its first parent.
-async fn of_commit(repository: &mut Repository, commit: &Commit, paths: &[String]) -> Result<Vec<FileChange>, GitError> {
+async fn of_commit(
+    repository: &mut Repository,
+    commit: &Commit,
+    paths: &[String],
+) -> Result<Vec<FileChange>, GitError> {
     let new = repository.files(Some(commit.tree)).await?;
     let old = match commit.parents.first() {
-        Some(parent) if repository.has(*parent).await? => repository.commit_files(Some(*parent)).await?,
+        Some(parent) if repository.has(*parent).await? => {
+            repository.commit_files(Some(*parent)).await?
+        }
         _ => BTreeMap::new(),
     };
     let mut found = crate::git::changes::compare(&old, &new);
@@ -266,15 +366,32 @@ pub(super) async fn show(call: &Call<'_>, args: &[&str]) -> Done {
         args,
         &[],
         &[
-            "--stat", "--shortstat", "--numstat", "--name-only", "--name-status", "-p", "--patch", "--oneline",
-            "--format", "--pretty", "-s", "--no-patch", "--no-color", "--date", "--abbrev-commit"
+            "--stat",
+            "--shortstat",
+            "--numstat",
+            "--name-only",
+            "--name-status",
+            "-p",
+            "--patch",
+            "--oneline",
+            "--format",
+            "--pretty",
+            "-s",
+            "--no-patch",
+            "--no-color",
+            "--date",
+            "--abbrev-commit"
         ]
     );
     let mut repository = call.open().await?;
     let style = Style::of(&options)?;
     let names = decorations(&mut repository).await?;
     let mut out = Output::default();
-    let objects = if options.operands.is_empty() { vec!["HEAD"] } else { options.operands.clone() };
+    let objects = if options.operands.is_empty() {
+        vec!["HEAD"]
+    } else {
+        options.operands.clone()
+    };
     for name in objects {
         let id = inspect::named(&mut repository, name).await?;
         match repository.object(id).await? {
@@ -282,7 +399,11 @@ pub(super) async fn show(call: &Call<'_>, args: &[&str]) -> Done {
             (ObjectKind::Tree, body) => {
                 out.push(&format!("tree {name}\n\n"))?;
                 for entry in crate::git::object::parse_tree(&body)? {
-                    let slash = if entry.mode == crate::git::object::Mode::Tree { "/" } else { "" };
+                    let slash = if entry.mode == crate::git::object::Mode::Tree {
+                        "/"
+                    } else {
+                        ""
+                    };
                     out.push(&format!("{}{slash}\n", entry.name))?;
                 }
             }
@@ -293,8 +414,19 @@ pub(super) async fn show(call: &Call<'_>, args: &[&str]) -> Done {
                 out.push(&style.render(&LogEntry { id, commit }, &names))?;
                 if !options.any(&["-s", "--no-patch"]) && !merge {
                     out.push(if style == Style::Medium { "\n" } else { "" })?;
-                    let form = options.given.iter().map(|(name, _)| *name).find_map(Form::of);
-                    changes(&mut repository, &found, form.unwrap_or(Form::Patch), false, &mut out).await?;
+                    let form = options
+                        .given
+                        .iter()
+                        .map(|(name, _)| *name)
+                        .find_map(Form::of);
+                    changes(
+                        &mut repository,
+                        &found,
+                        form.unwrap_or(Form::Patch),
+                        false,
+                        &mut out,
+                    )
+                    .await?;
                 }
             }
         }
@@ -320,10 +452,15 @@ impl Style {
             None | Some("medium") => Self::Medium,
             Some("oneline") => Self::OneLine,
             Some("short" | "full" | "fuller" | "raw" | "email") => {
-                return Err(GitError::Unsupported("this --pretty format (write the placeholders out)".into()));
+                return Err(GitError::Unsupported(
+                    "this --pretty format (write the placeholders out)".into(),
+                ));
             }
             Some(format) => {
-                let format = format.strip_prefix("format:").or_else(|| format.strip_prefix("tformat:")).unwrap_or(format);
+                let format = format
+                    .strip_prefix("format:")
+                    .or_else(|| format.strip_prefix("tformat:"))
+                    .unwrap_or(format);
                 Self::Custom(format.to_owned())
             }
         })
@@ -331,7 +468,10 @@ impl Style {
 
     fn render(&self, entry: &LogEntry, names: &Decorations) -> String {
         let (id, commit) = (entry.id, &entry.commit);
-        let decoration = names.get(&id).map(|names| format!(" ({})", names.join(", "))).unwrap_or_default();
+        let decoration = names
+            .get(&id)
+            .map(|names| format!(" ({})", names.join(", ")))
+            .unwrap_or_default();
         match self {
             Self::OneLine => format!("{}{decoration} {}\n", id.short(), commit.subject()),
             Self::Medium => {
@@ -341,9 +481,18 @@ impl Style {
                     out.push_str(&format!("Merge: {}\n", parents.join(" ")));
                 }
                 let who = &commit.author;
-                out.push_str(&format!("Author: {} <{}>\nDate:   {}\n\n", who.name, who.email, date(who)));
+                out.push_str(&format!(
+                    "Author: {} <{}>\nDate:   {}\n\n",
+                    who.name,
+                    who.email,
+                    date(who)
+                ));
                 for line in commit.message.trim_end().lines() {
-                    out.push_str(&if line.is_empty() { "\n".into() } else { format!("    {line}\n") });
+                    out.push_str(&if line.is_empty() {
+                        "\n".into()
+                    } else {
+                        format!("    {line}\n")
+                    });
                 }
                 out
             }
@@ -362,10 +511,16 @@ fn expand(format: &str, entry: &LogEntry, decoration: &str) -> String {
         rest = &rest[at..];
         let body = || {
             let text = commit.message.trim_start();
-            text.split_once('\n').map_or("", |(_, body)| body).trim_start_matches('\n').to_owned()
+            text.split_once('\n')
+                .map_or("", |(_, body)| body)
+                .trim_start_matches('\n')
+                .to_owned()
         };
         let join = |short: bool| {
-            let parents = commit.parents.iter().map(|id| if short { id.short() } else { id.to_string() });
+            let parents = commit
+                .parents
+                .iter()
+                .map(|id| if short { id.short() } else { id.to_string() });
             parents.collect::<Vec<_>>().join(" ")
         };
         let known: [(&str, &dyn Fn() -> String); 25] = [
@@ -381,7 +536,13 @@ fn expand(format: &str, entry: &LogEntry, decoration: &str) -> String {
             ("%at", &|| commit.author.seconds.to_string()),
             ("%ai", &|| iso(&commit.author)),
             ("%aI", &|| iso(&commit.author)),
-            ("%as", &|| iso(&commit.author).split(' ').next().unwrap_or_default().to_owned()),
+            ("%as", &|| {
+                iso(&commit.author)
+                    .split(' ')
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned()
+            }),
             ("%cn", &|| commit.committer.name.clone()),
             ("%ce", &|| commit.committer.email.clone()),
             ("%cd", &|| date(&commit.committer)),
@@ -391,7 +552,12 @@ fn expand(format: &str, entry: &LogEntry, decoration: &str) -> String {
             ("%b", &body),
             ("%B", &|| commit.message.clone()),
             ("%d", &|| decoration.to_owned()),
-            ("%D", &|| decoration.trim_start_matches(" (").trim_end_matches(')').to_owned()),
+            ("%D", &|| {
+                decoration
+                    .trim_start_matches(" (")
+                    .trim_end_matches(')')
+                    .to_owned()
+            }),
             ("%n", &|| "\n".into()),
             ("%%", &|| "%".into()),
         ];
@@ -429,7 +595,9 @@ fn civil(who: &Signature) -> (i64, usize, i64, i64) {
 /// `Thu Jan 1 00:00:00 1970 +0000`.
 fn date(who: &Signature) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let (year, month, day, seconds) = civil(who);
     let local = who.seconds.saturating_add(i64::from(who.offset) * 60);
     let weekday = usize::try_from(local.div_euclid(86_400).rem_euclid(7)).unwrap_or(0);
@@ -446,20 +614,37 @@ fn date(who: &Signature) -> String {
 fn iso(who: &Signature) -> String {
     let (year, month, day, seconds) = civil(who);
     let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} {}", who.zone())
+    format!(
+        "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} {}",
+        who.zone()
+    )
 }
 
 /// The changes between two commits in one line, for `pull` and `merge`.
-pub(super) async fn between(repository: &mut Repository, old: ObjectId, new: ObjectId) -> Result<String, GitError> {
-    let found = repository.changes(DiffSide::Commit(old), DiffSide::Commit(new), &[]).await?;
+pub(super) async fn between(
+    repository: &mut Repository,
+    old: ObjectId,
+    new: ObjectId,
+) -> Result<String, GitError> {
+    let found = repository
+        .changes(DiffSide::Commit(old), DiffSide::Commit(new), &[])
+        .await?;
     let mut text = stat(repository, &found, true, false).await?;
     for change in found {
         match (change.state, change.old, change.new) {
             (FileState::Added, _, Some((mode, _))) => {
-                text.push_str(&format!(" create mode {:06o} {}\n", mode.bits(), change.path));
+                text.push_str(&format!(
+                    " create mode {:06o} {}\n",
+                    mode.bits(),
+                    change.path
+                ));
             }
             (FileState::Deleted, Some((mode, _)), _) => {
-                text.push_str(&format!(" delete mode {:06o} {}\n", mode.bits(), change.path));
+                text.push_str(&format!(
+                    " delete mode {:06o} {}\n",
+                    mode.bits(),
+                    change.path
+                ));
             }
             _ => {}
         }
