@@ -29,7 +29,7 @@ pub(crate) struct IndexEntry {
 pub(crate) struct Index {
     pub(crate) entries: Vec<IndexEntry>,
     /// When it was written, in milliseconds: what was changed since may look unchanged.
-    written: i64,
+    pub(super) written: i64,
 }
 
 impl Index {

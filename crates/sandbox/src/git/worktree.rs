@@ -102,6 +102,17 @@ impl Repository {
         new: Option<(Mode, ObjectId)>,
         index: &Index,
     ) -> Result<bool, GitError> {
+        for (end, _) in path.match_indices('/') {
+            // What is behind a link is not in the working tree; a link that git knows may go.
+            match self.overlay.lstat(&self.place(&path[..end])).await {
+                Ok(stat) if stat.kind == EntryKind::Symlink => {
+                    return Ok(index.get(&path[..end]).is_none());
+                }
+                Ok(_) => {}
+                Err(WorkspaceError::NotFound(_) | WorkspaceError::NotDirectory(_)) => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
         let mut at = path;
         loop {
             match self.overlay.lstat(&self.place(at)).await {

@@ -75,9 +75,13 @@ impl Call {
         let mut args = args.iter().map(String::as_str);
         while let Some(arg) = args.next() {
             if let Some(rest) = arg.strip_prefix("--").filter(|rest| !rest.is_empty()) {
-                let (name, value) = rest.split_once('=').map_or((arg, None), |(name, value)| (&arg[..name.len() + 2], Some(value)));
+                let (name, value) = rest.split_once('=').map_or((arg, None), |(name, value)| {
+                    (&arg[..name.len() + 2], Some(value))
+                });
                 if let Some((_, long)) = VALUES.iter().find(|(_, long)| *long == name) {
-                    let value = value.or_else(|| args.next()).ok_or(format!("option {long}: requires parameter"))?;
+                    let value = value
+                        .or_else(|| args.next())
+                        .ok_or(format!("option {long}: requires parameter"))?;
                     call.value(long, value)?;
                 } else {
                     call.flag(name)?;
@@ -88,8 +92,15 @@ impl Call {
                     rest = &rest[letter.len_utf8()..];
                     let short = format!("-{letter}");
                     if let Some((_, long)) = VALUES.iter().find(|(name, _)| *name == short) {
-                        let value = if rest.is_empty() { args.next() } else { Some(rest) };
-                        call.value(long, value.ok_or(format!("option {short}: requires parameter"))?)?;
+                        let value = if rest.is_empty() {
+                            args.next()
+                        } else {
+                            Some(rest)
+                        };
+                        call.value(
+                            long,
+                            value.ok_or(format!("option {short}: requires parameter"))?,
+                        )?;
                         break;
                     }
                     call.flag(&short)?;
@@ -113,9 +124,20 @@ impl Call {
             "-I" | "--head" => self.head = true,
             "-G" | "--get" => self.query = true,
             "-O" | "--remote-name" => self.outputs.push(None),
-            "-L" | "--location" | "--compressed" | "-N" | "--no-buffer" | "--globoff" | "-g" | "--no-progress-meter" => {}
+            "-L"
+            | "--location"
+            | "--compressed"
+            | "-N"
+            | "--no-buffer"
+            | "--globoff"
+            | "-g"
+            | "--no-progress-meter" => {}
             "-k" | "--insecure" => return Err("option -k: certificates are always checked".into()),
-            other => return Err(format!("option {other}: is not supported (SH-27 in docs/limits.md)")),
+            other => {
+                return Err(format!(
+                    "option {other}: is not supported (SH-27 in docs/limits.md)"
+                ));
+            }
         }
         Ok(())
     }
@@ -132,7 +154,8 @@ impl Call {
                 let Some((name, text)) = value.split_once(':') else {
                     return Err(format!("header '{value}' has no colon"));
                 };
-                self.headers.push((name.trim().to_ascii_lowercase(), text.trim().to_owned()));
+                self.headers
+                    .push((name.trim().to_ascii_lowercase(), text.trim().to_owned()));
             }
             "--data" | "--data-ascii" => self.data.push(plain(value, true)),
             "--data-raw" => self.data.push(plain(value, false)),
@@ -141,7 +164,9 @@ impl Call {
                 ..plain(value, true)
             }),
             "--data-urlencode" => {
-                let (name, text) = value.split_once('=').map_or((None, value), |(name, text)| (Some(name), text));
+                let (name, text) = value
+                    .split_once('=')
+                    .map_or((None, value), |(name, text)| (Some(name), text));
                 let text: String = url::form_urlencoded::byte_serialize(text.as_bytes()).collect();
                 let text = match name {
                     Some(name) if !name.is_empty() => format!("{name}={text}"),
@@ -165,13 +190,19 @@ impl Call {
             "--referer" => self.headers.push(("referer".into(), value.to_owned())),
             "--write-out" => self.write_out = Some(value.to_owned()),
             "--url" => self.urls.push(value.to_owned()),
-            "--cookie" if value.contains('=') => self.headers.push(("cookie".into(), value.to_owned())),
+            "--cookie" if value.contains('=') => {
+                self.headers.push(("cookie".into(), value.to_owned()))
+            }
             "--user" => {
                 return Err("option -u: credentials are attached outside of the shell, by the host; see docs/guide/workspace.md".into());
             }
             // The egress has times of its own, and nothing is sent twice unasked.
             "--max-time" | "--connect-timeout" | "--retry" => {}
-            other => return Err(format!("option {other}: is not supported (SH-27 in docs/limits.md)")),
+            other => {
+                return Err(format!(
+                    "option {other}: is not supported (SH-27 in docs/limits.md)"
+                ));
+            }
         }
         Ok(())
     }
@@ -181,7 +212,12 @@ impl Call {
 type Sent = std::result::Result<Response, (i32, String)>;
 
 impl Curl {
-    async fn body(&self, ctx: &CommandContext<'_>, call: &Call, cwd: &str) -> Result<std::result::Result<Vec<u8>, String>> {
+    async fn body(
+        &self,
+        ctx: &CommandContext<'_>,
+        call: &Call,
+        cwd: &str,
+    ) -> Result<std::result::Result<Vec<u8>, String>> {
         let mut body = Vec::new();
         for (at, data) in call.data.iter().enumerate() {
             if at > 0 {
@@ -202,7 +238,9 @@ impl Curl {
             } else {
                 match self.0.overlay()?.read_held(&absolute(file, cwd)).await {
                     Ok(read) => bytes.extend_from_slice(&read),
-                    Err(error) => return Ok(Err(format!("Failed to open {file}: {}", error.strerror()))),
+                    Err(error) => {
+                        return Ok(Err(format!("Failed to open {file}: {}", error.strerror())));
+                    }
                 }
             }
             if !data.binary {
@@ -214,7 +252,11 @@ impl Curl {
     }
 
     async fn send(outside: &dyn Outside, call: &Call, url: &str, body: &[u8]) -> Sent {
-        let mut url = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
+        let mut url = if url.contains("://") {
+            url.to_owned()
+        } else {
+            format!("https://{url}")
+        };
         let mut headers = call.headers.clone();
         let mut body = Bytes::copy_from_slice(body);
         let mut method = "GET";
@@ -226,7 +268,10 @@ impl Curl {
             } else {
                 method = "POST";
                 if !headers.iter().any(|(name, _)| name == "content-type") {
-                    headers.push(("content-type".into(), "application/x-www-form-urlencoded".into()));
+                    headers.push((
+                        "content-type".into(),
+                        "application/x-www-form-urlencoded".into(),
+                    ));
                 }
             }
         }
@@ -253,7 +298,14 @@ impl Curl {
     }
 
     /// Writes one answer; the exit code.
-    async fn show(&self, ctx: &CommandContext<'_>, call: &Call, answer: &Response, to: Option<&Option<String>>, cwd: &str) -> Result<i32> {
+    async fn show(
+        &self,
+        ctx: &CommandContext<'_>,
+        call: &Call,
+        answer: &Response,
+        to: Option<&Option<String>>,
+        cwd: &str,
+    ) -> Result<i32> {
         let mut out = Vec::new();
         if call.include || call.head {
             out.extend_from_slice(format!("HTTP/1.1 {}\r\n", answer.status).as_bytes());
@@ -263,7 +315,12 @@ impl Curl {
             out.extend_from_slice(b"\r\n");
         }
         if call.fail && answer.status >= 400 {
-            self.complain(ctx, call, &format!("(22) The requested URL returned error: {}", answer.status)).await?;
+            self.complain(
+                ctx,
+                call,
+                &format!("(22) The requested URL returned error: {}", answer.status),
+            )
+            .await?;
             return Ok(22);
         }
         if !call.head {
@@ -274,9 +331,17 @@ impl Curl {
             Some(Some(path)) if path == "-" => None,
             Some(Some(path)) => Some(path.clone()),
             Some(None) => {
-                let name = answer.url.split(['?', '#']).next().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+                let name = answer
+                    .url
+                    .split(['?', '#'])
+                    .next()
+                    .unwrap_or_default()
+                    .rsplit('/')
+                    .next()
+                    .unwrap_or_default();
                 if name.is_empty() || name == ".." || name == "." {
-                    self.complain(ctx, call, "(23) the URL has no name for a file; use -o").await?;
+                    self.complain(ctx, call, "(23) the URL has no name for a file; use -o")
+                        .await?;
                     return Ok(23);
                 }
                 Some(name.to_owned())
@@ -285,9 +350,18 @@ impl Curl {
         match path {
             Some(path) if path == "/dev/null" => {}
             Some(path) => {
-                let written = self.0.overlay()?.write(&absolute(&path, cwd), Bytes::from(out), &WriteOptions::default()).await;
+                let written = self
+                    .0
+                    .overlay()?
+                    .write(
+                        &absolute(&path, cwd),
+                        Bytes::from(out),
+                        &WriteOptions::default(),
+                    )
+                    .await;
                 if let Err(error) = written {
-                    self.complain(ctx, call, &format!("(23) {path}: {}", error.strerror())).await?;
+                    self.complain(ctx, call, &format!("(23) {path}: {}", error.strerror()))
+                        .await?;
                     return Ok(23);
                 }
             }
@@ -303,7 +377,10 @@ impl Curl {
                 .replace("%{response_code}", &format!("{:03}", answer.status))
                 .replace("%{url_effective}", &answer.url)
                 .replace("%{size_download}", &answer.body.len().to_string())
-                .replace("%{content_type}", answer.header("content-type").unwrap_or_default())
+                .replace(
+                    "%{content_type}",
+                    answer.header("content-type").unwrap_or_default(),
+                )
                 .replace("\\n", "\n")
                 .replace("\\t", "\t");
             write(ctx, &self.0, text.as_bytes()).await?;
@@ -315,7 +392,9 @@ impl Curl {
         if call.silent && !call.show_errors {
             return Ok(());
         }
-        ctx.stderr.write_all(format!("curl: {message}\n").as_bytes()).await
+        ctx.stderr
+            .write_all(format!("curl: {message}\n").as_bytes())
+            .await
     }
 }
 
@@ -326,7 +405,9 @@ impl Command for Curl {
         let call = match Call::read(ctx.args) {
             Ok(call) => call,
             Err(message) => {
-                ctx.stderr.write_all(format!("curl: {message}\n").as_bytes()).await?;
+                ctx.stderr
+                    .write_all(format!("curl: {message}\n").as_bytes())
+                    .await?;
                 return Ok(CommandStatus::with_code(2));
             }
         };
@@ -338,16 +419,23 @@ impl Command for Curl {
         let body = match self.body(&ctx, &call, &cwd).await? {
             Ok(body) => body,
             Err(message) => {
-                ctx.stderr.write_all(format!("curl: (26) {message}\n").as_bytes()).await?;
+                ctx.stderr
+                    .write_all(format!("curl: (26) {message}\n").as_bytes())
+                    .await?;
                 return Ok(CommandStatus::with_code(26));
             }
         };
         let mut code = 0;
         for (at, url) in call.urls.iter().enumerate() {
             match Self::send(outside.as_ref(), &call, url, &body).await {
-                Ok(answer) => code = self.show(&ctx, &call, &answer, call.outputs.get(at), &cwd).await?,
+                Ok(answer) => {
+                    code = self
+                        .show(&ctx, &call, &answer, call.outputs.get(at), &cwd)
+                        .await?
+                }
                 Err((failed, message)) => {
-                    self.complain(&ctx, &call, &format!("({failed}) {message}")).await?;
+                    self.complain(&ctx, &call, &format!("({failed}) {message}"))
+                        .await?;
                     code = failed;
                 }
             }

@@ -10,7 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use bowline_sandbox::{
-    egress::{Allow, Credential, EgressError, EgressLimits, Guarded, Outside, Request, Response, Wire},
+    egress::{
+        Allow, Credential, EgressError, EgressLimits, Guarded, Outside, Request, Response, Wire,
+    },
     shell::{Shell, ShellOptions, ShellOutcome, ShellState},
     workspace::Overlay,
 };
@@ -37,9 +39,17 @@ impl Wire for Backend {
         Ok(vec![IpAddr::from([93, 184, 216, 34])])
     }
 
-    async fn exchange(&self, request: Request, _: &[SocketAddr], _: u64) -> Result<Response, EgressError> {
+    async fn exchange(
+        &self,
+        request: Request,
+        _: &[SocketAddr],
+        _: u64,
+    ) -> Result<Response, EgressError> {
         let header = |name: &str| {
-            let found = request.headers.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+            let found = request
+                .headers
+                .iter()
+                .find(|(other, _)| other.eq_ignore_ascii_case(name));
             found.map(|(_, value)| value.clone()).unwrap_or_default()
         };
         let answer = |status, headers: Vec<(String, String)>, body: Vec<u8>| Response {
@@ -54,7 +64,13 @@ impl Wire for Backend {
         let (path, query) = request.url.split_once('?').unwrap_or((&request.url, ""));
         let path = path.splitn(4, '/').nth(3).unwrap();
         let mut child = Command::new("git")
-            .args(["-c", "safe.directory=*", "-c", "http.receivepack=true", "http-backend"])
+            .args([
+                "-c",
+                "safe.directory=*",
+                "-c",
+                "http.receivepack=true",
+                "http-backend",
+            ])
             .env("GIT_PROJECT_ROOT", &self.root)
             .env("GIT_HTTP_EXPORT_ALL", "1")
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -91,8 +107,13 @@ impl Wire for Backend {
 
 fn guarded(root: &Path) -> Arc<dyn Outside> {
     let allow = Allow::new(["git.example"]).unwrap();
-    let wire = Arc::new(Backend { root: root.to_owned() });
-    Arc::new(Guarded::new(wire, allow, EgressLimits::default()).with_credential(Credential::bearer(SECRET)))
+    let wire = Arc::new(Backend {
+        root: root.to_owned(),
+    });
+    Arc::new(
+        Guarded::new(wire, allow, EgressLimits::default())
+            .with_credential(Credential::bearer(SECRET)),
+    )
 }
 
 async fn sh(overlay: &Overlay, outside: &Arc<dyn Outside>, command: &str) -> ShellOutcome {
@@ -100,12 +121,18 @@ async fn sh(overlay: &Overlay, outside: &Arc<dyn Outside>, command: &str) -> She
         outside: Some(outside.clone()),
         ..ShellOptions::default()
     };
-    Shell::new().run(overlay, ShellState::default(), command, &options).await
+    Shell::new()
+        .run(overlay, ShellState::default(), command, &options)
+        .await
 }
 
 async fn ok(overlay: &Overlay, outside: &Arc<dyn Outside>, command: &str) -> String {
     let done = sh(overlay, outside, command).await;
-    assert_eq!(done.exit_code, 0, "{command}: {}{}", done.stdout, done.stderr);
+    assert_eq!(
+        done.exit_code, 0,
+        "{command}: {}{}",
+        done.stdout, done.stderr
+    );
     done.stdout + &done.stderr
 }
 
@@ -116,7 +143,11 @@ fn served() -> (tempfile::TempDir, PathBuf, PathBuf) {
     std::fs::create_dir(&work).unwrap();
     real(&work, &["init", "-q"]);
     for round in 0..5 {
-        std::fs::write(work.join("f.txt"), format!("round {round}\n{}", "same\n".repeat(200))).unwrap();
+        std::fs::write(
+            work.join("f.txt"),
+            format!("round {round}\n{}", "same\n".repeat(200)),
+        )
+        .unwrap();
         std::fs::write(work.join(format!("g{round}")), "g\n").unwrap();
         real(&work, &["add", "-A"]);
         real(&work, &["commit", "-qm", &format!("Round {round}")]);
@@ -137,8 +168,19 @@ async fn a_repository_is_cloned_fetched_pulled_and_pushed() {
     let overlay = world.begin().await;
     let url = "https://git.example/p.git";
     ok(&overlay, &outside, &format!("git clone {url}")).await;
-    assert_eq!(ok(&overlay, &outside, "cd p && git log --format='%H %s'").await, real(&work, &["log", "--format=%H %s"]));
-    assert_eq!(ok(&overlay, &outside, "cd p && git status --porcelain && git tag && git branch -r").await, "v1\n  origin/HEAD\n  origin/main\n  origin/side\n");
+    assert_eq!(
+        ok(&overlay, &outside, "cd p && git log --format='%H %s'").await,
+        real(&work, &["log", "--format=%H %s"])
+    );
+    assert_eq!(
+        ok(
+            &overlay,
+            &outside,
+            "cd p && git status --porcelain && git tag && git branch -r"
+        )
+        .await,
+        "v1\n  origin/HEAD\n  origin/main\n  origin/side\n"
+    );
     assert!(text(&overlay, "p/f.txt").await.starts_with("round 4\n"));
 
     // Fast-forward.
@@ -147,31 +189,70 @@ async fn a_repository_is_cloned_fetched_pulled_and_pushed() {
     real(&work, &["commit", "-qm", "Theirs"]);
     real(&work, &["push", "-q", "origin", "main"]);
     let pulled = ok(&overlay, &outside, "cd p && git pull").await;
-    assert!(pulled.contains("Fast-forward\n") && pulled.contains("create mode 100644 h"), "{pulled}");
-    assert!(ok(&overlay, &outside, "cd p && git pull && git fetch").await.starts_with("Already up to date.\n"));
+    assert!(
+        pulled.contains("Fast-forward\n") && pulled.contains("create mode 100644 h"),
+        "{pulled}"
+    );
+    assert!(
+        ok(&overlay, &outside, "cd p && git pull && git fetch")
+            .await
+            .starts_with("Already up to date.\n")
+    );
 
     // Both sides have commits: the push is refused, the pull merges, the next push goes.
     std::fs::write(work.join("h"), "h2\n").unwrap();
     real(&work, &["commit", "-qam", "Theirs again"]);
     real(&work, &["push", "-q", "origin", "main"]);
     put(&overlay, "p/mine", "mine\n").await;
-    ok(&overlay, &outside, "cd p && git add . && git commit -qm Mine").await;
+    ok(
+        &overlay,
+        &outside,
+        "cd p && git add . && git commit -qm Mine",
+    )
+    .await;
     let refused = sh(&overlay, &outside, "cd p && git push").await;
     assert_eq!(refused.exit_code, 1);
-    assert!(refused.stderr.contains("git pull first"), "{}", refused.stderr);
-    ok(&overlay, &outside, "cd p && git pull && git push && git push -u origin HEAD:refs/heads/topic").await;
-    assert_eq!(ok(&overlay, &outside, "cd p && git status -sb").await, "## main\n");
+    assert!(
+        refused.stderr.contains("git pull first"),
+        "{}",
+        refused.stderr
+    );
+    ok(
+        &overlay,
+        &outside,
+        "cd p && git pull && git push && git push -u origin HEAD:refs/heads/topic",
+    )
+    .await;
+    assert_eq!(
+        ok(&overlay, &outside, "cd p && git status -sb").await,
+        "## main\n"
+    );
     real(&bare, &["fsck", "--strict", "--full"]);
     let log = real(&bare, &["log", "-1", "--format=%s|%an", "main"]);
-    assert_eq!(log, "Merge branch 'main' of https://git.example/p.git|agent\n");
-    assert_eq!(real(&bare, &["rev-parse", "topic"]), real(&bare, &["rev-parse", "main"]));
-    ok(&overlay, &outside, "cd p && git push --delete origin topic && git push --tags").await;
+    assert_eq!(
+        log,
+        "Merge branch 'main' of https://git.example/p.git|agent\n"
+    );
+    assert_eq!(
+        real(&bare, &["rev-parse", "topic"]),
+        real(&bare, &["rev-parse", "main"])
+    );
+    ok(
+        &overlay,
+        &outside,
+        "cd p && git push --delete origin topic && git push --tags",
+    )
+    .await;
     assert_eq!(real(&bare, &["branch", "--list", "topic"]), "");
 
     let back = exported(&overlay).await;
     real(&back.path().join("p"), &["fsck", "--strict", "--full"]);
     // The secret is nowhere: not in a file, not in what was printed.
-    let found = Command::new("grep").args(["-rlF", SECRET]).arg(back.path()).output().unwrap();
+    let found = Command::new("grep")
+        .args(["-rlF", SECRET])
+        .arg(back.path())
+        .output()
+        .unwrap();
     assert_eq!(String::from_utf8_lossy(&found.stdout), "");
 }
 
@@ -181,13 +262,26 @@ async fn a_shallow_clone_knows_where_it_ends() {
     let outside = guarded(dir.path());
     let world = World::new();
     let overlay = world.begin().await;
-    ok(&overlay, &outside, "git clone -q --depth 2 https://git.example/p.git q").await;
-    assert_eq!(ok(&overlay, &outside, "cd q && git log --format=%s").await, "Round 4\nRound 3\n");
+    ok(
+        &overlay,
+        &outside,
+        "git clone -q --depth 2 https://git.example/p.git q",
+    )
+    .await;
+    assert_eq!(
+        ok(&overlay, &outside, "cd q && git log --format=%s").await,
+        "Round 4\nRound 3\n"
+    );
     std::fs::write(work.join("h"), "h\n").unwrap();
     real(&work, &["add", "-A"]);
     real(&work, &["commit", "-qm", "Theirs"]);
     real(&work, &["push", "-q", "origin", "main"]);
-    ok(&overlay, &outside, "cd q && git pull -q && git log -1 --format=%s | grep Theirs").await;
+    ok(
+        &overlay,
+        &outside,
+        "cd q && git pull -q && git log -1 --format=%s | grep Theirs",
+    )
+    .await;
     let back = exported(&overlay).await;
     real(&back.path().join("q"), &["fsck", "--full"]);
 }
@@ -200,22 +294,59 @@ async fn the_network_is_denied_by_default_and_a_url_has_no_secret() {
     let overlay = world.begin().await;
     let none = crate::git::sh(&overlay, "git clone https://git.example/p.git").await;
     assert_eq!(none.exit_code, 128);
-    assert!(none.stderr.contains("`egress` in its agent.md"), "{}", none.stderr);
-    let other = sh(&overlay, &outside, "git clone https://elsewhere.example/p.git").await;
-    assert!(other.stderr.contains("not on the allow-list"), "{}", other.stderr);
+    assert!(
+        none.stderr.contains("`egress` in its agent.md"),
+        "{}",
+        none.stderr
+    );
+    let other = sh(
+        &overlay,
+        &outside,
+        "git clone https://elsewhere.example/p.git",
+    )
+    .await;
+    assert!(
+        other.stderr.contains("not on the allow-list"),
+        "{}",
+        other.stderr
+    );
     let missing = sh(&overlay, &outside, "git clone https://git.example/none.git").await;
     assert!(missing.stderr.contains("not found"), "{}", missing.stderr);
-    let secret = sh(&overlay, &outside, "git clone https://user:pw@git.example/p.git").await;
-    assert!(secret.stderr.contains("must not hold a name or password"), "{}", secret.stderr);
-    for command in ["git remote add o https://u:pw@git.example/p.git", "git config remote.o.url https://u:pw@h/x", "git config http.extraHeader 'Authorization: x'"] {
+    let secret = sh(
+        &overlay,
+        &outside,
+        "git clone https://user:pw@git.example/p.git",
+    )
+    .await;
+    assert!(
+        secret.stderr.contains("must not hold a name or password"),
+        "{}",
+        secret.stderr
+    );
+    for command in [
+        "git remote add o https://u:pw@git.example/p.git",
+        "git config remote.o.url https://u:pw@h/x",
+        "git config http.extraHeader 'Authorization: x'",
+    ] {
         let done = sh(&overlay, &outside, &format!("git init -q; {command}")).await;
         assert_ne!(done.exit_code, 0, "{command}");
         assert!(!done.stderr.contains("pw"), "{}", done.stderr);
     }
-    let unknown = Guarded::new(Arc::new(Backend { root: dir.path().into() }), Allow::new(["git.example"]).unwrap(), EgressLimits::default());
+    let unknown = Guarded::new(
+        Arc::new(Backend {
+            root: dir.path().into(),
+        }),
+        Allow::new(["git.example"]).unwrap(),
+        EgressLimits::default(),
+    );
     let unknown: Arc<dyn Outside> = Arc::new(unknown);
     let refused = sh(&overlay, &unknown, "git clone https://git.example/p.git").await;
-    assert!(refused.stderr.contains("Authentication failed") && refused.stderr.contains("needs a credential"), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("Authentication failed")
+            && refused.stderr.contains("needs a credential"),
+        "{}",
+        refused.stderr
+    );
     assert_eq!(ok(&overlay, &outside, "ls").await, "");
 }
 
@@ -227,7 +358,11 @@ struct Liar {
 }
 
 fn packet(text: &[u8]) -> Vec<u8> {
-    [format!("{:04x}", text.len() + 4).into_bytes(), text.to_vec()].concat()
+    [
+        format!("{:04x}", text.len() + 4).into_bytes(),
+        text.to_vec(),
+    ]
+    .concat()
 }
 
 #[async_trait]
@@ -235,10 +370,21 @@ impl Outside for Liar {
     async fn send(&self, request: Request) -> Result<Response, EgressError> {
         let asked = String::from_utf8_lossy(&request.body).into_owned();
         let body = if request.method == "GET" {
-            [packet(b"version 2\n"), packet(b"ls-refs\n"), packet(b"fetch\n"), b"0000".to_vec()].concat()
+            [
+                packet(b"version 2\n"),
+                packet(b"ls-refs\n"),
+                packet(b"fetch\n"),
+                b"0000".to_vec(),
+            ]
+            .concat()
         } else if asked.contains("command=ls-refs") {
             let head = format!("{} HEAD symref-target:refs/heads/main\n", self.tip);
-            [packet(head.as_bytes()), packet(format!("{} refs/heads/main\n", self.tip).as_bytes()), b"0000".to_vec()].concat()
+            [
+                packet(head.as_bytes()),
+                packet(format!("{} refs/heads/main\n", self.tip).as_bytes()),
+                b"0000".to_vec(),
+            ]
+            .concat()
         } else {
             let mut body = packet(b"packfile\n");
             for piece in self.pack.lock().unwrap().chunks(60_000) {
@@ -249,7 +395,10 @@ impl Outside for Liar {
         Ok(Response {
             status: 200,
             url: request.url,
-            headers: vec![("content-type".into(), "application/x-git-upload-pack-advertisement".into())],
+            headers: vec![(
+                "content-type".into(),
+                "application/x-git-upload-pack-advertisement".into(),
+            )],
             body: Bytes::from(body),
         })
     }
@@ -274,14 +423,26 @@ fn entry(kind: u8, size: usize, middle: &[u8], body: &[u8]) -> Vec<u8> {
 }
 
 fn pack(count: u32, entries: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = [b"PACK\0\0\0\x02".to_vec(), count.to_be_bytes().to_vec(), entries.concat()].concat();
+    let mut out = [
+        b"PACK\0\0\0\x02".to_vec(),
+        count.to_be_bytes().to_vec(),
+        entries.concat(),
+    ]
+    .concat();
     let sum = Sha1::digest(&out);
     out.extend_from_slice(&sum);
     out
 }
 
 fn id(kind: &str, body: &[u8]) -> Vec<u8> {
-    Sha1::digest([format!("{kind} {}\0", body.len()).into_bytes(), body.to_vec()].concat()).to_vec()
+    Sha1::digest(
+        [
+            format!("{kind} {}\0", body.len()).into_bytes(),
+            body.to_vec(),
+        ]
+        .concat(),
+    )
+    .to_vec()
 }
 
 fn hex(id: &[u8]) -> String {
@@ -291,8 +452,16 @@ fn hex(id: &[u8]) -> String {
 /// A commit whose tree has one entry of this mode and name.
 fn commit_of(mode: &str, name: &[u8], blob: &[u8]) -> (String, Vec<u8>) {
     let tree = [mode.as_bytes(), b" ", name, b"\0", &id("blob", blob)].concat();
-    let commit = format!("tree {}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nx\n", hex(&id("tree", &tree))).into_bytes();
-    let entries = [entry(1, commit.len(), &[], &commit), entry(2, tree.len(), &[], &tree), entry(3, blob.len(), &[], blob)];
+    let commit = format!(
+        "tree {}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nx\n",
+        hex(&id("tree", &tree))
+    )
+    .into_bytes();
+    let entries = [
+        entry(1, commit.len(), &[], &commit),
+        entry(2, tree.len(), &[], &tree),
+        entry(3, blob.len(), &[], blob),
+    ];
     (hex(&id("commit", &commit)), pack(3, &entries))
 }
 
@@ -303,42 +472,90 @@ async fn a_remote_that_lies_gets_nowhere() {
     let long_delta = [&[100u8, 5][..], &[0x90, 5]].concat();
     let mut damaged = good.clone();
     damaged[20] ^= 1;
-    let chain: Vec<Vec<u8>> = std::iter::once(blob(4, b"base"))
-        .chain((0..4_200).map(|at| {
-            // Each builds on the one before it, which is as long as its own entry.
-            let delta = [4u8, 4, 0x90, 4];
-            let before = if at == 0 { blob(4, b"base").len() } else { entry(6, delta.len(), &[0], &delta).len() };
-            entry(6, delta.len(), &[before as u8], &delta)
-        }))
-        .collect();
     let hostile: Vec<(&str, Vec<u8>, &str)> = vec![
         ("checksum", damaged, "checksum"),
-        ("more objects than there are", pack(4, &[blob(4, b"base")]), "cannot be read"),
-        ("a size that is wrong", pack(1, &[blob(400, b"base")]), "cannot be unpacked"),
-        ("a bomb", pack(1, &[blob(4, &vec![0; 1 << 20])]), "cannot be unpacked"),
-        ("an object beyond the limit", pack(1, &[blob(1 << 40, b"x")]), "limit"),
+        (
+            "more objects than there are",
+            pack(4, &[blob(4, b"base")]),
+            "cannot be read",
+        ),
+        (
+            "a size that is wrong",
+            pack(1, &[blob(400, b"base")]),
+            "cannot be unpacked",
+        ),
+        (
+            "a bomb",
+            pack(1, &[blob(4, &vec![0; 1 << 20])]),
+            "cannot be unpacked",
+        ),
+        (
+            "an object beyond the limit",
+            pack(1, &[blob(1 << 40, b"x")]),
+            "limit",
+        ),
         ("very many objects", pack(u32::MAX, &[]), "limit"),
-        ("a delta of itself", pack(1, &[entry(6, 4, &[0], &[4, 4, 0x90, 4])]), "cannot be read"),
-        ("a delta before the start", pack(1, &[entry(6, 4, &[120], &[4, 4, 0x90, 4])]), "cannot be read"),
-        ("a delta of nothing", pack(1, &[entry(7, 4, &[7; 20], &[4, 4, 0x90, 4])]), "nowhere"),
-        ("a delta past its base", pack(2, &[blob(4, b"base"), entry(6, long_delta.len(), &[blob(4, b"base").len() as u8], &long_delta)]), "delta"),
-        ("a long chain", pack(4_201, &chain), "chain"),
-        ("something else", pack(1, &[blob(4, b"base")]), "necessary objects"),
+        (
+            "a delta of itself",
+            pack(1, &[entry(6, 4, &[0], &[4, 4, 0x90, 4])]),
+            "cannot be read",
+        ),
+        (
+            "a delta before the start",
+            pack(1, &[entry(6, 4, &[120], &[4, 4, 0x90, 4])]),
+            "cannot be read",
+        ),
+        (
+            "a delta of nothing",
+            pack(1, &[entry(7, 4, &[7; 20], &[4, 4, 0x90, 4])]),
+            "nowhere",
+        ),
+        (
+            "a delta past its base",
+            pack(
+                2,
+                &[
+                    blob(4, b"base"),
+                    entry(
+                        6,
+                        long_delta.len(),
+                        &[blob(4, b"base").len() as u8],
+                        &long_delta,
+                    ),
+                ],
+            ),
+            "delta",
+        ),
+        (
+            "something else",
+            pack(1, &[blob(4, b"base")]),
+            "necessary objects",
+        ),
         ("no pack", b"hello".to_vec(), "cannot be read"),
     ];
     for (what, pack, why) in hostile {
         let world = World::new();
         let overlay = world.begin().await;
-        let outside: Arc<dyn Outside> = Arc::new(Liar { tip: tip.clone(), pack: Mutex::new(pack) });
+        let outside: Arc<dyn Outside> = Arc::new(Liar {
+            tip: tip.clone(),
+            pack: Mutex::new(pack),
+        });
         let done = sh(&overlay, &outside, "git clone https://h/p").await;
         assert_eq!(done.exit_code, 128, "{what}: {}", done.stderr);
         assert!(done.stderr.contains(why), "{what}: {}", done.stderr);
         assert_eq!(ok(&overlay, &outside, "ls -A").await, "", "{what}");
     }
-    let fine: Arc<dyn Outside> = Arc::new(Liar { tip, pack: Mutex::new(good) });
+    let fine: Arc<dyn Outside> = Arc::new(Liar {
+        tip,
+        pack: Mutex::new(good),
+    });
     let world = World::new();
     let overlay = world.begin().await;
-    assert!(ok(&overlay, &fine, "git clone https://h/p && cat p/f").await.starts_with("fine\n"));
+    assert!(
+        ok(&overlay, &fine, "git clone https://h/p && cat p/f")
+            .await
+            .starts_with("fine\n")
+    );
 }
 
 #[tokio::test]
@@ -360,7 +577,10 @@ async fn a_name_in_a_commit_cannot_lead_elsewhere() {
         let (tip, pack) = commit_of(mode, name, b"evil");
         let world = World::new();
         let overlay = world.begin().await;
-        let outside: Arc<dyn Outside> = Arc::new(Liar { tip, pack: Mutex::new(pack) });
+        let outside: Arc<dyn Outside> = Arc::new(Liar {
+            tip,
+            pack: Mutex::new(pack),
+        });
         let done = sh(&overlay, &outside, "git clone https://h/p").await;
         assert_eq!(done.exit_code, 128, "{name:?}: {}", done.stderr);
         assert_eq!(ok(&overlay, &outside, "ls -A").await, "", "{name:?}");

@@ -383,7 +383,7 @@ async fn a_recursive_grep_is_in_order() {
     for _ in 0..2 {
         assert_eq!(
             sh(&overlay, "grep -rl needle .").await.stdout,
-            "./a\n./b\n./z\n./m/b\n./m/x\n"
+            "./a\n./b\n./m/b\n./m/x\n./z\n"
         );
     }
 }

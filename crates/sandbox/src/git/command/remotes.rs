@@ -51,15 +51,15 @@ pub(super) async fn config(call: &Call<'_>, args: &[&str]) -> Done {
             ..Output::default()
         });
     }
-    match (options.value(&["--get"]), &options.operands[..]) {
-        (Some(key), _) | (None, [&ref key]) => Ok(match config.get(key) {
+    match (options.value(&["--get"]), options.operands.as_slice()) {
+        (Some(key), _) | (None, &[key]) => Ok(match config.get(key) {
             Some(value) => Output::ok(format!("{value}\n")),
             None => Output {
                 code: 1,
                 ..Output::default()
             },
         }),
-        (None, [key, value]) => {
+        (None, &[key, value]) => {
             let lower = key.to_ascii_lowercase();
             if lower.starts_with("credential.")
                 || lower.contains("extraheader")

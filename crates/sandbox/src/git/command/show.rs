@@ -157,7 +157,9 @@ async fn decorations(repository: &mut Repository) -> Result<Decorations, GitErro
             .map_or("HEAD".into(), |name| format!("HEAD -> {name}"));
         names.entry(id).or_default().push(label);
     }
-    for (full, id) in repository.refs("refs/").await? {
+    let mut all: Vec<_> = repository.refs("refs/").await?.into_iter().collect();
+    all.sort_by_key(|(full, _)| !full.starts_with("refs/tags/"));
+    for (full, id) in all {
         let label = if let Some(tag) = full.strip_prefix("refs/tags/") {
             format!("tag: {tag}")
         } else if let Some(branch) = full.strip_prefix("refs/heads/") {
@@ -334,7 +336,7 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
         if let Some(form) = form {
             let found = of_commit(&mut repository, &entry.commit, &paths).await?;
             if !found.is_empty() && entry.commit.parents.len() < 2 {
-                out.push(if style == Style::Medium { "\n" } else { "" })?;
+                out.push(if style == Style::OneLine { "" } else { "\n" })?;
                 changes(&mut repository, &found, form, false, &mut out).await?;
             }
         }
@@ -413,7 +415,7 @@ pub(super) async fn show(call: &Call<'_>, args: &[&str]) -> Done {
                 let merge = commit.parents.len() > 1;
                 out.push(&style.render(&LogEntry { id, commit }, &names))?;
                 if !options.any(&["-s", "--no-patch"]) && !merge {
-                    out.push(if style == Style::Medium { "\n" } else { "" })?;
+                    out.push(if style == Style::OneLine { "" } else { "\n" })?;
                     let form = options
                         .given
                         .iter()

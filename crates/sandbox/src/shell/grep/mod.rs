@@ -45,13 +45,19 @@ impl Command for Grep {
             Err(message) => return refused(&ctx, &message).await,
         };
         for file in std::mem::take(&mut options.pattern_files) {
-            let text = if file == "-" { all_input(&ctx).await? } else { read(&overlay, &absolute(&file, &cwd)).await };
+            let text = if file == "-" {
+                all_input(&ctx).await?
+            } else {
+                read(&overlay, &absolute(&file, &cwd)).await
+            };
             match text {
                 Ok(text) => {
                     let text = String::from_utf8_lossy(&text).into_owned();
                     options.patterns.extend(text.lines().map(str::to_owned));
                 }
-                Err(error) => return refused(&ctx, &format!("grep: {file}: {}", error.strerror())).await,
+                Err(error) => {
+                    return refused(&ctx, &format!("grep: {file}: {}", error.strerror())).await;
+                }
             }
         }
         let (matcher, warning) = match matcher(&options) {
@@ -62,7 +68,10 @@ impl Command for Grep {
             ctx.stderr.write_all(warning.as_bytes()).await?;
         }
         let mut searcher = SearcherBuilder::new();
-        searcher.before_context(options.before).after_context(options.after).invert_match(options.invert);
+        searcher
+            .before_context(options.before)
+            .after_context(options.after)
+            .invert_match(options.invert);
         let mut run = Run {
             fs: &self.0,
             ctx: &ctx,
@@ -77,6 +86,7 @@ impl Command for Grep {
             selected: false,
             failed: false,
             grouped: false,
+            notes: Vec::new(),
             since_yield: 0,
         };
         run.all().await?;
@@ -95,7 +105,9 @@ impl Command for Grep {
 }
 
 async fn refused(ctx: &CommandContext<'_>, message: &str) -> Result<CommandStatus> {
-    ctx.stderr.write_all(format!("{message}\n").as_bytes()).await?;
+    ctx.stderr
+        .write_all(format!("{message}\n").as_bytes())
+        .await?;
     Ok(CommandStatus::with_code(2))
 }
 
@@ -141,13 +153,21 @@ fn matcher(options: &Options) -> std::result::Result<(RegexMatcher, Option<Strin
                 done.regex
             }
         };
-        parts.push(if options.line { format!("^(?:{part})$") } else { part });
+        parts.push(if options.line {
+            format!("^(?:{part})$")
+        } else {
+            part
+        });
     }
     // No pattern at all (an empty file of patterns) matches nothing.
     let joined = match &parts[..] {
         [] => "[^\\x00-\\x{10FFFF}]".to_owned(),
         [one] => one.clone(),
-        many => many.iter().map(|part| format!("(?:{part})")).collect::<Vec<_>>().join("|"),
+        many => many
+            .iter()
+            .map(|part| format!("(?:{part})"))
+            .collect::<Vec<_>>()
+            .join("|"),
     };
     let mut builder = RegexMatcherBuilder::new();
     builder
@@ -158,9 +178,16 @@ fn matcher(options: &Options) -> std::result::Result<(RegexMatcher, Option<Strin
         .size_limit(REGEX_BYTES);
     let built = builder.build(&joined).map_err(|error| {
         let why = error.to_string();
-        let why = why.lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
+        let why = why
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+            .to_owned();
         match options.syntax {
-            Syntax::Rust => format!("{why} (look-around and back references are not supported: SH-28 in docs/limits.md)"),
+            Syntax::Rust => format!(
+                "{why} (look-around and back references are not supported: SH-28 in docs/limits.md)"
+            ),
             Syntax::Basic | Syntax::Extended | Syntax::Fixed => why,
         }
     })?;
@@ -196,6 +223,8 @@ struct Run<'a, 'c> {
     failed: bool,
     /// A group of lines was printed, so that a separator comes before the next one.
     grouped: bool,
+    /// For the standard error.
+    notes: Vec<u8>,
     since_yield: usize,
 }
 
@@ -210,6 +239,8 @@ struct Tally {
     binary: bool,
     /// Lines of it were printed.
     printed: bool,
+    /// Lines behind the last match that is wanted.
+    trailing: usize,
 }
 
 impl Run<'_, '_> {
@@ -217,7 +248,11 @@ impl Run<'_, '_> {
         let mut files = std::mem::take(&mut self.options.files);
         let bare = files.is_empty();
         if bare {
-            files.push(if self.options.walk == Walk::None { "-".into() } else { ".".into() });
+            files.push(if self.options.walk == Walk::None {
+                "-".into()
+            } else {
+                ".".into()
+            });
         }
         for file in files {
             if !self.open || (self.options.quiet && self.selected) {
@@ -235,14 +270,21 @@ impl Run<'_, '_> {
     async fn error(&mut self, name: &str, why: &str) -> Result<()> {
         self.failed = true;
         if !self.options.silent {
-            self.ctx.stderr.write_all(format!("grep: {name}: {why}\n").as_bytes()).await?;
+            self.ctx
+                .stderr
+                .write_all(format!("grep: {name}: {why}\n").as_bytes())
+                .await?;
         }
         Ok(())
     }
 
     /// Searches the standard input piece by piece, so that who writes without end can be stopped.
     async fn input(&mut self) -> Result<()> {
-        let name = self.options.label.clone().unwrap_or_else(|| "(standard input)".into());
+        let name = self
+            .options
+            .label
+            .clone()
+            .unwrap_or_else(|| "(standard input)".into());
         let mut tally = Tally::default();
         let mut held: Vec<u8> = Vec::new();
         // Lines of context may lie in the piece before.
@@ -296,17 +338,31 @@ impl Run<'_, '_> {
             }
             return self.directory_refused(file).await;
         }
-        if !bare && !self.options.enters(file.trim_end_matches('/').rsplit('/').next().unwrap_or(file)) {
+        if !bare
+            && !self.options.enters(
+                file.trim_end_matches('/')
+                    .rsplit('/')
+                    .next()
+                    .unwrap_or(file),
+            )
+        {
             return Ok(());
         }
-        let shown = if bare { String::new() } else { format!("{}/", file.trim_end_matches('/')) };
+        let shown = if bare {
+            String::new()
+        } else {
+            format!("{}/", file.trim_end_matches('/'))
+        };
         let shown = if file == "/" { "/".into() } else { shown };
         self.below(dir, shown, place).await
     }
 
     async fn directory_refused(&mut self, file: &str) -> Result<()> {
         if !self.options.silent {
-            self.ctx.stderr.write_all(format!("grep: {file}: Is a directory\n").as_bytes()).await?;
+            self.ctx
+                .stderr
+                .write_all(format!("grep: {file}: Is a directory\n").as_bytes())
+                .await?;
         }
         self.failed = true;
         Ok(())
@@ -346,7 +402,10 @@ impl Run<'_, '_> {
                     if self.options.walk == Walk::Links && !seen.insert(dir) {
                         continue;
                     }
-                    if let Err(error) = self.push_names(dir, &format!("{shown}/"), &place, links, &mut pending).await {
+                    if let Err(error) = self
+                        .push_names(dir, &format!("{shown}/"), &place, links, &mut pending)
+                        .await
+                    {
                         self.error(&shown, &error.strerror()).await?;
                     }
                 }
@@ -361,23 +420,33 @@ impl Run<'_, '_> {
     }
 
     async fn push_names(
-        &self,
+        &mut self,
         dir: DirId,
         shown: &str,
         place: &str,
         links: usize,
         pending: &mut Vec<(Arc<Entry>, String, String, usize)>,
     ) -> std::result::Result<(), WorkspaceError> {
-        let names = self.overlay.run(|| Ok(self.overlay.peek_list(dir)?)).await?;
+        let names = self
+            .overlay
+            .run(|| Ok(self.overlay.peek_list(dir)?))
+            .await?;
         for (name, entry) in names.into_iter().rev() {
-            pending.push((entry, format!("{shown}{name}"), path::join(place, &name), links));
+            pending.push((
+                entry,
+                format!("{shown}{name}"),
+                path::join(place, &name),
+                links,
+            ));
         }
         Ok(())
     }
 
     async fn file(&mut self, shown: &str, place: &str, entry: &Entry) -> Result<()> {
         if entry.size() > READ_BYTES {
-            return self.error(shown, "File too large (a command holds all that it reads)").await;
+            return self
+                .error(shown, "File too large (a command holds all that it reads)")
+                .await;
         }
         let bytes = match self.overlay.content(place, entry).await {
             Ok(bytes) => bytes,
@@ -410,8 +479,15 @@ impl Run<'_, '_> {
             return false;
         }
         let mut sink = Lines {
-            only_first: self.options.quiet || self.options.list || self.options.list_without || (binary && !self.options.count),
-            printing: !(self.options.quiet || self.options.list || self.options.list_without || self.options.count || binary),
+            only_first: self.options.quiet
+                || self.options.list
+                || self.options.list_without
+                || (binary && !self.options.count),
+            printing: !(self.options.quiet
+                || self.options.list
+                || self.options.list_without
+                || self.options.count
+                || binary),
             name,
             named: self.named,
             options: &self.options,
@@ -430,7 +506,7 @@ impl Run<'_, '_> {
     fn finish(&mut self, name: &str, tally: &Tally) {
         let found = tally.lines > 0;
         let options = &self.options;
-        self.selected |= if options.list_without { !found } else { found };
+        self.selected |= found;
         if options.quiet {
             return;
         }
@@ -445,13 +521,21 @@ impl Run<'_, '_> {
                 self.out.extend_from_slice(name.as_bytes());
                 self.out.push(if options.null { b'\0' } else { b':' });
             }
-            self.out.extend_from_slice(format!("{}\n", tally.lines).as_bytes());
+            self.out
+                .extend_from_slice(format!("{}\n", tally.lines).as_bytes());
         } else if found && tally.binary && options.binary == Binary::Told {
-            self.out.extend_from_slice(format!("grep: {name}: binary file matches\n").as_bytes());
+            self.notes
+                .extend_from_slice(format!("grep: {name}: binary file matches\n").as_bytes());
         }
     }
 
     async fn flush(&mut self, from: usize) -> Result<()> {
+        if !self.notes.is_empty() {
+            self.ctx
+                .stderr
+                .write_all(&std::mem::take(&mut self.notes))
+                .await?;
+        }
         if self.out.len() > from || (from == 0 && !self.out.is_empty()) {
             self.open = write(self.ctx, self.fs, &self.out).await?;
             self.out.clear();
@@ -486,7 +570,8 @@ impl Lines<'_> {
             self.out.push(sign);
         }
         if self.options.offsets {
-            self.out.extend_from_slice((offset + self.tally.offset).to_string().as_bytes());
+            self.out
+                .extend_from_slice((offset + self.tally.offset).to_string().as_bytes());
             self.out.push(sign);
         }
     }
@@ -524,7 +609,8 @@ impl Lines<'_> {
             }
             self.separate();
             self.head(line, offset + found.start() as u64, b':');
-            self.out.extend_from_slice(&text[found.start()..found.end()]);
+            self.out
+                .extend_from_slice(&text[found.start()..found.end()]);
             self.out.push(b'\n');
             at = found.end();
         }
@@ -534,18 +620,41 @@ impl Lines<'_> {
 impl Sink for Lines<'_> {
     type Error = io::Error;
 
-    fn matched(&mut self, _: &Searcher, found: &SinkMatch<'_>) -> std::result::Result<bool, io::Error> {
+    fn matched(
+        &mut self,
+        _: &Searcher,
+        found: &SinkMatch<'_>,
+    ) -> std::result::Result<bool, io::Error> {
         if self.options.max == Some(self.tally.lines) {
-            // Lines after the last match are still printed, other matches are not.
+            // Behind the last match that is wanted, others are only context.
+            if self.tally.trailing < self.options.after && self.printing {
+                self.tally.trailing += 1;
+                self.line(
+                    found.line_number(),
+                    found.absolute_byte_offset(),
+                    found.bytes(),
+                    b'-',
+                );
+                return Ok(true);
+            }
             self.stopped = true;
             return Ok(false);
         }
         self.tally.lines += 1;
         if self.printing {
             if !self.options.only_matching {
-                self.line(found.line_number(), found.absolute_byte_offset(), found.bytes(), b':');
+                self.line(
+                    found.line_number(),
+                    found.absolute_byte_offset(),
+                    found.bytes(),
+                    b':',
+                );
             } else if !self.options.invert {
-                self.parts(found.line_number(), found.absolute_byte_offset(), found.bytes());
+                self.parts(
+                    found.line_number(),
+                    found.absolute_byte_offset(),
+                    found.bytes(),
+                );
             }
         }
         let full = self.options.max == Some(self.tally.lines);
@@ -553,9 +662,25 @@ impl Sink for Lines<'_> {
         Ok(!self.stopped)
     }
 
-    fn context(&mut self, _: &Searcher, context: &SinkContext<'_>) -> std::result::Result<bool, io::Error> {
+    fn context(
+        &mut self,
+        _: &Searcher,
+        context: &SinkContext<'_>,
+    ) -> std::result::Result<bool, io::Error> {
+        if self.options.max == Some(self.tally.lines) {
+            self.tally.trailing += 1;
+            if self.tally.trailing > self.options.after {
+                self.stopped = true;
+                return Ok(false);
+            }
+        }
         if self.printing && !self.options.only_matching {
-            self.line(context.line_number(), context.absolute_byte_offset(), context.bytes(), b'-');
+            self.line(
+                context.line_number(),
+                context.absolute_byte_offset(),
+                context.bytes(),
+                b'-',
+            );
         }
         Ok(true)
     }
@@ -566,5 +691,4 @@ impl Sink for Lines<'_> {
         }
         Ok(true)
     }
-
 }

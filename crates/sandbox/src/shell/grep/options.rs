@@ -106,7 +106,13 @@ const FLAGS: [(&str, char); 25] = [
     ("--binary", 'U'),
 ];
 /// Long options that change nothing here.
-const IGNORED: [&str; 5] = ["--color", "--colour", "--line-buffered", "--no-ignore-case", "--mmap"];
+const IGNORED: [&str; 5] = [
+    "--color",
+    "--colour",
+    "--line-buffered",
+    "--no-ignore-case",
+    "--mmap",
+];
 
 impl Options {
     /// Reads a command line; the error is what to print.
@@ -177,16 +183,27 @@ impl Options {
         self.patterns.extend(text.split('\n').map(str::to_owned));
     }
 
-    fn short<'a>(&mut self, mut rest: &'a str, args: &mut impl Iterator<Item = &'a str>) -> Result<(), String> {
+    fn short<'a>(
+        &mut self,
+        mut rest: &'a str,
+        args: &mut impl Iterator<Item = &'a str>,
+    ) -> Result<(), String> {
         while let Some(letter) = rest.chars().next() {
             rest = &rest[letter.len_utf8()..];
             if letter.is_ascii_digit() {
-                let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+                let end = rest
+                    .find(|c: char| !c.is_ascii_digit())
+                    .unwrap_or(rest.len());
                 self.value('C', &format!("{letter}{}", &rest[..end]))?;
                 rest = &rest[end..];
             } else if VALUES.iter().any(|(_, short)| *short == letter) {
-                let value = if rest.is_empty() { args.next() } else { Some(rest) };
-                let value = value.ok_or(format!("grep: option requires an argument -- '{letter}'"))?;
+                let value = if rest.is_empty() {
+                    args.next()
+                } else {
+                    Some(rest)
+                };
+                let value =
+                    value.ok_or(format!("grep: option requires an argument -- '{letter}'"))?;
                 return self.value(letter, value);
             } else {
                 self.flag(letter)?;
@@ -207,13 +224,22 @@ impl Options {
         if let Some((_, letter)) = FLAGS.iter().find(|(long, _)| *long == name) {
             return self.flag(*letter);
         }
-        let taken = ["--include", "--exclude", "--exclude-dir", "--label", "--binary-files"];
+        let taken = [
+            "--include",
+            "--exclude",
+            "--exclude-dir",
+            "--label",
+            "--binary-files",
+        ];
         if !taken.contains(&name) && !VALUES.iter().any(|(long, _)| *long == name) {
-            return Err(format!("grep: unrecognized option '{name}' (SH-28 in docs/limits.md)"));
+            return Err(format!(
+                "grep: unrecognized option '{name}' (SH-28 in docs/limits.md)"
+            ));
         }
         let value = value.or_else(|| args.next());
         let value = value.ok_or(format!("grep: option '{name}' requires an argument"))?;
-        let glob = |text: &str| Glob::new(text).map_err(|error| format!("grep: {name}={text}: {error}"));
+        let glob =
+            |text: &str| Glob::new(text).map_err(|error| format!("grep: {name}={text}: {error}"));
         match name {
             "--include" => self.globs.push((glob(value)?, true)),
             "--exclude" => self.globs.push((glob(value)?, false)),
@@ -228,7 +254,10 @@ impl Options {
                 };
             }
             _ => {
-                let letter = VALUES.iter().find(|(long, _)| *long == name).map_or('e', |(_, letter)| *letter);
+                let letter = VALUES
+                    .iter()
+                    .find(|(long, _)| *long == name)
+                    .map_or('e', |(_, letter)| *letter);
                 self.value(letter, value)?;
             }
         }
@@ -237,7 +266,9 @@ impl Options {
 
     fn value(&mut self, letter: char, value: &str) -> Result<(), String> {
         let length = || {
-            let number = value.parse::<usize>().map_err(|_| format!("grep: {value}: invalid context length argument"));
+            let number = value
+                .parse::<usize>()
+                .map_err(|_| format!("grep: {value}: invalid context length argument"));
             // More lines than any file has.
             number.map(|number| number.min(1 << 24))
         };
@@ -245,7 +276,9 @@ impl Options {
             'e' => self.pattern(value),
             'f' => self.pattern_files.push(value.to_owned()),
             'm' => {
-                let number = value.parse::<i64>().map_err(|_| "grep: invalid max count".to_owned())?;
+                let number = value
+                    .parse::<i64>()
+                    .map_err(|_| "grep: invalid max count".to_owned())?;
                 self.max = u64::try_from(number).ok();
             }
             'A' => self.after = length()?,
@@ -255,7 +288,11 @@ impl Options {
                 "recurse" => self.walk = Walk::Plain,
                 "skip" => self.skip_directories = true,
                 "read" => {}
-                _ => return Err(format!("grep: invalid argument '{value}' for '--directories'")),
+                _ => {
+                    return Err(format!(
+                        "grep: invalid argument '{value}' for '--directories'"
+                    ));
+                }
             },
         }
         Ok(())
@@ -288,14 +325,19 @@ impl Options {
             'Z' => self.null = true,
             // Tabs, and what concerns other systems.
             'T' | 'U' | 'u' => {}
-            letter => return Err(format!("grep: invalid option -- '{letter}' (SH-28 in docs/limits.md)")),
+            letter => {
+                return Err(format!(
+                    "grep: invalid option -- '{letter}' (SH-28 in docs/limits.md)"
+                ));
+            }
         }
         Ok(())
     }
 
     /// Whether names are printed.
     pub(super) fn named(&self) -> bool {
-        self.with_name.unwrap_or(self.files.len() > 1 || self.walk != Walk::None)
+        self.with_name
+            .unwrap_or(self.files.len() > 1 || self.walk != Walk::None)
     }
 
     /// Whether a file of this name is searched.

@@ -186,7 +186,9 @@ impl Reader<'_> {
 
     /// Whether a `^` in a basic pattern stands at a start.
     fn begins(&self) -> bool {
-        self.out.is_empty() || self.out.ends_with("(?:") || (self.out.ends_with('|') && !self.out.ends_with("\\|"))
+        self.out.is_empty()
+            || self.out.ends_with("(?:")
+            || (self.out.ends_with('|') && !self.out.ends_with("\\|"))
     }
 
     /// Whether a `$` in a basic pattern stands at an end.
@@ -220,8 +222,8 @@ impl Reader<'_> {
                         }
                     }
                     let known = [
-                        "alpha", "digit", "alnum", "upper", "lower", "space", "blank", "punct", "print", "graph",
-                        "cntrl", "xdigit",
+                        "alpha", "digit", "alnum", "upper", "lower", "space", "blank", "punct",
+                        "print", "graph", "cntrl", "xdigit",
                     ];
                     if !known.contains(&name.as_str()) {
                         return Err("Invalid character class name".into());
@@ -229,7 +231,9 @@ impl Reader<'_> {
                     out.push_str(&format!("[:{name}:]"));
                 }
                 '[' if matches!(self.chars.peek(), Some('.' | '=')) => {
-                    return Err("collating elements are not supported (SH-28 in docs/limits.md)".into());
+                    return Err(
+                        "collating elements are not supported (SH-28 in docs/limits.md)".into(),
+                    );
                 }
                 // Between two characters it is a range, at the ends itself.
                 '-' if first || self.chars.peek() == Some(&']') => out.push_str("\\-"),
