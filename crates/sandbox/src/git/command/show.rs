@@ -321,7 +321,11 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
         kept.reverse();
     }
     let style = Style::of(&options)?;
-    let names = decorations(&mut repository).await?;
+    let names = match style {
+        // As git does where nobody looks at a terminal.
+        Style::Medium | Style::OneLine if !options.has("--decorate") => Decorations::new(),
+        Style::Medium | Style::OneLine | Style::Custom(_) => decorations(&mut repository).await?,
+    };
     let form = options
         .given
         .iter()
@@ -351,6 +355,15 @@ async fn of_commit(
     paths: &[String],
 ) -> Result<Vec<FileChange>, GitError> {
     let new = repository.files(Some(commit.tree)).await?;
+    // A merge that took all of these files from one side changed nothing in them.
+    for parent in commit.parents.iter().skip(1).filter(|_| !paths.is_empty()) {
+        let mut found =
+            crate::git::changes::compare(&repository.commit_files(Some(*parent)).await?, &new);
+        found.retain(|change| crate::git::changes::wanted(&change.path, paths));
+        if found.is_empty() {
+            return Ok(found);
+        }
+    }
     let old = match commit.parents.first() {
         Some(parent) if repository.has(*parent).await? => {
             repository.commit_files(Some(*parent)).await?
@@ -387,7 +400,11 @@ pub(super) async fn show(call: &Call<'_>, args: &[&str]) -> Done {
     );
     let mut repository = call.open().await?;
     let style = Style::of(&options)?;
-    let names = decorations(&mut repository).await?;
+    let names = match style {
+        // As git does where nobody looks at a terminal.
+        Style::Medium | Style::OneLine if !options.has("--decorate") => Decorations::new(),
+        Style::Medium | Style::OneLine | Style::Custom(_) => decorations(&mut repository).await?,
+    };
     let mut out = Output::default();
     let objects = if options.operands.is_empty() {
         vec!["HEAD"]
