@@ -22,6 +22,7 @@ pub use function::Functions;
 pub use state::State;
 pub use web::Web;
 
+use crate::approval::Question;
 use crate::tool::{Effect, OnCrash, ToolContext};
 
 /// A namespace of async functions that code in an isolate may call.
@@ -49,6 +50,24 @@ pub trait Binding: Send + Sync + 'static {
         method: &str,
         arguments: Vec<Value>,
     ) -> Result<Value, CallError>;
+
+    /// What a person has to be asked in place of a call; the answer is its result, and
+    /// [`Binding::call`] is not called. The default is nothing.
+    ///
+    /// # Errors
+    ///
+    /// As in [`Binding::call`], when the arguments make no question.
+    fn asks(&self, method: &str, arguments: &[Value]) -> Result<Option<Question>, CallError> {
+        let _ = (method, arguments);
+        Ok(None)
+    }
+
+    /// Whether a call without an outside effect may run at the same time as others. It gets no files
+    /// then. The default is no: calls run one after the other, and see what those before them wrote.
+    fn beside(&self, method: &str) -> bool {
+        let _ = method;
+        false
+    }
 
     /// Undoes a call that returned `result`, when a run is rolled back. Called only for methods with
     /// [`Method::reverts`]; `context.effect_id` is another one than the call's. It MAY be called again

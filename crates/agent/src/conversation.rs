@@ -487,7 +487,7 @@ impl Conversation {
             }
             Fact::Compaction(compaction) => self.compact(*compaction, submission, record.time),
             Fact::SubmissionSettled(settled) => self.settle(settled),
-            Fact::AttemptStarted(_) | Fact::Runtime => {}
+            Fact::CodeBoundary(_) | Fact::AttemptStarted(_) | Fact::Runtime => {}
         }
         Ok(())
     }

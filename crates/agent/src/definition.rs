@@ -16,6 +16,9 @@ use bowline_model::Thinking;
 use bowline_sandbox::egress::Allow;
 use serde_json::Value;
 
+/// What a run of code may use; see [`crate::code::default_limits`].
+pub use bowline_sandbox::isolate::Limits as CodeLimits;
+
 use crate::approval::Condition;
 use crate::skill::Skill;
 
@@ -68,6 +71,9 @@ pub struct Definition {
     pub bindings: Vec<String>,
     /// What its shell and its code may reach on the network. Default nothing.
     pub egress: Allow,
+    /// Whether the model gets one tool that runs code in place of the list of tools, and what a run may
+    /// use then. Default: the list.
+    pub code: Option<CodeLimits>,
     /// What needs a person's consent, by tool or `binding.method`; what is not there does not.
     pub approvals: BTreeMap<String, Approval>,
     /// How long a request for consent, or a question, waits for an answer, by tool. Default 30 days.
@@ -99,6 +105,7 @@ impl Definition {
             tools: Vec::new(),
             bindings: Vec::new(),
             egress: Allow::default(),
+            code: None,
             approvals: BTreeMap::new(),
             approvals_expire: BTreeMap::new(),
             limits: Limits::default(),

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use crate::{
     approval::{APPROVALS, Answered, Approval, Decision},
     attachment,
+    code::journal,
     context::{self, View},
     conversation::{Conversation, Entry, EntryBody, MessageFacts, Next},
     definition::SandboxKind,
@@ -312,7 +313,7 @@ impl AgentInstance {
     }
 
     /// Writes down what was decided about an approval.
-    fn decide(
+    pub(crate) fn decide(
         &self,
         step: &mut Step,
         submission: &Submission,
@@ -397,6 +398,7 @@ impl AgentInstance {
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
             | Fact::CompactionRequested(_)
+            | Fact::CodeBoundary(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => {}
         }
@@ -606,9 +608,8 @@ impl Instance for AgentInstance {
         }
         if let Some(arguments) = &answered.answer.arguments {
             let rendered = self.shared.rendered(self.actor.name())?;
-            let tools = self.shared.tools(&rendered)?;
-            let tool = tools.iter().find(|tool| tool.name() == approval.tool_name);
-            let checked = tool.map_or(Ok(arguments.clone()), |tool| tool.validate(arguments));
+            let toolbox = self.shared.toolbox(&rendered)?;
+            let checked = toolbox.validate(&approval.tool_name, arguments);
             let checked = checked
                 .map_err(|text| Failure::new("approval_invalid", text, "correct the arguments"))?;
             answered.answer.arguments = Some(checked);
@@ -706,6 +707,7 @@ impl Instance for AgentInstance {
                     duration_ms: 0,
                 }));
             }
+            journal::forget(&mut step);
             let results = self.shared.sources.id("msg_");
             parent = Some(results.clone());
             facts.push(Fact::ToolResultsCommitted(ToolResultsCommitted {

@@ -14,13 +14,14 @@
 //! - [`tool`]: what a model may do; [`approval`]: what waits for a person first;
 //!   [`attachment`]: the files of a conversation.
 //! - [`edit`]: changes of an instance's files from outside.
-//! - [`binding`]: what code in an isolate may call.
+//! - [`binding`]: what code in an isolate may call; [`code`]: code mode, which runs it.
 //! - [`census`]: what is counted for whoever watches.
 
 pub mod approval;
 pub mod attachment;
 pub mod binding;
 pub mod census;
+pub mod code;
 pub mod context;
 pub mod conversation;
 pub mod definition;

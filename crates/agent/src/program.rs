@@ -13,10 +13,12 @@ use bowline_runtime::{Bounds, Failure, Instance, Program, Sources, state::Propos
 use bowline_sandbox::workspace::{ChangeSet, Workspace, WorkspaceError, WriteOptions};
 use bowline_store::{ActorId, BlobId, Seq, Store, StoreError};
 use bytes::Bytes;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::{
     census::{Census, Tally},
+    code::{CodeOptions, CodeTool, Engine, Registry},
     context::{READ_TOOL, WORKING_DIRECTORY, budget},
     conversation::Conversation,
     definition::{Compaction, Definition, SandboxKind},
@@ -62,6 +64,8 @@ pub(crate) struct Shared {
     resolved: Mutex<BTreeMap<(String, PathBuf), ResolvedModel>>,
     /// When models failed that had another one stand in for them.
     tired: Mutex<HashMap<ModelRef, Instant>>,
+    /// Where code is run.
+    pub(crate) engine: Engine,
 }
 
 #[derive(Clone)]
@@ -73,6 +77,8 @@ struct MountedTools {
 /// The tools of an agent, and what follows from them.
 pub(crate) struct Toolbox {
     pub(crate) tools: Arc<Vec<Mounted>>,
+    /// Those that only code can call.
+    own: Vec<Mounted>,
     /// As the model is told of them.
     pub(crate) specs: Arc<Vec<ToolSpec>>,
     /// What identifies each.
@@ -81,10 +87,23 @@ pub(crate) struct Toolbox {
     pub(crate) tokens: u64,
     /// Whether the model can read what was shortened.
     pub(crate) readable: bool,
+    /// What code may call, when the model runs code.
+    pub(crate) code: Option<Arc<Registry>>,
 }
 
 impl Toolbox {
-    fn new(tools: Vec<Mounted>) -> Self {
+    /// The arguments of a tool, or of a method that code calls, as they are taken; or why they are not.
+    pub(crate) fn validate(&self, name: &str, arguments: &Value) -> Result<Value, String> {
+        let tool = self
+            .tools
+            .iter()
+            .chain(&self.own)
+            .find(|tool| tool.name() == name);
+        tool.map_or_else(|| Ok(arguments.clone()), |tool| tool.validate(arguments))
+    }
+
+    fn new(tools: Vec<Mounted>, code: Option<(Vec<Mounted>, Arc<Registry>)>) -> Self {
+        let (own, code) = code.unzip();
         let specs: Vec<ToolSpec> = tools.iter().map(|one| one.tool.spec().clone()).collect();
         let digest = |spec: &ToolSpec| {
             let text = serde_json::to_vec(spec).unwrap_or_default();
@@ -99,6 +118,8 @@ impl Toolbox {
             readable: specs.iter().any(|spec| spec.name == READ_TOOL),
             specs: Arc::new(specs),
             tools: Arc::new(tools),
+            own: own.unwrap_or_default(),
+            code,
         }
     }
 }
@@ -120,6 +141,16 @@ impl fmt::Debug for Shared {
 impl Agents {
     /// The program of these agents.
     pub fn new(agents: impl IntoIterator<Item = Agent>, models: Models, sources: Sources) -> Self {
+        Self::with_code(agents, models, sources, CodeOptions::default())
+    }
+
+    /// The same with the isolates that code is run in.
+    pub fn with_code(
+        agents: impl IntoIterator<Item = Agent>,
+        models: Models,
+        sources: Sources,
+        code: CodeOptions,
+    ) -> Self {
         Self(Arc::new(Shared {
             agents: RwLock::new(Arc::new(by_name(agents))),
             models,
@@ -130,6 +161,7 @@ impl Agents {
             mounted: Mutex::default(),
             resolved: Mutex::default(),
             tired: Mutex::default(),
+            engine: Engine::new(code),
         }))
     }
 
@@ -313,7 +345,7 @@ impl Shared {
                 return Ok(known.toolbox.clone());
             }
         }
-        let toolbox = Arc::new(Toolbox::new(mount(rendered)?));
+        let toolbox = Arc::new(toolbox(rendered)?);
         let entry = MountedTools {
             made_from: rendered.clone(),
             toolbox: toolbox.clone(),
@@ -333,11 +365,53 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
         && a.skills == b.skills
         && a.tools == b.tools
         && a.approvals == b.approvals
+        && a.code == b.code
         && one.tools.len() == other.tools.len()
         && one.tools.iter().zip(&other.tools).all(|(left, right)| {
             Arc::ptr_eq(left, right)
                 || (left.spec() == right.spec() && left.effect() == right.effect())
         })
+        && one.bindings.len() == other.bindings.len()
+        && one
+            .bindings
+            .iter()
+            .zip(&other.bindings)
+            .all(|(left, right)| {
+                Arc::ptr_eq(left, right)
+                    || (left.name() == right.name() && left.methods() == right.methods())
+            })
+}
+
+/// What the model gets: the list of tools, or the one that runs code.
+fn toolbox(rendered: &Rendered) -> Result<Toolbox, Failure> {
+    let own = mount(rendered)?;
+    let registry = match rendered.definition.code {
+        None => None,
+        Some(_) => Some(Arc::new(Registry::of(rendered, &own)?)),
+    };
+    let has = |name: &str| {
+        own.iter().any(|tool| tool.name() == name)
+            || registry.as_ref().is_some_and(|registry| registry.has(name))
+    };
+    let named = rendered.definition.tools.iter();
+    for name in named.chain(rendered.definition.approvals.keys()) {
+        if !has(name) {
+            return Err(Failure::new(
+                "tool_not_found",
+                format!(
+                    "agent {} names a tool {name} that nobody brings",
+                    rendered.definition.name
+                ),
+                "remove it from tools or approvals, or add it to the program that serves the agent",
+            ));
+        }
+    }
+    let Some(registry) = registry else {
+        return Ok(Toolbox::new(own, None));
+    };
+    let tool = Mounted::new(Arc::new(CodeTool::new(&registry)))
+        .map_err(|error| Failure::new(error.code(), error.to_string(), error.hint()))?;
+    Ok(Toolbox::new(vec![tool], Some((own, registry))))
 }
 
 fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
@@ -391,18 +465,6 @@ fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
                 "tool_name_conflict",
                 format!("two tools are named {}", tool.name()),
                 "give one of them another name",
-            ));
-        }
-    }
-    for name in definition.tools.iter().chain(definition.approvals.keys()) {
-        if !tools.iter().any(|tool| tool.name() == name) {
-            return Err(Failure::new(
-                "tool_not_found",
-                format!(
-                    "agent {} names a tool {name} that nobody brings",
-                    definition.name
-                ),
-                "remove it from tools or approvals, or add it to the program that serves the agent",
             ));
         }
     }

@@ -11,7 +11,10 @@ use bowline_store::{BlobId, Record, StoreError, StoredRecord, Timestamp};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::approval::{Answered, Approval};
+use crate::{
+    approval::{Answered, Approval},
+    code::journal::Boundary,
+};
 
 /// Version of the bodies that this module writes.
 const VERSION: u8 = 1;
@@ -51,6 +54,8 @@ pub enum Fact {
     CompactionRequested(CompactionRequested),
     /// The beginning of the conversation gave way to a summary.
     Compaction(Box<Compaction>),
+    /// A run of code came to a boundary.
+    CodeBoundary(Box<Boundary>),
     /// A submission settled.
     SubmissionSettled(Settled),
     /// Facts of the runtime that say nothing about the conversation.
@@ -425,6 +430,7 @@ impl Fact {
             Self::ApprovalAnswered(body) => (112, json(body)),
             Self::CompactionRequested(body) => (120, json(body)),
             Self::Compaction(body) => (121, json(body)),
+            Self::CodeBoundary(body) => (130, json(body)),
             Self::AttemptStarted(body) => (bowline_runtime::kind::ATTEMPT_STARTED, json(body)),
             Self::SubmissionSettled(body) => {
                 (bowline_runtime::kind::SUBMISSION_SETTLED, json(body))
@@ -478,13 +484,14 @@ impl Fact {
             112 => Self::ApprovalAnswered(body(stored)?),
             120 => Self::CompactionRequested(body(stored)?),
             121 => Self::Compaction(body(stored)?),
+            130 => Self::CodeBoundary(body(stored)?),
             kind::ATTEMPT_STARTED => Self::AttemptStarted(body(stored)?),
             kind::SUBMISSION_SETTLED => Self::SubmissionSettled(body(stored)?),
             other if bowline_runtime::kind::is_runtime(other) => Self::Runtime,
             unknown => {
                 return Err(StoreError::NewerFormat {
                     found: u32::from(unknown),
-                    supported: 121,
+                    supported: 130,
                 });
             }
         })
@@ -499,6 +506,10 @@ impl Fact {
         }) = self
         {
             blobs.extend(BlobId::parse(whole));
+        }
+        if let Self::CodeBoundary(boundary) = self {
+            let list = boundary.calls_blob.as_deref();
+            blobs.extend(list.and_then(BlobId::parse));
         }
         blobs
     }
@@ -545,6 +556,7 @@ impl Fact {
             | Self::ApprovalAnswered(_)
             | Self::CompactionRequested(_)
             | Self::Compaction(_)
+            | Self::CodeBoundary(_)
             | Self::AttemptStarted(_)
             | Self::SubmissionSettled(_)
             | Self::Runtime => return Vec::new(),

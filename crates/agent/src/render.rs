@@ -172,6 +172,16 @@ impl Render {
         self.rendered.tools.push(tool);
     }
 
+    /// Adds a namespace that code may call; it has no use without [`Render::code`].
+    pub fn binding(&mut self, binding: Arc<dyn Binding>) {
+        self.rendered.bindings.push(binding);
+    }
+
+    /// Gives the model one tool that runs code in place of the list of tools.
+    pub fn code(&mut self) {
+        self.rendered.definition.code = Some(crate::code::default_limits());
+    }
+
     /// Adds a skill.
     pub fn skill(&mut self, skill: Skill) {
         self.rendered.definition.skills.push(skill);

@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod call;
+mod code;
 mod compact;
 mod money;
 pub(crate) mod result;

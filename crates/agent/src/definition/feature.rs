@@ -5,7 +5,6 @@ use super::fault::{Fault, FaultKind};
 /// A part of the format that may not be built yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Feature {
-    Code,
     ContainerSandbox,
     LocalSandbox,
     SchedulesFolder,
@@ -18,7 +17,6 @@ pub(super) enum Feature {
 /// The only place that says so: whoever builds a feature removes its line here. A setting that
 /// would be ignored is an error, never a silence.
 const NOT_BUILT: &[Feature] = &[
-    Feature::Code,
     Feature::ContainerSandbox,
     Feature::LocalSandbox,
     Feature::SchedulesFolder,
@@ -44,7 +42,6 @@ impl Feature {
 
     fn name(self) -> &'static str {
         match self {
-            Self::Code => "`code: true`",
             Self::ContainerSandbox => "`sandbox: {container: …}`",
             Self::LocalSandbox => "`sandbox: {local: …}`",
             Self::SchedulesFolder => "the folder `schedules`",
@@ -62,7 +59,7 @@ impl Feature {
             Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
                 "remove the folder"
             }
-            Self::Code | Self::Subagents => "remove the key",
+            Self::Subagents => "remove the key",
         }
     }
 }

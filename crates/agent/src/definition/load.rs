@@ -17,7 +17,9 @@ use super::feature::Feature;
 use super::front_matter::{FrontMatter, entries, read_text};
 use super::limits::{LimitSettings, Limits};
 use super::name::{AgentName, InvalidName, is_tool_name};
-use super::{Approval, Compaction, CompactionSettings, Definition, MAX_DESCRIPTION, SandboxKind};
+use super::{
+    Approval, CodeLimits, Compaction, CompactionSettings, Definition, MAX_DESCRIPTION, SandboxKind,
+};
 use crate::approval::Condition;
 use crate::skill::{self, Skill};
 use crate::tool::validate::Validator;
@@ -86,6 +88,7 @@ pub fn load(
     definition.tools = tools(&keys).map_err(at)?;
     definition.bindings = lines(&keys, "bindings").map_err(at)?;
     definition.egress = egress(&keys).map_err(at)?;
+    definition.code = code(&keys).map_err(at)?;
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
     definition.limits = limits(&keys, shared).map_err(at)?;
@@ -236,7 +239,6 @@ fn supported(keys: &Table<'_>) -> Result<(), Fault> {
         let empty = node.list(key).is_ok_and(<[Node]>::is_empty);
         let feature = match key {
             "subagents" if !empty => Feature::Subagents,
-            "code" if node.bool(key)? => Feature::Code,
             _ => continue,
         };
         feature.need(Some(line))?;
@@ -426,6 +428,52 @@ fn tools(keys: &Table<'_>) -> Result<Vec<String>, Fault> {
         tools.push(name.to_owned());
     }
     Ok(tools)
+}
+
+/// Whether the model runs code, with its limits: `true`, or a table of them.
+fn code(keys: &Table<'_>) -> Result<Option<CodeLimits>, Fault> {
+    const MIB: u64 = 1 << 20;
+    let Some(node) = keys.get("code") else {
+        return Ok(None);
+    };
+    let mut limits = crate::code::default_limits();
+    if !node.is_table() {
+        return Ok(node.bool("code")?.then_some(limits));
+    }
+    let names = [
+        "wall",
+        "cpu",
+        "memory_mib",
+        "output_kib",
+        "log_kib",
+        "calls",
+        "call_kib",
+        "concurrency",
+    ];
+    let table = node.table("code", &names)?;
+    let duration = |key: &str, most: u64, is: &mut Duration| -> Result<(), Fault> {
+        if let Some(node) = table.get(key) {
+            *is = node.duration(key, Duration::from_millis(10), Duration::from_secs(most))?;
+        }
+        Ok(())
+    };
+    duration("wall", 86_400, &mut limits.wall)?;
+    duration("cpu", 3_600, &mut limits.cpu)?;
+    if let Some(node) = table.get("memory_mib") {
+        limits.memory = node.count("memory_mib", 4, CodeLimits::MEMORY_MAX / MIB)? * MIB;
+    }
+    let small = |key: &str, unit: u64, most: u64, is: &mut u32| -> Result<(), Fault> {
+        if let Some(node) = table.get(key) {
+            *is = u32::try_from(node.count(key, 1, most)? * unit).unwrap_or(u32::MAX);
+        }
+        Ok(())
+    };
+    small("output_kib", 1_024, 65_536, &mut limits.output)?;
+    small("log_kib", 1_024, 65_536, &mut limits.log)?;
+    small("calls", 1, 1_000_000, &mut limits.calls)?;
+    small("call_kib", 1_024, 65_536, &mut limits.call_bytes)?;
+    small("concurrency", 1, 10_000, &mut limits.concurrency)?;
+    Ok(Some(limits))
 }
 
 /// What needs consent, and how long it waits for it where that is said.

@@ -189,6 +189,7 @@ impl Teller {
             Fact::CompactionRequested(_)
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
+            | Fact::CodeBoundary(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => Vec::new(),
         })

@@ -16,7 +16,11 @@ use bowline_runtime::{
     Attempt, Instance as _, Step,
     effect::{self, Intended, OnCrash, Status},
 };
-use bowline_sandbox::workspace::Overlay;
+use bowline_sandbox::{
+    shell::ShellState,
+    tools::Seen,
+    workspace::{ChangeSet, Overlay},
+};
 use bowline_store::{Blob, BlobId, RowChange, Timestamp};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
 use serde_json::Value;
@@ -24,7 +28,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::Stop;
+use super::{Stop, code};
 use crate::{
     approval::{self, APPROVALS, Approval, Decision, EXPIRES_AFTER, Question},
     context,
@@ -38,12 +42,12 @@ use crate::{
 };
 
 /// How long a call may take; `bash` has its own, shorter limit.
-const CALL_TIMEOUT: Duration = Duration::from_secs(3_700);
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(3_700);
 /// Most calls with an outside effect that run at once; the others of a batch wait.
-const AT_ONCE: usize = 16;
+pub(super) const AT_ONCE: usize = 16;
 /// A batch that takes longer than this commits the message that asked for it first, so that a crash
 /// does not cost another model call.
-const SAVE_AFTER: Duration = Duration::from_secs(1);
+pub(super) const SAVE_AFTER: Duration = Duration::from_secs(1);
 
 /// A text with more bytes is a blob of its own; the record has its beginning and its end.
 const MAX_TEXT: usize = 256 * 1024;
@@ -62,6 +66,7 @@ pub(super) struct Batch {
 pub(super) enum Pending {
     Fact(Box<Fact>),
     Row(RowChange),
+    Step(Box<Step>),
 }
 
 /// A call that can be run.
@@ -72,13 +77,13 @@ struct Planned {
 }
 
 /// A call that ended.
-struct Ended {
-    call: ToolCall,
-    effect_id: Option<String>,
-    result: Result<ToolOutput, ToolError>,
-    took: Duration,
+pub(super) struct Ended {
+    pub(super) call: ToolCall,
+    pub(super) effect_id: Option<String>,
+    pub(super) result: Result<ToolOutput, ToolError>,
+    pub(super) took: Duration,
     /// The overlay of a call that returned; its writes are kept.
-    files: Option<Overlay>,
+    pub(super) files: Option<Overlay>,
 }
 
 /// Sorted by what happens to them.
@@ -90,6 +95,8 @@ struct Plan {
     answered: Vec<(ToolCall, String)>,
     local: VecDeque<Planned>,
     outside: VecDeque<(Planned, Intended)>,
+    /// Code that is run, one after the other.
+    code: Vec<(ToolCall, String)>,
     /// Effects that were intended before and must not be done again: what is known of them, and what
     /// the model is told.
     closed: Vec<(ToolCall, Intended, Status)>,
@@ -111,7 +118,8 @@ pub(super) async fn run(
         Some(rendered) => rendered,
         None => Arc::new(instance.shared.rendered(instance.actor.name())?),
     };
-    let tools = instance.shared.tools(&rendered)?;
+    let toolbox = instance.shared.toolbox(&rendered)?;
+    let tools = toolbox.tools.clone();
     let plan = plan(instance, &rendered.definition, &tools, &batch, attempt);
     let files = match rendered.definition.sandbox {
         SandboxKind::Workspace => {
@@ -144,6 +152,16 @@ pub(super) async fn run(
     running
         .work(instance, attempt, plan.local, plan.outside)
         .await?;
+    if let Some(registry) = &toolbox.code {
+        for (call, source) in plan.code {
+            let mode = code::Mode {
+                definition: &rendered.definition,
+                registry,
+            };
+            let ended = code::run(instance, attempt, &mut running, mode, call, &source).await?;
+            running.keep(ended)?;
+        }
+    }
     running.finish(instance, attempt, &batch.calls, true).await
 }
 
@@ -159,6 +177,8 @@ enum Fate {
     Asks(Box<Approval>),
     /// It was intended before and must not be done again.
     Closed(Intended, Status),
+    /// It is code.
+    Code(String),
     /// It is run with these arguments; again, when it was intended before.
     Runs(Mounted, Value, Option<Intended>),
 }
@@ -184,6 +204,7 @@ fn plan(
                 plan.ask.push(*approval);
             }
             Fate::Closed(intended, status) => plan.closed.push((call.clone(), intended, status)),
+            Fate::Code(source) => plan.code.push((call.clone(), source)),
             Fate::Runs(tool, arguments, before) => {
                 let effect = tool.tool.effect();
                 let planned = Planned {
@@ -239,6 +260,9 @@ fn fate(
         Ok(arguments) => arguments,
         Err(text) => return Fate::Refused(text),
     };
+    if definition.code.is_some() && name == crate::code::TOOL {
+        return Fate::Code(arguments["code"].as_str().unwrap_or_default().to_owned());
+    }
     let asks = |arguments: Value, question: Option<Question>, effect_id: Option<String>| {
         let now = instance.shared.sources.now();
         let expires = definition.approvals_expire.get(name);
@@ -282,7 +306,8 @@ fn fate(
         Ok(question) => question,
         Err(error) => return Fate::Refused(error.to_string()),
     };
-    match consent(definition, name, approval, arguments, question.is_some()) {
+    let policy = definition.approvals.get(name);
+    match consent(policy, approval, arguments, question.is_some()) {
         Consent::Given(arguments) => Fate::Runs(tool.clone(), arguments, None),
         Consent::Answered(text) => Fate::Answered(text),
         Consent::Refused(text) => Fate::Refused(text),
@@ -298,7 +323,7 @@ impl Plan {
 }
 
 /// Whether a call may be made.
-enum Consent {
+pub(super) enum Consent {
     /// Yes, with these arguments.
     Given(Value),
     /// It is a question, and this is the answer.
@@ -311,15 +336,14 @@ enum Consent {
     Ask(Value),
 }
 
-fn consent(
-    definition: &Definition,
-    name: &str,
+pub(super) fn consent(
+    policy: Option<&Policy>,
     approval: Option<&Approval>,
     arguments: Value,
     question: bool,
 ) -> Consent {
     let needed = question
-        || match definition.approvals.get(name) {
+        || match policy {
             None | Some(Policy::Never) => false,
             Some(Policy::Required) => true,
             Some(Policy::When(condition)) => condition.holds(&arguments),
@@ -345,7 +369,7 @@ fn consent(
 }
 
 impl Ended {
-    fn answered(call: ToolCall, text: String) -> Self {
+    pub(super) fn answered(call: ToolCall, text: String) -> Self {
         let output = ToolOutput {
             output: Some(serde_json::json!({ "answer": text })),
             ..ToolOutput::text(text)
@@ -356,7 +380,7 @@ impl Ended {
         }
     }
 
-    fn refused(call: ToolCall, text: String) -> Self {
+    pub(super) fn refused(call: ToolCall, text: String) -> Self {
         Self {
             call,
             effect_id: None,
@@ -368,14 +392,46 @@ impl Ended {
 }
 
 /// A batch while it runs.
-struct Running {
-    scope: Scope,
+pub(super) struct Running {
+    pub(super) scope: Scope,
     message_id: String,
     /// What of the message is not committed yet.
-    pending: Vec<Pending>,
+    pub(super) pending: Vec<Pending>,
     /// Calls that ended and are committed when the batch closes.
     local: Vec<Ended>,
-    files: Option<Overlay>,
+    pub(super) files: Option<Overlay>,
+}
+
+/// What of the files and the shell a step carries.
+pub(super) struct Written {
+    changes: Option<ChangeSet>,
+    shell: Option<ShellState>,
+    seen: Option<Seen>,
+}
+
+impl Written {
+    /// True when files changed.
+    pub(super) fn files(&self) -> bool {
+        self.changes.is_some()
+    }
+
+    /// The step is durable.
+    pub(super) fn applied(self, instance: &mut AgentInstance) {
+        if let Some(changes) = &self.changes {
+            instance.workspace.committed(changes);
+        }
+        self.kept(instance);
+    }
+
+    /// The same without the files, for an instance that reads them anew.
+    pub(super) fn kept(self, instance: &mut AgentInstance) {
+        if let Some(seen) = self.seen {
+            instance.seen = seen;
+        }
+        if let Some(state) = self.shell {
+            instance.shell_state = state;
+        }
+    }
 }
 
 impl Running {
@@ -541,22 +597,7 @@ impl Running {
         }
         let mut step = Step::new();
         self.take_pending(instance, &mut step);
-        let ended = std::mem::take(&mut self.local);
-        let order: HashMap<&str, usize> = calls
-            .iter()
-            .enumerate()
-            .map(|(at, call)| (call.id.as_str(), at))
-            .collect();
-        let mut ordered: Vec<_> = ended.iter().collect();
-        ordered.sort_by_key(|ended| {
-            order
-                .get(ended.call.id.as_str())
-                .copied()
-                .unwrap_or(usize::MAX)
-        });
-        for ended in ordered {
-            self.outcome(instance, &mut step, ended);
-        }
+        self.take_local(instance, &mut step, calls);
         if complete {
             let committed = Fact::ToolResultsCommitted(ToolResultsCommitted {
                 message_id: instance.shared.sources.id("msg_"),
@@ -565,6 +606,42 @@ impl Running {
             });
             instance.add(&mut step, [committed], &self.scope);
         }
+        let written = self.write(instance, attempt, &mut step)?;
+        let records = attempt.commit(step).await?;
+        written.applied(instance);
+        instance.apply(&records)?;
+        Ok(())
+    }
+
+    /// The outcomes of the calls that ended, in the order of `calls`.
+    pub(super) fn take_local(
+        &mut self,
+        instance: &AgentInstance,
+        step: &mut Step,
+        calls: &[ToolCall],
+    ) {
+        let mut ended = std::mem::take(&mut self.local);
+        let order: HashMap<&str, usize> = calls
+            .iter()
+            .enumerate()
+            .map(|(at, call)| (call.id.as_str(), at))
+            .collect();
+        ended.sort_by_key(|ended| {
+            let at = order.get(ended.call.id.as_str()).copied();
+            at.unwrap_or(usize::MAX)
+        });
+        for ended in &ended {
+            self.outcome(instance, step, ended);
+        }
+    }
+
+    /// Adds the files and the state of the shell to a step.
+    pub(super) fn write(
+        &self,
+        instance: &AgentInstance,
+        attempt: &Attempt,
+        step: &mut Step,
+    ) -> Result<Written, Stop> {
         let changes = match &self.files {
             Some(files) if !files.is_clean() => {
                 let mut changes = files.changes().map_err(|error| workspace_failure(&error))?;
@@ -585,25 +662,24 @@ impl Running {
         if let Some(seen) = &seen {
             step.put(SHELL, "seen", seen);
         }
-        let records = attempt.commit(step).await?;
-        if let Some(changes) = &changes {
-            instance.workspace.committed(changes);
-        }
-        if let Some(seen) = seen {
-            instance.seen = seen;
-        }
-        if let Some(state) = shell {
-            instance.shell_state = state;
-        }
-        instance.apply(&records)?;
-        Ok(())
+        Ok(Written {
+            changes,
+            shell,
+            seen,
+        })
     }
 
-    fn take_pending(&mut self, instance: &AgentInstance, step: &mut Step) {
+    /// True when something of the message is not committed.
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    pub(super) fn take_pending(&mut self, instance: &AgentInstance, step: &mut Step) {
         for pending in self.pending.drain(..) {
             match pending {
                 Pending::Fact(fact) => instance.add(step, [*fact], &self.scope),
                 Pending::Row(row) => step.rows.push(row),
+                Pending::Step(more) => step.extend(*more),
             }
         }
     }

@@ -4,6 +4,7 @@
 
 mod approval;
 mod binding;
+mod code;
 mod compaction;
 mod declare;
 mod defects;

@@ -40,6 +40,10 @@ pub(crate) struct Stage {
     /// What else is said of the agent.
     pub(crate) define: fn(&mut bowline_agent::Definition),
     pub(crate) clock: Arc<SeededClock>,
+    /// Where code is run; one of its own where there is none.
+    pub(crate) engine: Option<bowline_sandbox::isolate::Isolates>,
+    /// What code may call besides the tools.
+    pub(crate) bindings: Vec<Arc<dyn bowline_agent::binding::Binding>>,
     instructions: Arc<Mutex<String>>,
     panics: Arc<AtomicU32>,
 }
@@ -103,6 +107,8 @@ impl Stage {
             consent: false,
             define: |_| {},
             clock: SeededClock::ticking(),
+            engine: None,
+            bindings: Vec::new(),
             instructions: Arc::new(Mutex::new("Do the work.".to_owned())),
             panics: Arc::default(),
         }
@@ -131,7 +137,9 @@ impl Stage {
             self.effects.clone(),
         );
         let (instructions, panics) = (self.instructions.clone(), self.panics.clone());
+        let bindings = self.bindings.clone();
         let agent = Agent::new("worker", move |cx: &mut Render| {
+            bindings.iter().for_each(|one| cx.binding(one.clone()));
             cx.model("scripted/script.yaml");
             cx.definition().dir = Some(dir.clone());
             cx.definition().limits.turns = 20;
@@ -166,7 +174,11 @@ impl Stage {
         });
         let sources = Sources::new(self.clock.clone(), Arc::new(SystemRandom));
         let models = Models::new(ModelSettings::new(|_| None, self.dir.path()));
-        let agents = Agents::new([agent.unwrap()], models, sources.clone());
+        let code = bowline_agent::code::CodeOptions {
+            engine: self.engine.clone(),
+            ..Default::default()
+        };
+        let agents = Agents::with_code([agent.unwrap()], models, sources.clone(), code);
         let program: Arc<dyn Program> = Arc::new(agents.clone());
         let options = RuntimeOptions::default();
         let runtime = Runtime::new(

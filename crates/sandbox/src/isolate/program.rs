@@ -62,18 +62,30 @@ impl Program {
     /// # Errors
     /// [`IsolateError::Syntax`] with the author's line and column, [`IsolateError::SourceTooLarge`].
     pub fn new(name: &str, source: &str) -> Result<Self, IsolateError> {
+        Self::with_before(name, source, "")
+    }
+
+    /// The same with declarations of the caller's before the source, in the same module: the source sees
+    /// them, and must not declare the same names. Positions stay those of the source.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn with_before(name: &str, source: &str, before: &str) -> Result<Self, IsolateError> {
         check_size(source.len())?;
-        let shaped = shape::entry(name, source)?;
-        let script = prepare(name, source, &shaped.text, &shaped.edits)?;
-        let module = Module {
-            name: name.to_owned(),
-            source: source.to_owned(),
-            edits: shaped.edits,
-            script,
-        };
         Ok(Self {
-            modules: vec![module],
+            modules: vec![shaped(name, source, before)?],
         })
+    }
+
+    /// Adds a module that is shaped as the entry is, so that `import` finds what its source gives as its
+    /// `default` export; `before` as in [`Program::with_before`].
+    ///
+    /// # Errors
+    /// As [`Program::module`].
+    pub fn snippet(mut self, name: &str, source: &str, before: &str) -> Result<Self, IsolateError> {
+        self.check_room(source)?;
+        self.modules.push(shaped(name, source, before)?);
+        Ok(self)
     }
 
     /// Adds a module that `import` finds under `name`; `./name`, without its ending, and `.js` for `.ts`
@@ -82,13 +94,7 @@ impl Program {
     /// # Errors
     /// [`IsolateError::Syntax`], [`IsolateError::SourceTooLarge`].
     pub fn module(mut self, name: &str, source: &str) -> Result<Self, IsolateError> {
-        check_size(self.modules.iter().map(|m| m.source.len()).sum::<usize>() + source.len())?;
-        if self.modules.len() >= Self::MAX_MODULES {
-            return Err(IsolateError::SourceTooLarge {
-                bytes: self.modules.len() as u64 + 1,
-                limit: Self::MAX_MODULES as u64,
-            });
-        }
+        self.check_room(source)?;
         let edits = Edits::default();
         let script = prepare(name, source, source, &edits)?;
         self.modules.push(Module {
@@ -98,6 +104,17 @@ impl Program {
             script,
         });
         Ok(self)
+    }
+
+    fn check_room(&self, source: &str) -> Result<(), IsolateError> {
+        check_size(self.modules.iter().map(|m| m.source.len()).sum::<usize>() + source.len())?;
+        if self.modules.len() >= Self::MAX_MODULES {
+            return Err(IsolateError::SourceTooLarge {
+                bytes: self.modules.len() as u64 + 1,
+                limit: Self::MAX_MODULES as u64,
+            });
+        }
+        Ok(())
     }
 
     /// The JavaScript of the entry, as the engine gets it.
@@ -176,6 +193,17 @@ impl Module {
         let offset = self.edits.original(shape::offset(&edited, row, column));
         shape::position(&self.source, offset)
     }
+}
+
+fn shaped(name: &str, source: &str, before: &str) -> Result<Module, IsolateError> {
+    let shaped = shape::entry(name, source, before)?;
+    let script = prepare(name, source, &shaped.text, &shaped.edits)?;
+    Ok(Module {
+        name: name.to_owned(),
+        source: source.to_owned(),
+        edits: shaped.edits,
+        script,
+    })
 }
 
 fn check_size(bytes: usize) -> Result<(), IsolateError> {

@@ -223,12 +223,16 @@ fn is_function(expression: &Expression<'_>) -> bool {
 }
 
 /// `source` as a module whose default export is its value or function.
-pub(super) fn entry(name: &str, source: &str) -> Result<Shaped, IsolateError> {
+/// `before` stands before it.
+pub(super) fn entry(name: &str, source: &str, before: &str) -> Result<Shaped, IsolateError> {
     let (start, end) = unfenced(source);
     let body = &source[start..end];
     let mut edits = Edits::default();
     if start > 0 {
         edits.cut(0, start);
+    }
+    if !before.is_empty() {
+        edits.put(start, before);
     }
     let problem = match read(body) {
         Ok(reading) => {

@@ -125,6 +125,27 @@ impl Value {
         Self::Number(value as f64)
     }
 
+    /// The value as bytes, from which [`Value::decode`] makes the same value again. Stacks of errors
+    /// are left out.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = super::wire::Writer::default();
+        out.value(self);
+        out.bytes
+    }
+
+    /// The value that [`Value::encode`] wrote.
+    ///
+    /// # Errors
+    /// [`IsolateError::SavedInvalid`](super::IsolateError::SavedInvalid) for other bytes.
+    pub fn decode(bytes: &[u8]) -> Result<Self, super::IsolateError> {
+        let mut reader = super::wire::Reader::of_the_host(bytes);
+        let value = reader.value();
+        match value {
+            Ok(value) if reader.is_empty() => Ok(value),
+            Ok(_) | Err(_) => Err(super::IsolateError::SavedInvalid("a value is damaged")),
+        }
+    }
+
     /// The text, where this is a string.
     pub fn as_str(&self) -> Option<&str> {
         match self {
