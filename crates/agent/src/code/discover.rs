@@ -7,12 +7,14 @@ use bowline_sandbox::isolate::{Thrown, Value};
 use serde_json::{Value as Json, json};
 
 use super::{CODEMODE, Registry, registry::path};
-use crate::binding::{Binding, Method};
+use crate::binding::{Binding, Method, declare};
 
 /// Most results of one search.
 const MOST_RESULTS: usize = 50;
-/// Declarations that are shorter than this, in bytes, stand in the description of the tool.
-const TOLD: usize = 6_000;
+/// Declarations stand in the description of the tool as far as they fit into so many bytes.
+const TOLD: usize = 8_000;
+/// Most bytes of the names of a namespace whose declarations are longer.
+const NAMES: usize = 2_000;
 /// Longest query, in bytes; the rest is not looked at.
 const LONGEST_QUERY: usize = 1_000;
 
@@ -89,14 +91,14 @@ impl Discovery<'_> {
         }
         let named = |name: &str| self.0.bindings().iter().find(|one| one.name() == name);
         if let Some(binding) = named(target) {
-            return json!({"path": target, "kind": "connector", "description": binding.description(), "types": declarations(&**binding)});
+            return json!({"path": target, "kind": "connector", "description": binding.description(), "types": declare::declarations(&**binding)});
         }
         if let Some((namespace, name)) = target.split_once('.')
-            && let Some((_, method)) = self.0.find(namespace, name)
+            && let Some((binding, method)) = self.0.find(namespace, name)
         {
             return json!({
                 "path": target, "kind": "method", "description": method.description,
-                "requiresApproval": method.approval, "types": declaration(namespace, method),
+                "requiresApproval": method.approval, "types": declare::declaration(&**binding, name),
             });
         }
         json!({"path": target, "types": format!("\"{target}\" not found.")})
@@ -220,41 +222,6 @@ fn alike(word: &str, other: &str) -> f64 {
     }
 }
 
-/// The TypeScript declarations of a namespace.
-fn declarations(binding: &dyn Binding) -> String {
-    let mut text = format!("declare const {}: {{\n", binding.name());
-    for method in binding.methods() {
-        let _ = writeln!(text, "  {};", signature(method));
-    }
-    text.push('}');
-    text
-}
-
-fn declaration(namespace: &str, method: &Method) -> String {
-    format!(
-        "declare const {namespace}: {{\n  {};\n}}",
-        signature(method)
-    )
-}
-
-fn signature(method: &Method) -> String {
-    let parameter = |one: &crate::binding::Parameter| {
-        let mark = if one.optional { "?" } else { "" };
-        format!("{}{mark}: {}", one.name, one.schema)
-    };
-    let parameters: Vec<_> = method.parameters.iter().map(parameter).collect();
-    let returns = method
-        .returns
-        .as_ref()
-        .map_or("unknown".to_owned(), Json::to_string);
-    let what = method.description.lines().next().unwrap_or_default();
-    format!(
-        "/** {what} */ {}({}): Promise<{returns}>",
-        method.name,
-        parameters.join(", ")
-    )
-}
-
 /// What the model is told of code mode: how it works, and what there is.
 pub(super) fn instructions(registry: &Registry) -> String {
     let mut text = String::from(
@@ -263,34 +230,28 @@ pub(super) fn instructions(registry: &Registry) -> String {
         Await every call, and use Promise.all for calls that do not depend on each other. Loop, filter and combine in code, and return only what you need. There is no network, file system or process but through these functions. What console.log prints comes back with the result.\n\n\
         codemode.search(\"words\") finds functions; codemode.describe(\"namespace\") or (\"namespace.function\") gives their TypeScript declarations; codemode.run(\"snippet\", input) runs a snippet that it lists.\n",
     );
-    let whole: Vec<_> = registry
-        .bindings()
-        .iter()
-        .map(|one| declarations(&**one))
-        .collect();
-    if whole.iter().map(String::len).sum::<usize>() <= TOLD {
-        text.push('\n');
-        text.push_str(&whole.join("\n"));
-        return text;
-    }
-    text.push_str("\nThere is:\n");
+    let mut room = TOLD;
     for binding in registry.bindings() {
+        let whole = declare::declarations(&**binding);
+        if whole.len() <= room {
+            room -= whole.len();
+            let _ = write!(text, "\n{whole}");
+            continue;
+        }
         let names: Vec<_> = binding
             .methods()
             .iter()
             .map(|one| one.name.as_str())
             .collect();
         let mut list = names.join(", ");
-        if list.len() > 1_000 {
-            let cut = list.floor_char_boundary(1_000);
-            list.truncate(cut);
+        if list.len() > NAMES {
+            list.truncate(list.floor_char_boundary(NAMES));
             list.push_str(", …");
         }
-        let _ = writeln!(
+        let (name, what) = (binding.name(), binding.description());
+        let _ = write!(
             text,
-            "- {}: {} ({list})",
-            binding.name(),
-            binding.description()
+            "\n/** {what} Declared by codemode.describe({name:?}). */\ndeclare const {name}: {{ {list} }};\n"
         );
     }
     text

@@ -10,8 +10,8 @@ use super::{
     own::{self, OwnTools},
 };
 use crate::{
-    binding::{Binding, Method},
-    definition::{Approval as Policy, Definition},
+    binding::{Binding, Method, State},
+    definition::{Approval as Policy, Definition, SandboxKind},
     render::Rendered,
     tool::Mounted,
 };
@@ -57,6 +57,9 @@ impl Registry {
     /// What an agent has: its tools, and what its program binds.
     pub(crate) fn of(rendered: &Rendered, own: &[Mounted]) -> Result<Self, CodeError> {
         let mut bindings: Vec<Arc<dyn Binding>> = vec![Arc::new(OwnTools::new(own.to_vec()))];
+        if rendered.definition.sandbox == SandboxKind::Workspace {
+            bindings.push(Arc::new(State::new()));
+        }
         bindings.extend(rendered.bindings.iter().cloned());
         Self::new(bindings, Vec::new())
     }

@@ -269,7 +269,7 @@ async fn what_goes_wrong_is_an_outcome_that_the_model_reads() {
     for (code, expected) in [
         (
             "async () => { return foo.bar(); }",
-            "ReferenceError: 'foo' is not defined|The globals here are: tools, codemode",
+            "ReferenceError: 'foo' is not defined|The globals here are: tools, state, codemode",
         ),
         ("async () => { const x = ; }", "isolate_syntax|code.ts:1:25"),
         (
@@ -432,4 +432,39 @@ async fn approve(stage: &Stage, process: &Process) {
             _ = follow.recv() => {}
         }
     }
+}
+
+#[tokio::test]
+async fn a_snippet_as_a_model_writes_it_collects_what_it_looks_for() {
+    let stage = stage(
+        r#"```ts
+async () => {
+  await state.writeFile("src/a.ts", "// TODO: one\nconst a = 1; // TODO: two\n");
+  await state.writeFile("src/deep/b.ts", "let b; // nothing\n// TODO: three");
+  const files = await state.glob("src/**/*.ts");
+  const todos: { file: string; text: string }[] = [];
+  for (const file of files) {
+    const content = await state.readFile(file);
+    for (const match of content.matchAll(/\/\/ TODO: (.*)/g)) todos.push({ file, text: match[1] });
+  }
+  return todos;
+}
+```"#,
+    );
+    done(&stage.process(Death::Never)).await;
+    let outcome = outcome(&stage).await;
+    let found = outcome["result"]
+        .as_array()
+        .unwrap_or_else(|| panic!("{outcome}"));
+    let texts: Vec<_> = found
+        .iter()
+        .map(|one| one["text"].as_str().unwrap())
+        .collect();
+    assert_eq!(texts, ["one", "two", "three"]);
+    assert!(
+        found[2]["file"]
+            .as_str()
+            .unwrap()
+            .ends_with("src/deep/b.ts")
+    );
 }

@@ -295,7 +295,6 @@ fn mistakes_are_named_with_line_and_next_step() {
 fn what_is_not_built_is_refused_and_never_ignored() {
     for (key, what, hint) in [
         ("subagents: [a]", "`subagents`", "remove the key"),
-        ("code: true", "`code: true`", "remove the key"),
         (
             "sandbox: {local: .}",
             "`sandbox: {local: …}`",
