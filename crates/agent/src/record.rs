@@ -534,6 +534,7 @@ impl Fact {
             | Self::Compaction(_)
             | Self::AttemptStarted(_)
             | Self::SubmissionSettled(_)
+            | Self::CodeBoundary(_)
             | Self::Runtime => None,
         }
     }

@@ -468,3 +468,57 @@ async () => {
             .ends_with("src/deep/b.ts")
     );
 }
+
+/// A thousand agents, each with a message and two runs of code, in a process of their own, because the
+/// memory of a process is measured.
+#[test]
+fn a_thousand_agents_run_code_at_once_within_their_memory_and_fairly() {
+    const ALONE: &str = "BOWLINE_TEST_THOUSAND_AGENTS";
+    if std::env::var_os(ALONE).is_none() {
+        let name = "code::a_thousand_agents_run_code_at_once_within_their_memory_and_fairly";
+        let child = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(ALONE, "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stderr);
+        assert!(child.status.success(), "{said}");
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let code = "async () => { let n = 0; for (let i = 0; i < 1000; i++) n += i; await tools.write({ path: 'a.txt', content: String(n) }); return n; }";
+        let run = json!({"tools": [{"name": "code", "input": {"code": code}}]});
+        let stage = stage(code);
+        stage.script(&json!({"turns": [run, run, {"text": "Done."}]}).to_string());
+        let process = Arc::new(stage.process(Death::Never));
+        let began = tokio::time::Instant::now();
+        let agents = (0..1_000).map(|n| {
+            let process = process.clone();
+            tokio::spawn(async move {
+                let actor = bowline_agent::actor("worker", &format!("agent-{n}"));
+                let message = bowline_agent::Outgoing::user("Go").into_submission();
+                let receipt = process.runtime.submit(&actor, message).await.unwrap();
+                let id = &receipt.submission_id;
+                let settled = process.runtime.settled(&actor, id).await.unwrap();
+                assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
+                began.elapsed()
+            })
+        });
+        let mut took = Vec::new();
+        for agent in agents.collect::<Vec<_>>() {
+            took.push(agent.await.unwrap());
+        }
+        took.sort();
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let peak = peak.and_then(|text| text.trim().strip_suffix(" kB"));
+        let peak: u64 = peak.map_or(0, |text| text.trim().parse().unwrap());
+        let (first, median, last) = (took[0], took[500], took[999]);
+        eprintln!("peak {} MiB; first {first:?}, median {median:?}, last {last:?}", peak >> 10);
+        assert!(peak < 512 << 10, "{peak} KiB");
+        // All began together: who waits longest waits at most three times as long as most do.
+        assert!(last <= median * 3, "median {median:?}, last {last:?}");
+    });
+}
