@@ -60,6 +60,7 @@ impl Tally {
             | Fact::ApprovalAnswered(_)
             | Fact::AttemptStarted(_)
             | Fact::CompactionRequested(_)
+            | Fact::CodeBoundary(_)
             | Fact::SubmissionSettled(_)
             | Fact::Runtime => {}
         }
