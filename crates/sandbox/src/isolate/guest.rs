@@ -288,9 +288,14 @@ impl Guest {
         })
     }
 
+    /// What the program may have of memory, in bytes.
+    pub(super) fn memory_limit(&self) -> u64 {
+        self.limits.memory.clamp(4 << 20, Limits::MEMORY_MAX)
+    }
+
     fn grow(&mut self, desired: usize) -> wasmtime::Result<bool> {
         let desired = desired as u64;
-        let limit = self.limits.memory.clamp(4 << 20, Limits::MEMORY_MAX);
+        let limit = self.memory_limit();
         if desired > limit {
             return Err(self.refuse(IsolateError::Memory(limit)));
         }

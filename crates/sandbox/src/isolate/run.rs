@@ -458,12 +458,12 @@ impl Isolate {
         let stopped = guest.stopped.take();
         let end = guest.end.take();
         let over = guest.usage.cpu > guest.limits.cpu;
-        let cpu = guest.limits.cpu;
+        let (cpu, memory) = (guest.limits.cpu, guest.memory_limit());
         let status = match (outcome, stopped, end) {
             (_, Some(why), _) => Status::Stopped(why),
             (Err(error), None, _) => Status::Stopped(trapped(&error)),
             (Ok(_), None, Some(End::Value(value))) => Status::Completed(value),
-            (Ok(_), None, Some(End::Threw(value))) => threw(value),
+            (Ok(_), None, Some(End::Threw(value))) => threw(value, memory),
             (Ok(0), None, None) if over => Status::Stopped(IsolateError::Cpu(cpu)),
             (Ok(0), None, None) => return,
             (Ok(2), None, None) => Status::Stopped(IsolateError::Deadlock),
@@ -483,15 +483,18 @@ impl Isolate {
     }
 }
 
-/// What the engine's own recursion check throws is the limit of the stack.
-fn threw(value: Value) -> Status {
-    if let Value::Error(error) = &value
-        && error.name == "RangeError"
-        && error.message == "Maximum call stack size exceeded"
-    {
-        return Status::Stopped(IsolateError::Stack);
+/// What the engine's own checks throw is a limit: recursion that of the stack; a request for more than a
+/// 32-bit memory can ever hold, which never reaches the host, that of memory.
+fn threw(value: Value, memory: u64) -> Status {
+    let error = match &value {
+        Value::Error(error) => (error.name.as_str(), error.message.as_str()),
+        _ => return Status::Threw(value),
+    };
+    match error {
+        ("RangeError", "Maximum call stack size exceeded") => Status::Stopped(IsolateError::Stack),
+        ("InternalError", "out of memory") => Status::Stopped(IsolateError::Memory(memory)),
+        _ => Status::Threw(value),
     }
-    Status::Threw(value)
 }
 
 fn trapped(error: &wasmtime::Error) -> IsolateError {

@@ -2,6 +2,7 @@
 
 mod basics;
 mod escape;
+mod hostile;
 mod image;
 mod language;
 mod turns;
