@@ -7,6 +7,7 @@
 pub(crate) mod child;
 pub mod idle;
 pub mod isolate;
+mod native;
 pub mod recovery;
 pub mod workspace;
 

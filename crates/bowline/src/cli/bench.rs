@@ -93,6 +93,9 @@ enum What {
         /// Programs that are parked
         #[arg(long, default_value_t = 10_000)]
         parked: usize,
+        /// A native QuickJS to compare loops with; found on the path by default
+        #[arg(long, value_name = "PROGRAM")]
+        qjs: Option<PathBuf>,
     },
     /// Kill a process with many conversations in flight: how soon the next one has gone on with all
     Recovery {
@@ -188,11 +191,17 @@ pub(super) async fn bench(args: &Bench, terminal: Terminal) -> Result<ExitCode, 
 async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Error> {
     match what {
         What::Store { rounds, millis } => store(*rounds, *millis, dir, terminal).await,
-        What::Isolate { runs, live, parked } => {
+        What::Isolate {
+            runs,
+            live,
+            parked,
+            qjs,
+        } => {
             let amount = measure::isolate::Amount {
                 runs: *runs,
                 live: *live,
                 parked: *parked,
+                qjs: qjs.clone(),
             };
             isolate(amount, dir, terminal).await
         }
@@ -326,7 +335,7 @@ async fn isolate(
         return terminal.answer(figures);
     }
     let rows: Vec<_> = figures
-        .0
+        .rows
         .iter()
         .map(|figure| {
             json!({
@@ -334,7 +343,8 @@ async fn isolate(
             })
         })
         .collect();
-    terminal.json(&json!({"type": "bench", "what": "isolate", "rows": rows}))
+    terminal
+        .json(&json!({"type": "bench", "what": "isolate", "rows": rows, "notes": figures.notes}))
 }
 
 async fn streams(args: &Streams, dir: &Path, terminal: Terminal) -> Result<(), Error> {

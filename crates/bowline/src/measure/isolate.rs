@@ -1,7 +1,8 @@
 //! What an isolate costs: the figures of `bowline bench isolate`.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bowline_sandbox::isolate::{
@@ -10,6 +11,7 @@ use bowline_sandbox::isolate::{
 };
 use bowline_store::Timestamp;
 
+use super::native;
 use crate::error::Error;
 
 const TRIVIAL: &str = "1 + 1";
@@ -40,8 +42,37 @@ const KERNELS: [(&str, &str); 4] = [
     ),
 ];
 
+/// The CPU time of what never ends by itself.
+const BUDGET: Duration = Duration::from_millis(50);
+const ENDLESS: [(&str, &str); 12] = [
+    ("loop", "for (;;) try { for (;;); } catch {}"),
+    ("regex", "/(a+)+$/.test('a'.repeat(60) + 'b')"),
+    ("comparator", "[3, 1, 2].sort(() => { for (;;); })"),
+    ("sort", "new Array(3e6).fill(1).sort()"),
+    ("proxy", "new Proxy({}, { get() { for (;;); } }).x"),
+    ("join", "const a = []; a.length = 2 ** 32 - 1; a.join('')"),
+    (
+        "JSON",
+        "const t = JSON.stringify(new Array(1e4).fill([1, 'x'])); for (;;) JSON.parse(t)",
+    ),
+    (
+        "strings",
+        "for (;;) { let s = ''; for (let i = 0; i < 1e4; i++) s += i }",
+    ),
+    ("BigInt", "(3n ** 4000000n).toString()"),
+    (
+        "promises",
+        "const on = () => Promise.resolve().then(on); await on()",
+    ),
+    (
+        "generator",
+        "for (const x of (function* () { for (;;) yield 1 })());",
+    ),
+    ("parser", "for (;;) eval('(1)')"),
+];
+
 /// How much is measured.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Amount {
     /// Runs for each latency.
     pub runs: usize,
@@ -49,6 +80,8 @@ pub struct Amount {
     pub live: u32,
     /// Programs that are parked.
     pub parked: usize,
+    /// A native QuickJS to compare loops with: what `PROGRAM FILE.js` runs, with `print`.
+    pub qjs: Option<PathBuf>,
 }
 
 /// One figure.
@@ -66,12 +99,17 @@ pub struct Figure {
 
 /// A whole run.
 #[derive(Clone, Debug, Default)]
-pub struct Figures(pub Vec<Figure>);
+pub struct Figures {
+    /// The rows, in the order they were measured.
+    pub rows: Vec<Figure>,
+    /// What could not be measured, and why.
+    pub notes: Vec<String>,
+}
 
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{:<58} {:>12} {:>12}", "", "value or p50", "p99")?;
-        for figure in &self.0 {
+        for figure in &self.rows {
             let p99 = figure
                 .p99
                 .map(|p99| format!("{p99:.3}"))
@@ -82,13 +120,13 @@ impl fmt::Display for Figures {
                 figure.what, figure.value, figure.unit
             )?;
         }
-        Ok(())
+        self.notes.iter().try_for_each(|note| writeln!(f, "{note}"))
     }
 }
 
 impl Figures {
     fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str) {
-        self.0.push(Figure {
+        self.rows.push(Figure {
             what: what.into(),
             value,
             p99: None,
@@ -96,19 +134,21 @@ impl Figures {
         });
     }
 
-    fn times(&mut self, what: impl Into<String>, mut times: Vec<Duration>) {
+    /// Adds the median and the 99th of a hundred, and tells the median in milliseconds.
+    fn times(&mut self, what: impl Into<String>, mut times: Vec<Duration>) -> f64 {
         times.sort_unstable();
         let at = |part: usize| {
             times
                 .get(times.len() * part / 100)
                 .map_or(0.0, |t| t.as_secs_f64() * 1e3)
         };
-        self.0.push(Figure {
+        self.rows.push(Figure {
             what: what.into(),
             value: at(50),
             p99: Some(at(99)),
             unit: "ms",
         });
+        at(50)
     }
 }
 
@@ -148,11 +188,12 @@ fn measure(dir: &Path, amount: Amount) -> Result<Figures, IsolateError> {
             .with("host", ["one", "two", "three"])
             .unwrap_or_default(),
     };
+    let native = native::kernels(dir, amount.qjs.as_deref(), &KERNELS);
     bench.fresh(amount.runs, &mut figures)?;
     bench.calls(&mut figures)?;
-    bench.saved(amount, &mut figures)?;
+    bench.saved(&amount, &mut figures)?;
     bench.live(amount.live, &mut figures)?;
-    bench.kernels(&mut figures)?;
+    bench.kernels(native, &mut figures)?;
     bench.stopped(&mut figures)?;
     types(&mut figures)?;
     Ok(figures)
@@ -254,7 +295,7 @@ impl Bench {
         Ok(())
     }
 
-    fn saved(&self, amount: Amount, figures: &mut Figures) -> Result<(), IsolateError> {
+    fn saved(&self, amount: &Amount, figures: &mut Figures) -> Result<(), IsolateError> {
         let key = [1; 32];
         for (what, source) in [
             ("trivial program", PARKED),
@@ -319,58 +360,98 @@ impl Bench {
 
     fn live(&self, live: u32, figures: &mut Figures) -> Result<(), IsolateError> {
         let program = Program::new("main.ts", PARKED)?;
-        let before = resident();
+        let before = (resident("Pss:"), resident("Rss:"));
         let all = (0..live)
             .map(|_| self.start(&program, &Limits::default()))
             .collect::<Result<Vec<_>, _>>()?;
-        let more = (resident() - before).max(0.0);
+        let many = f64::from(live.max(1));
+        let more = (resident("Pss:") - before.0).max(0.0);
         figures.add(
             format!("memory of {} waiting isolates", all.len()),
             more / 1024.0,
             "MiB",
         );
-        figures.add("memory of one", more / f64::from(live.max(1)), "KiB");
+        figures.add("memory of one", more / many, "KiB");
+        let mapped = (resident("Rss:") - before.1).max(0.0);
+        figures.add(
+            "memory of one, the shared image counted in each",
+            mapped / many,
+            "KiB",
+        );
         Ok(())
     }
 
-    fn kernels(&self, figures: &mut Figures) -> Result<(), IsolateError> {
+    fn kernels(
+        &self,
+        native: Result<Vec<f64>, String>,
+        figures: &mut Figures,
+    ) -> Result<(), IsolateError> {
+        let mut medians = Vec::new();
         for (what, source) in KERNELS {
             let program = Program::new("main.ts", source)?;
-            let times = self.times(&program, 9, 1)?;
-            figures.times(what, times);
+            let times = self.times(&program, native::ROUNDS, 1)?;
+            medians.push(figures.times(what, times));
+        }
+        match native {
+            Ok(native) => {
+                for (((what, _), ours), theirs) in KERNELS.iter().zip(medians).zip(native) {
+                    figures.add(format!("{what}, native QuickJS"), theirs, "ms");
+                    let ratio = ours / theirs.max(1e-6);
+                    figures.add(format!("{what}, ratio to native QuickJS"), ratio, "times");
+                }
+            }
+            Err(why) => figures.notes.push(why),
         }
         Ok(())
     }
 
-    /// How far beyond its budget a program gets before it is stopped.
+    /// How far beyond its budget a program gets before it is stopped, for each form of endless code. Beside
+    /// it, in a second thread, an ordinary program runs again and again.
     fn stopped(&self, figures: &mut Figures) -> Result<(), IsolateError> {
         let limits = Limits {
-            cpu: Duration::from_millis(50),
+            cpu: BUDGET,
             memory: 256 << 20,
             ..Limits::default()
         };
-        let hostile = [
-            ("loop", "for (;;) {}"),
-            ("regex", "/(a+)+$/.test('a'.repeat(40) + 'b')"),
-            ("sort", "new Array(3e6).fill(1).sort()"),
-            ("BigInt", "(3n ** 4000000n).toString()"),
-        ];
-        for (what, source) in hostile {
+        let ordinary = Program::new("main.ts", TRIVIAL)?;
+        let (over, mut beside) = (AtomicBool::new(false), Ok(Vec::new()));
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                let mut times = Vec::new();
+                while !over.load(Ordering::Acquire) {
+                    times.extend(self.times(&ordinary, 1, 1)?);
+                }
+                Ok(times)
+            });
+            let outcome = self.forms(&limits, figures);
+            over.store(true, Ordering::Release);
+            beside = other.join().map_err(|_| IsolateError::Stopped)?;
+            outcome
+        })?;
+        figures.times("1 + 1 beside those forms", beside?);
+        Ok(())
+    }
+
+    fn forms(&self, limits: &Limits, figures: &mut Figures) -> Result<(), IsolateError> {
+        for (what, source) in ENDLESS {
             let program = Program::new("main.ts", source)?;
-            let begin = Instant::now();
-            let isolate = self.start(&program, &limits)?;
-            let wall = begin.elapsed();
-            let used = isolate.usage().cpu;
-            figures.add(
-                format!("stopped after 50 ms of CPU, {what}: CPU"),
-                used.as_secs_f64() * 1e3,
-                "ms",
-            );
-            figures.add(
-                format!("stopped after 50 ms of CPU, {what}: wall"),
-                wall.as_secs_f64() * 1e3,
-                "ms",
-            );
+            let (mut used, mut excess) = (Vec::new(), Vec::new());
+            for _ in 0..5 {
+                let begin = Instant::now();
+                let isolate = self.start(&program, limits)?;
+                let wall = begin.elapsed();
+                match isolate.status() {
+                    Status::Stopped(IsolateError::Cpu(_)) => {}
+                    Status::Stopped(error) => return Err(error.clone()),
+                    Status::Waiting | Status::Completed(_) | Status::Threw(_) => {
+                        return Err(IsolateError::Stopped);
+                    }
+                }
+                used.push(isolate.usage().cpu);
+                excess.push(wall.saturating_sub(BUDGET));
+            }
+            figures.times(format!("budget of 50 ms, {what}: CPU used"), used);
+            figures.times(format!("budget of 50 ms, {what}: wall beyond it"), excess);
         }
         Ok(())
     }
@@ -416,13 +497,13 @@ fn per_second(runs: usize, all: Duration) -> f64 {
     float(runs) / all.as_secs_f64().max(1e-9)
 }
 
-/// Memory of this process in KiB, where a page that several mappings share counts once; 0 where `/proc`
-/// is missing. All isolates map the pages of the image that they have not changed.
-fn resident() -> f64 {
+/// Memory of this process in KiB; 0 where `/proc` is missing. All isolates map the pages of the image that
+/// they have not changed: `Pss:` counts a page that several mappings share once, `Rss:` in each.
+fn resident(what: &str) -> f64 {
     std::fs::read_to_string("/proc/self/smaps_rollup")
         .ok()
         .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("Pss:"))?;
+            let line = text.lines().find(|line| line.starts_with(what))?;
             line.split_whitespace().nth(1)?.parse().ok()
         })
         .unwrap_or(0.0)
