@@ -32,6 +32,7 @@ const EDGES: &[(&str, &[&str])] = &[
         ],
     ),
     ("bowline-embed", &["bowline-runtime", "bowline-store"]),
+    ("bowline-embed-axum", &["bowline"]),
     ("xtask", &[]),
 ];
 
@@ -49,7 +50,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("grep-*", &["bowline-sandbox"]),
     ("rmcp", &["bowline-agent"]),
     ("jsonschema", &["bowline-agent"]),
-    ("axum", &["bowline", TESTKIT]),
+    ("axum", &["bowline", "bowline-embed-axum", TESTKIT]),
     ("clap", &["bowline"]),
     ("opentelemetry*", &["bowline"]),
 ];
