@@ -6,6 +6,7 @@
 //!   until they commit together with its result.
 //! - [`shell`]: a virtual bash over an overlay, without host processes and host files; network only by [`egress`].
 //! - [`git`]: version control over a workspace, in git's own formats.
+//! - [`host`]: a directory of the machine in place of a workspace, with real, confined processes.
 //! - [`search`]: glob, grep, diff and patch, with ripgrep's libraries.
 //! - [`archive`]: tar and zip, safe to unpack; [`json`]: queries and changes by JSONPath; [`digest`].
 //! - [`edits`]: changes of several files, all or none, that notice a changed base.
@@ -21,6 +22,7 @@ pub mod digest;
 pub mod edits;
 pub mod egress;
 pub mod git;
+pub mod host;
 pub mod isolate;
 pub mod json;
 pub mod search;

@@ -100,24 +100,7 @@ pub async fn grep(
     path: &str,
     mut found: impl FnMut(GrepLine) -> bool + Send,
 ) -> Result<GrepSummary, SearchError> {
-    let matcher = matcher(query)?;
-    let (include, wanted) = match query.include.as_deref() {
-        Some(glob) => (
-            Some(Glob::new(glob.trim_start_matches('!'))?),
-            !glob.starts_with('!'),
-        ),
-        None => (None, true),
-    };
-    let by_name = query
-        .include
-        .as_deref()
-        .is_some_and(|glob| !glob.contains('/'));
-    let mut searcher = SearcherBuilder::new()
-        .binary_detection(BinaryDetection::quit(0))
-        .before_context(query.before)
-        .after_context(query.after)
-        .build();
-    let mut summary = GrepSummary::default();
+    let mut search = FileSearch::new(query)?;
     let mut since_yield = 0;
     let start = overlay.locate(path, true).await?;
     let root = path::absolute(path, path::WORKING_DIRECTORY);
@@ -127,37 +110,17 @@ pub async fn grep(
             push_names(overlay, dir, &at, &mut pending).await?;
             continue;
         }
-        let named = if by_name {
-            at.rsplit('/').next()
-        } else {
-            at.get(root.len()..)
-        }
-        .unwrap_or_default();
-        if entry.kind() != EntryKind::File
-            || include
-                .as_ref()
-                .is_some_and(|glob| glob.matches(named) != wanted)
-        {
+        let name = at.rsplit('/').next().unwrap_or_default();
+        let relative = at.get(root.len()..).unwrap_or_default();
+        if entry.kind() != EntryKind::File || !search.wants(name, relative) {
             continue;
         }
         if entry.size() > MAX_SEARCHED {
-            summary.large += 1;
+            search.too_large();
             continue;
         }
         let bytes = overlay.content(&at, &entry).await?;
-        let mut sink = Lines {
-            path: at.into(),
-            found: &mut found,
-            matches: 0,
-            binary: false,
-            wish: Wish::More,
-        };
-        search_slice(&mut searcher, &matcher, &bytes, &mut sink)?;
-        summary.files += 1;
-        summary.matches += sink.matches;
-        summary.binary += u64::from(sink.binary);
-        if sink.wish == Wish::Stop {
-            summary.stopped = true;
+        if !search.file(&at, &bytes, &mut found)? {
             break;
         }
         since_yield += bytes.len();
@@ -166,7 +129,76 @@ pub async fn grep(
             tokio::task::yield_now().await;
         }
     }
-    Ok(summary)
+    Ok(search.summary())
+}
+
+/// A search while it goes from file to file.
+pub(crate) struct FileSearch {
+    matcher: RegexMatcher,
+    searcher: Searcher,
+    include: Option<Glob>,
+    /// False when what the glob matches is left out.
+    wanted: bool,
+    /// The glob is for names, not for paths.
+    by_name: bool,
+    summary: GrepSummary,
+}
+
+impl FileSearch {
+    pub(crate) fn new(query: &GrepQuery) -> Result<Self, SearchError> {
+        let glob = query.include.as_deref();
+        let include = glob.map(|glob| Glob::new(glob.trim_start_matches('!')));
+        Ok(Self {
+            matcher: matcher(query)?,
+            searcher: SearcherBuilder::new()
+                .binary_detection(BinaryDetection::quit(0))
+                .before_context(query.before)
+                .after_context(query.after)
+                .build(),
+            include: include.transpose()?,
+            wanted: !glob.is_some_and(|glob| glob.starts_with('!')),
+            by_name: glob.is_some_and(|glob| !glob.contains('/')),
+            summary: GrepSummary::default(),
+        })
+    }
+
+    /// Whether a file is to be searched, by its name and its path below what is searched.
+    pub(crate) fn wants(&self, name: &str, relative: &str) -> bool {
+        let named = if self.by_name { name } else { relative };
+        let include = self.include.as_ref();
+        include.is_none_or(|glob| glob.matches(named) == self.wanted)
+    }
+
+    /// Counts a file that is left out for its size.
+    pub(crate) fn too_large(&mut self) {
+        self.summary.large += 1;
+    }
+
+    /// Searches one file; false when the caller wants no more.
+    pub(crate) fn file(
+        &mut self,
+        path: &str,
+        bytes: &[u8],
+        found: &mut (dyn FnMut(GrepLine) -> bool + Send),
+    ) -> Result<bool, SearchError> {
+        let mut sink = Lines {
+            path: path.into(),
+            found,
+            matches: 0,
+            binary: false,
+            wish: Wish::More,
+        };
+        search_slice(&mut self.searcher, &self.matcher, bytes, &mut sink)?;
+        self.summary.files += 1;
+        self.summary.matches += sink.matches;
+        self.summary.binary += u64::from(sink.binary);
+        self.summary.stopped = sink.wish == Wish::Stop;
+        Ok(!self.summary.stopped)
+    }
+
+    pub(crate) fn summary(&self) -> GrepSummary {
+        self.summary
+    }
 }
 
 fn search_slice(

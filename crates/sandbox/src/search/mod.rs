@@ -14,6 +14,7 @@ mod patch;
 pub use diff::{MAX_DIFF, diff_files, unified_diff};
 pub use find::{FindQuery, FindResult, Found, MAX_FOUND, TreeSummary, find, summarize_tree};
 pub use glob::{Glob, GlobMatch, glob};
+pub(crate) use grep::FileSearch;
 pub use grep::{Case, GrepLine, GrepQuery, GrepSummary, MAX_SEARCHED, grep};
 pub use patch::{FilePatch, PatchError, Patched, Reject, apply, parse, patch};
 

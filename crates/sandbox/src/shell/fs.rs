@@ -96,6 +96,8 @@ fn failed(error: &WorkspaceError) -> Error {
         WorkspaceError::Quota { .. } => ErrorKind::QuotaExceeded,
         WorkspaceError::Invalid(_) => ErrorKind::InvalidInput,
         WorkspaceError::NameTooLong(_) => ErrorKind::InvalidFilename,
+        WorkspaceError::Denied(_) => ErrorKind::PermissionDenied,
+        WorkspaceError::Host { .. } => ErrorKind::Other,
     };
     IoError::new(kind, error.strerror()).into()
 }

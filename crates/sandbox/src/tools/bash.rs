@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::{MAX_BYTES, MAX_LINES, ToolFailure, ToolOutput, refused, truncate};
 use crate::{
+    host::{HostCommand, HostDir, HostShell},
     shell::{Shell, ShellOptions, ShellState},
     workspace::Overlay,
 };
@@ -57,37 +58,19 @@ pub async fn bash(
         env: env.clone(),
         ..ShellOptions::default()
     };
-    if let Some(seconds) = input.timeout {
-        if !(seconds > 0.0 && seconds <= MAX_TIMEOUT) {
-            return refused(format!(
-                "timeout must be more than 0 and at most {MAX_TIMEOUT} seconds, not {seconds}"
-            ));
-        }
-        options.timeout = Duration::from_secs_f64(seconds);
-    }
+    options.timeout = timeout(input.timeout)?;
     let writes = overlay.child();
     let outcome = shell.run(&writes, state, &input.command, &options).await;
     let dropped = outcome.timed_out && !writes.is_clean();
     if !outcome.timed_out {
         writes.merge()?;
     }
-    let mut all = outcome.stdout;
-    if !outcome.stderr.is_empty() {
-        if !all.is_empty() {
-            all.push('\n');
-        }
-        all.push_str(&outcome.stderr);
-    }
-    let mut text = cut(all.trim());
-    if dropped {
-        text.push_str("\nThe files that it wrote are as they were before.");
-    }
-    if outcome.exit_code != 0 {
-        text.push_str(&format!(
-            "\n\nCommand exited with code {}",
-            outcome.exit_code
-        ));
-    }
+    let note = if dropped {
+        "\nThe files that it wrote are as they were before."
+    } else {
+        ""
+    };
+    let text = told(outcome.stdout, &outcome.stderr, note, outcome.exit_code);
     Ok(BashRun {
         output: ToolOutput::text(text),
         state: outcome.state,
@@ -95,6 +78,61 @@ pub async fn bash(
         exit_code: outcome.exit_code,
         timed_out: outcome.timed_out,
     })
+}
+
+/// Runs a command as a real process in a host directory. A non-zero exit code is a normal result. What a
+/// command wrote that ran out of time stays written, and its result says so.
+///
+/// # Errors
+///
+/// A message for the model when the timeout makes no sense, or the process could not be started.
+pub async fn host_bash(
+    dir: &HostDir,
+    shell: &HostShell,
+    input: BashInput,
+    env: &BTreeMap<String, String>,
+) -> Result<ToolOutput, ToolFailure> {
+    let command = HostCommand {
+        command: input.command,
+        timeout: timeout(input.timeout)?,
+    };
+    let outcome = shell.run(dir, &command, env).await;
+    let outcome = outcome.map_err(|error| ToolFailure::Refused(error.to_string()))?;
+    let note = if outcome.timed_out {
+        "\nWhat it had done until then is done."
+    } else {
+        ""
+    };
+    let text = told(outcome.stdout, &outcome.stderr, note, outcome.exit_code);
+    Ok(ToolOutput::text(text))
+}
+
+fn timeout(asked: Option<f64>) -> Result<Duration, ToolFailure> {
+    match asked {
+        None => Ok(ShellOptions::default().timeout),
+        Some(seconds) if seconds > 0.0 && seconds <= MAX_TIMEOUT => {
+            Ok(Duration::from_secs_f64(seconds))
+        }
+        Some(seconds) => refused(format!(
+            "timeout must be more than 0 and at most {MAX_TIMEOUT} seconds, not {seconds}"
+        )),
+    }
+}
+
+/// What the model reads of a command.
+fn told(mut all: String, stderr: &str, note: &str, exit_code: i32) -> String {
+    if !stderr.is_empty() {
+        if !all.is_empty() {
+            all.push('\n');
+        }
+        all.push_str(stderr);
+    }
+    let mut text = cut(all.trim());
+    text.push_str(note);
+    if exit_code != 0 {
+        text.push_str(&format!("\n\nCommand exited with code {exit_code}"));
+    }
+    text
 }
 
 /// The end of the output, with a note when the beginning is left out.

@@ -5,8 +5,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::Value;
 
-use super::{Replacement, ToolFailure, ToolOutput, expand, files::text_of, refused, replace};
-use crate::workspace::{Overlay, WriteOptions};
+use super::{
+    Files, Replacement, ToolFailure, ToolOutput, expand, files::text_of, refused, replace,
+};
 
 /// One replacement.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -63,7 +64,10 @@ fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Edit>, D::E
 ///
 /// A message for the model when a text is not found, not unique, overlaps another one or changes
 /// nothing.
-pub async fn edit(overlay: &Overlay, input: EditInput) -> Result<ToolOutput, ToolFailure> {
+pub async fn edit(
+    files: &(impl Files + ?Sized),
+    input: EditInput,
+) -> Result<ToolOutput, ToolFailure> {
     let mut edits = input.edits;
     match (input.old_text, input.new_text) {
         (Some(old_text), Some(new_text)) => edits.push(Edit {
@@ -74,8 +78,8 @@ pub async fn edit(overlay: &Overlay, input: EditInput) -> Result<ToolOutput, Too
         (None, None) => {}
         _ => return refused("oldText and newText go together."),
     }
-    let path = expand(&input.path);
-    let text = text_of(overlay, &path, &input.path).await?;
+    let path = expand(files, &input.path);
+    let text = text_of(files, &path, &input.path).await?;
     let replacements: Vec<Replacement<'_>> = edits
         .iter()
         .map(|edit| Replacement {
@@ -86,9 +90,7 @@ pub async fn edit(overlay: &Overlay, input: EditInput) -> Result<ToolOutput, Too
         .collect();
     let (changed, blocks) =
         replace(&text, &replacements, &input.path).map_err(ToolFailure::Refused)?;
-    overlay
-        .write(&path, Bytes::from(changed), &WriteOptions::default())
-        .await?;
+    files.write(&path, Bytes::from(changed), false).await?;
     Ok(ToolOutput::text(format!(
         "Successfully replaced {blocks} block(s) in {}.",
         input.path

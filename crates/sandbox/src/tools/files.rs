@@ -4,8 +4,8 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{MAX_BYTES, MAX_LINES, ToolFailure, ToolOutput, expand, refused, truncate};
-use crate::workspace::{Overlay, WorkspaceError, WriteOptions};
+use super::{Files, MAX_BYTES, MAX_LINES, ToolFailure, ToolOutput, expand, refused, truncate};
+use crate::workspace::WorkspaceError;
 
 /// Largest image or PDF that is handed to a model.
 const MAX_MEDIA: u64 = 5 << 20;
@@ -43,13 +43,16 @@ pub struct WriteInput {
 /// # Errors
 ///
 /// A message for the model when the file is missing, binary, or shorter than `offset`.
-pub async fn read(overlay: &Overlay, input: ReadInput) -> Result<ToolOutput, ToolFailure> {
-    let path = expand(&input.path);
-    let stat = overlay.stat(&path).await?;
-    let start = overlay.read_range(&path, 0, 4096).await?;
+pub async fn read(
+    files: &(impl Files + ?Sized),
+    input: ReadInput,
+) -> Result<ToolOutput, ToolFailure> {
+    let path = expand(files, &input.path);
+    let size = files.size(&path).await?;
+    let start = files.read_range(&path, 0, 4096).await?;
     if let Some(media) = media_type(&start) {
-        if stat.size > MAX_MEDIA {
-            let (size, limit) = (truncate::size(stat.size), truncate::size(MAX_MEDIA));
+        if size > MAX_MEDIA {
+            let (size, limit) = (truncate::size(size), truncate::size(MAX_MEDIA));
             return refused(format!(
                 "{} is {media} of {size}; at most {limit} can be shown.",
                 input.path
@@ -63,11 +66,11 @@ pub async fn read(overlay: &Overlay, input: ReadInput) -> Result<ToolOutput, Too
         let text = format!("Read {kind} file [{media}]");
         return Ok(ToolOutput {
             text,
-            media: Some((media.into(), overlay.read(&path).await?)),
+            media: Some((media.into(), files.read(&path).await?)),
         });
     }
     if start.contains(&0) {
-        let size = truncate::size(stat.size);
+        let size = truncate::size(size);
         return refused(format!(
             "{} is a binary file ({size}). Look at it with bash, for example: xxd",
             input.path
@@ -76,8 +79,8 @@ pub async fn read(overlay: &Overlay, input: ReadInput) -> Result<ToolOutput, Too
     let first = input.offset.unwrap_or(1).max(1);
     let mut window = Window::new(first, input.limit.unwrap_or(u64::MAX));
     let mut at = 0;
-    while at < stat.size {
-        let piece = overlay.read_range(&path, at, PIECE).await?;
+    while at < size {
+        let piece = files.read_range(&path, at, PIECE).await?;
         if piece.is_empty() {
             break;
         }
@@ -92,16 +95,13 @@ pub async fn read(overlay: &Overlay, input: ReadInput) -> Result<ToolOutput, Too
 /// # Errors
 ///
 /// A message for the model when the path is a directory or a limit is reached.
-pub async fn write(overlay: &Overlay, input: WriteInput) -> Result<ToolOutput, ToolFailure> {
-    let path = expand(&input.path);
+pub async fn write(
+    files: &(impl Files + ?Sized),
+    input: WriteInput,
+) -> Result<ToolOutput, ToolFailure> {
+    let path = expand(files, &input.path);
     let bytes = input.content.len();
-    overlay
-        .write(
-            &path,
-            Bytes::from(input.content),
-            &WriteOptions::with_parents(),
-        )
-        .await?;
+    files.write(&path, Bytes::from(input.content), true).await?;
     Ok(ToolOutput::text(format!(
         "Successfully wrote {bytes} bytes to {}",
         input.path
@@ -238,19 +238,19 @@ impl Window {
 
 /// The text of a file that is to be edited.
 pub(super) async fn text_of(
-    overlay: &Overlay,
+    files: &(impl Files + ?Sized),
     path: &str,
     asked: &str,
 ) -> Result<String, ToolFailure> {
-    if let Ok(stat) = overlay.stat(path).await
-        && stat.size > MAX_EDITED
+    if let Ok(size) = files.size(path).await
+        && size > MAX_EDITED
     {
-        let (size, limit) = (truncate::size(stat.size), truncate::size(MAX_EDITED));
+        let (size, limit) = (truncate::size(size), truncate::size(MAX_EDITED));
         return refused(format!(
             "Could not edit {asked}: it is too large ({size}; at most {limit})."
         ));
     }
-    let bytes = match overlay.read(path).await {
+    let bytes = match files.read(path).await {
         Err(WorkspaceError::NotFound(_)) => {
             return refused(format!(
                 "Could not edit {asked}: ENOENT, there is no such file. Use write to make it."

@@ -3,10 +3,10 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{MAX_BYTES, ToolFailure, ToolOutput, expand, shown, truncate};
+use super::{Files, MAX_BYTES, ToolFailure, ToolOutput, expand, shown, truncate};
 use crate::{
-    search::{self, GrepQuery},
-    workspace::{EntryKind, Overlay},
+    search::{self, GrepLine, GrepQuery},
+    workspace::EntryKind,
 };
 
 /// Matches of one `grep`.
@@ -49,17 +49,20 @@ pub struct GlobInput {
 /// # Errors
 ///
 /// A message for the model when the pattern is malformed or the path is missing.
-pub async fn grep(overlay: &Overlay, input: GrepInput) -> Result<ToolOutput, ToolFailure> {
+pub async fn grep(
+    files: &(impl Files + ?Sized),
+    input: GrepInput,
+) -> Result<ToolOutput, ToolFailure> {
     let query = GrepQuery {
         pattern: input.pattern,
         literal: input.literal.unwrap_or(false),
         include: input.include,
         ..GrepQuery::default()
     };
-    let path = expand(input.path.as_deref().unwrap_or("."));
+    let path = expand(files, input.path.as_deref().unwrap_or("."));
     let mut text = String::new();
     let mut kept = 0;
-    let summary = search::grep(overlay, &query, &path, |line| {
+    let mut keep = |line: GrepLine| {
         if kept < MAX_MATCHES && text.len() < MAX_BYTES {
             kept += 1;
             let cut = line.text.char_indices().nth(MAX_LINE).map(|(at, _)| at);
@@ -68,13 +71,13 @@ pub async fn grep(overlay: &Overlay, input: GrepInput) -> Result<ToolOutput, Too
             });
             text.push_str(&format!(
                 "{}:{}:{shown_text}{dots}\n",
-                shown(&line.path),
+                shown(files, &line.path),
                 line.line
             ));
         }
         true
-    })
-    .await?;
+    };
+    let summary = files.grep(&query, &path, &mut keep).await?;
     text.truncate(text.trim_end().len());
     if summary.matches == 0 {
         text.push_str("No matches found.");
@@ -106,18 +109,21 @@ pub async fn grep(overlay: &Overlay, input: GrepInput) -> Result<ToolOutput, Too
 /// # Errors
 ///
 /// A message for the model when the pattern is malformed or the path is missing.
-pub async fn glob(overlay: &Overlay, input: GlobInput) -> Result<ToolOutput, ToolFailure> {
-    let path = expand(input.path.as_deref().unwrap_or("."));
+pub async fn glob(
+    files: &(impl Files + ?Sized),
+    input: GlobInput,
+) -> Result<ToolOutput, ToolFailure> {
+    let path = expand(files, input.path.as_deref().unwrap_or("."));
     let pattern = if input.pattern.contains('/') {
         input.pattern
     } else {
         format!("**/{}", input.pattern)
     };
-    let found = search::glob(overlay, &pattern, &path).await?;
+    let found = files.glob(&pattern, &path).await?;
     let files: Vec<&str> = found
         .iter()
         .filter(|found| found.kind == EntryKind::File)
-        .map(|found| shown(&found.path))
+        .map(|found| shown(files, &found.path))
         .collect();
     let Some(total) = (!files.is_empty()).then_some(files.len()) else {
         return Ok(ToolOutput::text("No files found matching pattern."));

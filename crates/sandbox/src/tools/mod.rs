@@ -1,12 +1,13 @@
-//! The six tools that a model gets on a workspace, as plain functions.
+//! The six tools that a model gets on a workspace or a host directory, as plain functions.
 //!
-//! Inputs derive `Deserialize` and `JsonSchema`: the doc comments of their fields are the parameter
-//! descriptions that the model reads. Paths that are relative start at `/workspace`.
+//! They work on [`Files`], whichever these are. Inputs derive `Deserialize` and `JsonSchema`: the doc comments of their fields are the parameter
+//! descriptions that the model reads. Paths that are relative start at the working directory.
 
 mod bash;
 mod edit;
 mod files;
 mod find;
+mod ground;
 mod matching;
 mod seen;
 mod truncate;
@@ -14,17 +15,15 @@ mod truncate;
 use bowline_store::StoreError;
 use bytes::Bytes;
 
-pub use bash::{BashInput, BashRun, bash};
+pub use bash::{BashInput, BashRun, bash, host_bash};
 pub use edit::{Edit, EditInput, edit};
 pub use files::{ReadInput, WriteInput, read, write};
 pub use find::{GlobInput, GrepInput, glob, grep};
+pub use ground::Files;
 pub use matching::{Replacement, replace};
 pub use seen::Seen;
 
-use crate::{
-    search::SearchError,
-    workspace::{WORKING_DIRECTORY, WorkspaceError},
-};
+use crate::{search::SearchError, workspace::WorkspaceError};
 
 /// Lines of one tool result.
 pub const MAX_LINES: usize = 2000;
@@ -83,17 +82,18 @@ fn refused<T>(message: impl Into<String>) -> Result<T, ToolFailure> {
 }
 
 /// The path that the model means: `~` is the working directory.
-fn expand(path: &str) -> String {
+fn expand(files: &(impl Files + ?Sized), path: &str) -> String {
+    let home = files.working_directory();
     match path.strip_prefix('~') {
-        Some("") => WORKING_DIRECTORY.to_owned(),
-        Some(rest) if rest.starts_with('/') => format!("{WORKING_DIRECTORY}{rest}"),
+        Some("") => home.to_owned(),
+        Some(rest) if rest.starts_with('/') => format!("{home}{rest}"),
         _ => path.to_owned(),
     }
 }
 
 /// A path as the model writes it: relative where it is below the working directory.
-fn shown(path: &str) -> &str {
-    path.strip_prefix(WORKING_DIRECTORY)
+fn shown<'a>(files: &(impl Files + ?Sized), path: &'a str) -> &'a str {
+    path.strip_prefix(files.working_directory())
         .and_then(|rest| rest.strip_prefix('/'))
         .unwrap_or(path)
 }

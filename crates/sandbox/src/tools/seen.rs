@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::{EditInput, ReadInput, ToolFailure, ToolOutput, WriteInput, edit, expand, read, write};
-use crate::workspace::{Overlay, WORKING_DIRECTORY, WorkspaceError, absolute};
+use super::{
+    EditInput, Files, ReadInput, ToolFailure, ToolOutput, WriteInput, edit, expand, read, write,
+};
+use crate::workspace::{WorkspaceError, absolute};
 
 /// Files that are remembered; the one that was not seen for longest is forgotten first.
 const MAX_SEEN: usize = 200;
@@ -27,12 +29,12 @@ impl Seen {
     /// As [`read()`].
     pub async fn read(
         &mut self,
-        overlay: &Overlay,
+        files: &(impl Files + ?Sized),
         input: ReadInput,
     ) -> Result<ToolOutput, ToolFailure> {
-        let path = place(&input.path);
-        let output = read(overlay, input).await?;
-        self.remember(overlay, path).await?;
+        let path = place(files, &input.path);
+        let output = read(files, input).await?;
+        self.remember(files, path).await?;
         Ok(output)
     }
 
@@ -43,14 +45,14 @@ impl Seen {
     /// As [`write()`].
     pub async fn write(
         &mut self,
-        overlay: &Overlay,
+        files: &(impl Files + ?Sized),
         input: WriteInput,
     ) -> Result<ToolOutput, ToolFailure> {
-        let path = place(&input.path);
-        let note = self.note(overlay, &path, "replaced").await?;
-        let mut output = write(overlay, input).await?;
+        let path = place(files, &input.path);
+        let note = self.note(files, &path, "replaced").await?;
+        let mut output = write(files, input).await?;
         output.text.push_str(&note);
-        self.remember(overlay, path).await?;
+        self.remember(files, path).await?;
         Ok(output)
     }
 
@@ -61,16 +63,16 @@ impl Seen {
     /// As [`edit()`].
     pub async fn edit(
         &mut self,
-        overlay: &Overlay,
+        files: &(impl Files + ?Sized),
         input: EditInput,
     ) -> Result<ToolOutput, ToolFailure> {
-        let path = place(&input.path);
-        let note = self.note(overlay, &path, "kept").await?;
-        let mut output = edit(overlay, input).await?;
+        let path = place(files, &input.path);
+        let note = self.note(files, &path, "kept").await?;
+        let mut output = edit(files, input).await?;
         output.text.push_str(&note);
         // With such a note the model has not seen the rest of the file.
         if note.is_empty() && self.files.contains_key(&path) {
-            self.remember(overlay, path).await?;
+            self.remember(files, path).await?;
         } else {
             self.files.remove(&path);
         }
@@ -79,14 +81,14 @@ impl Seen {
 
     async fn note(
         &self,
-        overlay: &Overlay,
+        files: &(impl Files + ?Sized),
         path: &str,
         fate: &str,
     ) -> Result<String, WorkspaceError> {
         let Some((_, seen)) = self.files.get(path) else {
             return Ok(String::new());
         };
-        let what = match overlay.fingerprint(path).await {
+        let what = match files.fingerprint(path).await {
             Ok(now) if now == *seen => return Ok(String::new()),
             Ok(_) => format!("had been changed since you last read it; those changes were {fate}"),
             Err(WorkspaceError::NotFound(_)) => "had been removed since you last read it".into(),
@@ -96,9 +98,13 @@ impl Seen {
         Ok(format!("\n\n[Note: the file {what}.]"))
     }
 
-    async fn remember(&mut self, overlay: &Overlay, path: String) -> Result<(), WorkspaceError> {
+    async fn remember(
+        &mut self,
+        files: &(impl Files + ?Sized),
+        path: String,
+    ) -> Result<(), WorkspaceError> {
         self.calls += 1;
-        let now = overlay.fingerprint(&path).await?;
+        let now = files.fingerprint(&path).await?;
         self.files.insert(path, (self.calls, now));
         if self.files.len() > MAX_SEEN
             && let Some(oldest) = self
@@ -113,6 +119,6 @@ impl Seen {
     }
 }
 
-fn place(path: &str) -> String {
-    absolute(&expand(path), WORKING_DIRECTORY)
+fn place(files: &(impl Files + ?Sized), path: &str) -> String {
+    absolute(&expand(files, path), files.working_directory())
 }

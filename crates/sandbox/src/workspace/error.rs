@@ -51,6 +51,18 @@ pub enum WorkspaceError {
     /// Someone else changed the path in the meantime; read it again, then repeat the change.
     #[error("ESTALE: changed by someone else in the meantime: {0}")]
     Conflict(String),
+    /// The path leads out of the host directory, or the machine does not let this user; use a path below
+    /// the working directory.
+    #[error("EACCES: permission denied, or outside of the working directory: {0}")]
+    Denied(String),
+    /// The machine's filesystem failed.
+    #[error("EIO: {path}: {why}")]
+    Host {
+        /// The file.
+        path: String,
+        /// What the machine says.
+        why: String,
+    },
     /// The store could not be read.
     #[error("EIO: {0}")]
     Store(#[from] StoreError),
@@ -71,7 +83,8 @@ impl WorkspaceError {
             Self::Invalid(_) => "EINVAL",
             Self::NameTooLong(_) => "ENAMETOOLONG",
             Self::Conflict(_) => "ESTALE",
-            Self::Store(_) => "EIO",
+            Self::Denied(_) => "EACCES",
+            Self::Host { .. } | Self::Store(_) => "EIO",
         }
     }
 
@@ -89,6 +102,8 @@ impl WorkspaceError {
             Self::Invalid(_) => "workspace_invalid",
             Self::NameTooLong(_) => "workspace_name_too_long",
             Self::Conflict(_) => "workspace_conflict",
+            Self::Denied(_) => "workspace_denied",
+            Self::Host { .. } => "workspace_host",
             Self::Store(error) => error.code(),
         }
     }
@@ -107,6 +122,8 @@ impl WorkspaceError {
             Self::Invalid(why) => format!("Invalid argument ({why})"),
             Self::NameTooLong(_) => "File name too long".into(),
             Self::Conflict(_) => "Stale file handle".into(),
+            Self::Denied(_) => "Permission denied".into(),
+            Self::Host { why, .. } => format!("Input/output error ({why})"),
             Self::Store(error) => format!("Input/output error ({error})"),
         }
     }
