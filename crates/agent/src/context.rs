@@ -11,7 +11,11 @@ use std::fmt::Write as _;
 use bowline_model::Transcript;
 use bowline_store::{Store, StoreError};
 
-use crate::{conversation::Conversation, definition::Definition, skill};
+use crate::{
+    conversation::Conversation,
+    definition::{Definition, SandboxKind},
+    skill,
+};
 
 pub mod budget;
 pub mod compaction;
@@ -27,12 +31,7 @@ pub const WORKING_DIRECTORY: &str = "/workspace";
 
 /// Composes the system prompt. It is recorded when the conversation begins and then stays the same,
 /// byte for byte, so that a provider can cache it.
-pub fn system(
-    definition: &Definition,
-    agents_md: Option<&str>,
-    date: &str,
-    sandbox: bool,
-) -> String {
+pub fn system(definition: &Definition, agents_md: Option<&str>, date: &str) -> String {
     let mut text = definition.instructions.trim().to_owned();
     let mut section = |body: &str| {
         if !text.is_empty() {
@@ -53,8 +52,13 @@ pub fn system(
         ));
     }
     let mut facts = format!("Date: {date}");
-    if sandbox {
-        let _ = write!(facts, "\nWorking directory: {WORKING_DIRECTORY}");
+    let directory = match &definition.sandbox {
+        SandboxKind::None => None,
+        SandboxKind::Workspace => Some(WORKING_DIRECTORY.to_owned()),
+        SandboxKind::Local(local) => Some(local.dir.display().to_string()),
+    };
+    if let Some(directory) = directory {
+        let _ = write!(facts, "\nWorking directory: {directory}");
     }
     section(&facts);
     text

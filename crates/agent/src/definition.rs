@@ -1,7 +1,7 @@
 //! What an agent is: the directory and the Rust builder make the same value, a [`Definition`].
 //!
 //! - [`load`] reads `agents/<name>/`, [`list`] says which agents there are.
-//! - [`Limits`], [`Approval`], [`SandboxKind`], [`Compaction`] are its parts.
+//! - [`Limits`], [`Approval`], [`SandboxKind`] with [`LocalSandbox`], [`Compaction`] are its parts.
 //! - [`document`] reads settings strictly, with lines and closest names; `bowline.toml` is read
 //!   with it as well.
 //!
@@ -118,13 +118,37 @@ impl Definition {
 }
 
 /// What an agent works in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SandboxKind {
     /// Nothing: no files and no shell.
     None,
     /// The durable workspace of the instance, with a virtual shell.
     #[default]
     Workspace,
+    /// A directory of the machine, with real processes.
+    Local(LocalSandbox),
+}
+
+/// A directory of the machine that an agent works in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalSandbox {
+    /// The directory, absolute.
+    pub dir: PathBuf,
+    /// Other directories that its processes may read and run programs from. Default none.
+    pub read: Vec<PathBuf>,
+    /// Whether its processes may do all that the user may do who runs Bowline. Default false.
+    pub unconfined: bool,
+}
+
+impl LocalSandbox {
+    /// A directory whose processes are confined to it.
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            read: Vec::new(),
+            unconfined: false,
+        }
+    }
 }
 
 /// Whether a call waits for a person's consent.

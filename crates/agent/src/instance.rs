@@ -23,11 +23,10 @@ use crate::{
     code::journal,
     context::{self, View},
     conversation::{Conversation, Entry, EntryBody, MessageFacts, Next},
-    definition::SandboxKind,
     edit,
     input::{INITIAL_DATA, Input},
     live::{Chunk, ChunkBody, Position},
-    program::{DRAFT, SHELL, Seed, Shared, agents_md, workspace_failure},
+    program::{DRAFT, SHELL, Seed, Shared, workspace_failure},
     record::{
         self, CompactionRequested, Content, Created, Fact, ResourceSnapshot, Scope, Signal,
         ToolOutcome, ToolResultsCommitted,
@@ -56,6 +55,8 @@ pub(crate) struct AgentInstance {
     pub(crate) spending: Spending,
     /// What a new instance starts with; gone once it is committed.
     seed: Option<Seed>,
+    /// What a conversation that begins is told of its files.
+    agents_md: Option<String>,
     /// The id of a conversation that is not committed yet.
     new_id: String,
     /// What the model sees, as far as it is built.
@@ -103,6 +104,7 @@ impl AgentInstance {
         conversation: Conversation,
         workspace: Workspace,
         seed: Option<Seed>,
+        agents_md: Option<String>,
     ) -> Result<Self, StoreError> {
         let new_id = shared.sources.id("conv_");
         let mut shell_state = ShellState::default();
@@ -136,6 +138,7 @@ impl AgentInstance {
             effects,
             spending,
             seed,
+            agents_md,
             new_id,
             view: View::default(),
             no_summary_at: None,
@@ -287,13 +290,12 @@ impl AgentInstance {
     /// The system prompt as it is composed now, for a conversation that begins or is compacted.
     fn system(&self, rendered: &Rendered, agents_md: Option<&str>) -> String {
         let date = self.shared.sources.now().to_string();
-        let sandbox = rendered.definition.sandbox == SandboxKind::Workspace;
-        context::system(&rendered.definition, agents_md, &date[..10], sandbox)
+        context::system(&rendered.definition, agents_md, &date[..10])
     }
 
     /// What the model is told of the agent from a compaction on.
     pub(crate) async fn baseline(&self, rendered: &Rendered) -> Result<ResourceSnapshot, Failure> {
-        let agents_md = agents_md(rendered).await;
+        let agents_md = self.shared.agents_md(rendered).await;
         let agents_md = agents_md.map_err(|error| workspace_failure(&error))?;
         let system = self.system(rendered, agents_md.as_deref());
         Ok(self.snapshot(rendered, Some(system)))
@@ -448,7 +450,7 @@ impl Instance for AgentInstance {
                 uid: self.shared.sources.id("inst_"),
                 created_at: now,
             }));
-            let agents_md = self.seed.as_ref().and_then(|seed| seed.agents_md.clone());
+            let agents_md = self.agents_md.clone();
             if let Ok(rendered) = &rendered {
                 let system = self.system(rendered, agents_md.as_deref());
                 facts.push(Fact::ResourceSnapshot(

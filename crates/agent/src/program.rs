@@ -4,13 +4,17 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, RwLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 use async_trait::async_trait;
 use bowline_model::{ModelRef, Models, ResolvedModel, RetryPolicy, ToolSpec};
 use bowline_runtime::{Bounds, Failure, Instance, Program, Sources, state::Proposed};
-use bowline_sandbox::workspace::{ChangeSet, Workspace, WorkspaceError, WriteOptions};
+use bowline_sandbox::{
+    host::{HostDir, HostError},
+    tools::Files,
+    workspace::{ChangeSet, Workspace, WorkspaceError, WriteOptions},
+};
 use bowline_store::{ActorId, BlobId, Seq, Store, StoreError};
 use bytes::Bytes;
 use serde_json::Value;
@@ -25,7 +29,10 @@ use crate::{
     instance::AgentInstance,
     live::Observers,
     render::{Agent, Rendered},
-    tool::{Mounted, elided, framework, sandbox},
+    tool::{
+        Mounted, elided, framework,
+        sandbox::{self, Ground, HostAccess},
+    },
 };
 
 /// The kind of an agent's actor.
@@ -40,6 +47,8 @@ const PAGE: usize = 1_000;
 const REST: std::time::Duration = std::time::Duration::from_secs(60);
 /// Largest workspace that an agent's folder may start with, in bytes.
 const MAX_SEED: u64 = 64 * 1024 * 1024;
+/// Most that is read of the `AGENTS.md` of a host directory, in bytes.
+const MAX_AGENTS_MD: usize = 1024 * 1024;
 
 /// The actor of an agent's instance.
 pub fn actor(agent: &str, instance: &str) -> ActorId {
@@ -66,6 +75,8 @@ pub(crate) struct Shared {
     tired: Mutex<HashMap<ModelRef, Instant>>,
     /// Where code is run.
     pub(crate) engine: Engine,
+    /// What host directories need.
+    host: OnceLock<HostAccess>,
 }
 
 #[derive(Clone)]
@@ -162,7 +173,16 @@ impl Agents {
             resolved: Mutex::default(),
             tired: Mutex::default(),
             engine: Engine::new(code),
+            host: OnceLock::new(),
         }))
+    }
+
+    /// Says what agents with `sandbox: {local: …}` need. Only the first call counts; without one such an
+    /// agent cannot run.
+    #[must_use]
+    pub fn with_host(self, access: HostAccess) -> Self {
+        let _ = self.0.host.set(access);
+        self
     }
 
     /// Who follows conversations in this process.
@@ -345,7 +365,7 @@ impl Shared {
                 return Ok(known.toolbox.clone());
             }
         }
-        let toolbox = Arc::new(toolbox(rendered)?);
+        let toolbox = Arc::new(toolbox(rendered, self.host.get())?);
         let entry = MountedTools {
             made_from: rendered.clone(),
             toolbox: toolbox.clone(),
@@ -383,8 +403,8 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
 }
 
 /// What the model gets: the list of tools, or the one that runs code.
-fn toolbox(rendered: &Rendered) -> Result<Toolbox, Failure> {
-    let own = mount(rendered)?;
+fn toolbox(rendered: &Rendered, host: Option<&HostAccess>) -> Result<Toolbox, Failure> {
+    let own = mount(rendered, host)?;
     let registry = match rendered.definition.code {
         None => None,
         Some(_) => Some(Arc::new(Registry::of(rendered, &own)?)),
@@ -414,14 +434,19 @@ fn toolbox(rendered: &Rendered) -> Result<Toolbox, Failure> {
     Ok(Toolbox::new(vec![tool], Some((own, registry))))
 }
 
-fn mount(rendered: &Rendered) -> Result<Vec<Mounted>, Failure> {
+fn mount(rendered: &Rendered, host: Option<&HostAccess>) -> Result<Vec<Mounted>, Failure> {
     let failure = |error: crate::tool::schema::SchemaError| {
         Failure::new(error.code(), error.to_string(), error.hint())
     };
     let definition = &rendered.definition;
     let mut tools = Vec::new();
-    if definition.sandbox == SandboxKind::Workspace {
-        for tool in sandbox::all().map_err(failure)? {
+    let ground = match &definition.sandbox {
+        SandboxKind::None => None,
+        SandboxKind::Workspace => Some(Ground::Workspace),
+        SandboxKind::Local(local) => Some(Ground::host(local, host).map_err(host_failure)?),
+    };
+    if let Some(ground) = ground {
+        for tool in sandbox::all(&ground).map_err(failure)? {
             tools.push(Mounted::new(tool).map_err(failure)?);
         }
     }
@@ -488,6 +513,12 @@ impl Program for Agents {
             let changes = seed_workspace(&workspace, &rendered, self.0.sources.now()).await;
             seed = Some(changes.map_err(|error| workspace_failure(&error))?);
         }
+        let told = if conversation.id.is_empty() {
+            let read = self.0.agents_md(&rendered).await;
+            read.map_err(|error| workspace_failure(&error))?
+        } else {
+            None
+        };
         let instance = AgentInstance::open(
             self.0.clone(),
             actor.clone(),
@@ -495,6 +526,7 @@ impl Program for Agents {
             conversation,
             workspace,
             seed,
+            told,
         );
         let instance = instance.await.map_err(|error| store_failure(&error))?;
         Ok(Box::new(instance))
@@ -548,8 +580,34 @@ pub(crate) fn workspace_failure(error: &WorkspaceError) -> Failure {
     Failure::new(error.code(), error.to_string(), "")
 }
 
-/// The `AGENTS.md` that the agent's folder has now.
-pub(crate) async fn agents_md(rendered: &Rendered) -> Result<Option<String>, WorkspaceError> {
+pub(crate) fn host_failure(error: HostError) -> Failure {
+    Failure::new(error.code(), error.to_string(), error.hint())
+}
+
+impl Shared {
+    /// The `AGENTS.md` that the agent's files have now.
+    pub(crate) async fn agents_md(
+        &self,
+        rendered: &Rendered,
+    ) -> Result<Option<String>, WorkspaceError> {
+        match &rendered.definition.sandbox {
+            SandboxKind::None | SandboxKind::Workspace => seeded_agents_md(rendered).await,
+            SandboxKind::Local(local) => {
+                let keep_out = self.host.get().map(|host| host.keep_out.clone());
+                // What is wrong with the directory is told by its tools.
+                let Ok(dir) = HostDir::open(&local.dir, &keep_out.unwrap_or_default()) else {
+                    return Ok(None);
+                };
+                let read = Files::read_range(&dir, "AGENTS.md", 0, MAX_AGENTS_MD).await;
+                Ok(read
+                    .ok()
+                    .map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+            }
+        }
+    }
+}
+
+async fn seeded_agents_md(rendered: &Rendered) -> Result<Option<String>, WorkspaceError> {
     let Some(dir) = rendered.definition.workspace_seed.clone() else {
         return Ok(None);
     };
@@ -567,7 +625,6 @@ pub(crate) async fn agents_md(rendered: &Rendered) -> Result<Option<String>, Wor
 /// What a workspace starts with: the agent's own files, and the directories that are always there.
 pub(crate) struct Seed {
     pub(crate) changes: ChangeSet,
-    pub(crate) agents_md: Option<String>,
 }
 
 impl fmt::Debug for Seed {
@@ -591,11 +648,7 @@ async fn seed_workspace(
     };
     let overlay = workspace.begin(now).await?;
     overlay.mkdir(WORKING_DIRECTORY, true).await?;
-    let mut agents_md = None;
     for (path, bytes, executable) in files {
-        if path == "AGENTS.md" {
-            agents_md = Some(String::from_utf8_lossy(&bytes).into_owned());
-        }
         let path = format!("{WORKING_DIRECTORY}/{path}");
         overlay
             .write(&path, bytes, &WriteOptions::with_parents())
@@ -606,7 +659,7 @@ async fn seed_workspace(
     }
     let mut changes = overlay.changes()?;
     changes.sign("the agent's workspace folder")?;
-    Ok(Seed { changes, agents_md })
+    Ok(Seed { changes })
 }
 
 /// The files of a folder, in order, with their paths below it. Links are not followed.

@@ -44,6 +44,12 @@ pub trait Tool: Send + Sync + 'static {
         Effect::Outside(OnCrash::Unknown)
     }
 
+    /// Whether calls of one answer to tools that say so run one after another, in the order of the answer,
+    /// also when they act outside. The default is no: calls that act outside run at once.
+    fn ordered(&self) -> bool {
+        false
+    }
+
     /// What a person has to be asked in place of the call; the answer is its result, and
     /// [`Tool::call`] is not called. The default is nothing.
     ///

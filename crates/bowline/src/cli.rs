@@ -131,6 +131,10 @@ enum Command {
 /// Runs the command that the process was started with. Returns its exit code: 0 fine, 1 failure, 2
 /// wrong usage, 130 interrupted, 143 terminated.
 pub fn main() -> ExitCode {
+    // Before there is a thread: the process may be about to confine itself.
+    if let Some(code) = bowline_sandbox::host::helper() {
+        return code;
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return wrong_usage(&error),

@@ -63,8 +63,10 @@ pub struct Config {
     pub retention: Retention,
     /// `[auth] keys`: who may use the server.
     pub keys: Vec<Key>,
-    /// The secrets file.
+    /// The keys of the secrets file.
     pub secrets: Secrets,
+    /// `[secrets] file`. Default `.bowline/secrets.toml` in the project.
+    pub secrets_file: PathBuf,
 }
 
 /// `[server]`: how the HTTP server listens.
@@ -130,6 +132,7 @@ impl Config {
             retention: Retention::default(),
             keys: Vec::new(),
             secrets: Secrets::default(),
+            secrets_file: SecretsPlace::Default.file(&project),
             project,
         }
     }
@@ -150,6 +153,7 @@ impl Config {
         let secrets = config
             .read(&text)
             .map_err(|fault| ConfigError::of_file(fault, &file))?;
+        config.secrets_file = secrets.file(project);
         config.secrets = secrets.load(project)?;
         Ok(config)
     }
@@ -227,11 +231,19 @@ enum SecretsPlace {
 }
 
 impl SecretsPlace {
-    fn load(self, project: &Path) -> Result<Secrets, ConfigError> {
+    fn file(&self, project: &Path) -> PathBuf {
         match self {
-            Self::Default => Secrets::load(&project.join(".bowline").join("secrets.toml"), false),
-            Self::Named(file) => Secrets::load(&project.join(file), true),
+            Self::Default => project.join(".bowline").join("secrets.toml"),
+            Self::Named(file) => project.join(file),
         }
+    }
+
+    fn load(self, project: &Path) -> Result<Secrets, ConfigError> {
+        let required = match self {
+            Self::Default => false,
+            Self::Named(_) => true,
+        };
+        Secrets::load(&self.file(project), required)
     }
 }
 

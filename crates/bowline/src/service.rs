@@ -15,6 +15,7 @@ use bowline_agent::{
     live::Observers,
     load, load_after,
     record::Compaction,
+    tool::sandbox::HostAccess,
     view,
 };
 use bowline_model::{Clock, ModelSettings, Models, Secret};
@@ -42,6 +43,7 @@ pub struct Bowline {
     sources: Sources,
     options: RuntimeOptions,
     retention: Retention,
+    host: Option<HostAccess>,
 }
 
 impl Bowline {
@@ -67,6 +69,7 @@ impl Bowline {
             sources: Sources::system(),
             options: RuntimeOptions::default(),
             retention: Retention::default(),
+            host: None,
         }
     }
 
@@ -100,6 +103,14 @@ impl Bowline {
     #[must_use]
     pub fn options(mut self, options: RuntimeOptions) -> Self {
         self.options = options;
+        self
+    }
+
+    /// Says what agents with `sandbox: {local: …}` need: the helper that confines processes, and what they
+    /// must not reach. Default: nothing, and such an agent cannot run.
+    #[must_use]
+    pub fn host(mut self, access: HostAccess) -> Self {
+        self.host = Some(access);
         self
     }
 
@@ -157,7 +168,10 @@ impl Bowline {
                 SystemTime::UNIX_EPOCH + sources.now().since(Timestamp::default())
             });
         }
-        let agents = Agents::new(self.agents, Models::new(self.models), self.sources.clone());
+        let mut agents = Agents::new(self.agents, Models::new(self.models), self.sources.clone());
+        if let Some(host) = self.host {
+            agents = agents.with_host(host);
+        }
         let program: Arc<dyn Program> = Arc::new(agents.clone());
         let runtime = Runtime::new(
             self.store,

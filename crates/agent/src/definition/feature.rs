@@ -6,7 +6,6 @@ use super::fault::{Fault, FaultKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Feature {
     ContainerSandbox,
-    LocalSandbox,
     SchedulesFolder,
     Subagents,
     SubagentsFolder,
@@ -18,7 +17,6 @@ pub(super) enum Feature {
 /// would be ignored is an error, never a silence.
 const NOT_BUILT: &[Feature] = &[
     Feature::ContainerSandbox,
-    Feature::LocalSandbox,
     Feature::SchedulesFolder,
     Feature::Subagents,
     Feature::SubagentsFolder,
@@ -43,7 +41,6 @@ impl Feature {
     fn name(self) -> &'static str {
         match self {
             Self::ContainerSandbox => "`sandbox: {container: …}`",
-            Self::LocalSandbox => "`sandbox: {local: …}`",
             Self::SchedulesFolder => "the folder `schedules`",
             Self::Subagents => "`subagents`",
             Self::SubagentsFolder => "the folder `subagents`",
@@ -54,7 +51,7 @@ impl Feature {
 
     fn instead(self) -> &'static str {
         match self {
-            Self::LocalSandbox | Self::ContainerSandbox => "use `sandbox: workspace`",
+            Self::ContainerSandbox => "use `sandbox: workspace`",
             Self::ToolsFolder => "remove the folder, or give the agent its tools in a Rust program",
             Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
                 "remove the folder"

@@ -18,7 +18,8 @@ use super::front_matter::{FrontMatter, entries, read_text};
 use super::limits::{LimitSettings, Limits};
 use super::name::{AgentName, InvalidName, is_tool_name};
 use super::{
-    Approval, CodeLimits, Compaction, CompactionSettings, Definition, MAX_DESCRIPTION, SandboxKind,
+    Approval, CodeLimits, Compaction, CompactionSettings, Definition, LocalSandbox,
+    MAX_DESCRIPTION, SandboxKind,
 };
 use crate::approval::Condition;
 use crate::skill::{self, Skill};
@@ -78,8 +79,8 @@ pub fn load(
     settings.interpolate(env).map_err(at)?;
 
     let keys = settings.entries("").map_err(at)?;
-    let sandbox = sandbox(&keys).map_err(at)?;
-    let workspace_seed = seed(&dir, &folders, sandbox)?;
+    let sandbox = sandbox(&keys, project).map_err(at)?;
+    let workspace_seed = seed(&dir, &folders, &sandbox)?;
     let mut definition = Definition::new(agent, model(&keys).map_err(at)?, body);
     definition.description = description(&keys).map_err(at)?;
     definition.thinking = thinking(&keys).map_err(at)?;
@@ -285,7 +286,7 @@ fn folders(dir: &Path) -> Result<Vec<&'static str>, DefinitionError> {
 fn seed(
     dir: &Path,
     folders: &[&str],
-    sandbox: SandboxKind,
+    sandbox: &SandboxKind,
 ) -> Result<Option<PathBuf>, DefinitionError> {
     if !folders.contains(&"workspace") {
         return Ok(None);
@@ -293,9 +294,16 @@ fn seed(
     let path = dir.join("workspace");
     match sandbox {
         SandboxKind::Workspace => Ok(Some(path)),
-        SandboxKind::None => Err(DefinitionError::new(
+        SandboxKind::None | SandboxKind::Local(_) => Err(DefinitionError::new(
             DefinitionErrorKind::InvalidValue,
-            "the folder `workspace` has no use with `sandbox: none`",
+            match sandbox {
+                SandboxKind::Local(_) => {
+                    "the folder `workspace` has no use with `sandbox: {local: …}`"
+                }
+                SandboxKind::None | SandboxKind::Workspace => {
+                    "the folder `workspace` has no use with `sandbox: none`"
+                }
+            },
             "remove the folder, or set `sandbox: workspace`",
         )
         .in_file(&path)),
@@ -335,33 +343,53 @@ fn thinking(keys: &Table<'_>) -> Result<Option<Thinking>, Fault> {
         .find(|level| level.as_str() == word))
 }
 
-fn sandbox(keys: &Table<'_>) -> Result<SandboxKind, Fault> {
+fn sandbox(keys: &Table<'_>, project: &Path) -> Result<SandboxKind, Fault> {
     let Some(node) = keys.get("sandbox") else {
         return Ok(SandboxKind::default());
     };
     if node.is_table() {
-        let table = node.table("sandbox", &["local", "unconfined", "container"])?;
-        let feature = match (table.get("local"), table.get("container")) {
-            (Some(folder), None) => {
-                folder.line_of_text("local")?;
-                if let Some(unconfined) = table.get("unconfined") {
-                    unconfined.bool("unconfined")?;
-                }
-                Feature::LocalSandbox
-            }
-            (None, Some(image)) if table.get("unconfined").is_none() => {
+        let table = node.table("sandbox", &["local", "read", "unconfined", "container"])?;
+        match (table.get("local"), table.get("container")) {
+            (Some(folder), None) => return local(folder, &table, project),
+            (None, Some(image))
+                if table.get("unconfined").is_none() && table.get("read").is_none() =>
+            {
                 image.line_of_text("container")?;
-                Feature::ContainerSandbox
+                Feature::ContainerSandbox.need(Some(node.line()))?;
             }
             _ => return Err(sandbox_fault(node)),
-        };
-        feature.need(Some(node.line()))?;
+        }
     }
     match node.as_text().map(str::trim) {
         Some("none") => Ok(SandboxKind::None),
         Some("workspace") => Ok(SandboxKind::Workspace),
         _ => Err(sandbox_fault(node)),
     }
+}
+
+/// A directory of the machine; a relative path starts at the project.
+fn local(folder: &Node, table: &Table<'_>, project: &Path) -> Result<SandboxKind, Fault> {
+    let place = |node: &Node, key: &str| {
+        let text = node.line_of_text(key)?;
+        project.join(text).canonicalize().map_err(|error| {
+            Fault::new(
+                FaultKind::InvalidValue,
+                Some(node.line()),
+                format!("`{key}`: {text}: {error}"),
+                "make the directory, or name another one; a relative path starts at the project",
+            )
+        })
+    };
+    let mut sandbox = LocalSandbox::new(place(folder, "local")?);
+    if let Some(unconfined) = table.get("unconfined") {
+        sandbox.unconfined = unconfined.bool("unconfined")?;
+    }
+    if let Some(read) = table.get("read") {
+        for node in read.list("read")? {
+            sandbox.read.push(place(node, "read")?);
+        }
+    }
+    Ok(SandboxKind::Local(sandbox))
 }
 
 fn sandbox_fault(node: &Node) -> Fault {

@@ -1,22 +1,25 @@
-//! The six tools of a workspace: `read`, `write`, `edit`, `bash`, `grep`, `glob`.
+//! The six tools of a sandbox: `read`, `write`, `edit`, `bash`, `grep`, `glob`.
 
 use std::{
     collections::BTreeMap,
     fmt,
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use async_trait::async_trait;
 use bowline_model::ToolSpec;
 use bowline_sandbox::{
+    host::{HostDir, HostError, HostShell},
     shell::{Shell, ShellState},
-    tools::{self, Seen, ToolFailure},
+    tools::{self, Files, Seen, ToolFailure},
     workspace::Overlay,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Effect, Tool, ToolContext, ToolError, ToolOutput, schema};
+use super::{Effect, OnCrash, Tool, ToolContext, ToolError, ToolOutput, schema};
+use crate::definition::LocalSandbox;
 
 /// The shell of one conversation and the state it stands in. Cheap to clone.
 #[derive(Clone, Default)]
@@ -101,9 +104,100 @@ enum Kind {
     Glob,
 }
 
+/// What agents in a directory of the machine need.
+#[derive(Debug, Clone, Default)]
+pub struct HostAccess {
+    /// A program that calls [`bowline_sandbox::host::helper`] first, such as the `bowline` binary.
+    pub helper: PathBuf,
+    /// Files and directories that an agent must not reach, such as where Bowline keeps its data: a
+    /// directory that holds one of them, or lies in one, is refused unless it is unconfined.
+    pub keep_out: Vec<PathBuf>,
+}
+
+/// What the tools work on.
+#[derive(Clone)]
+pub enum Ground {
+    /// The workspace of the conversation.
+    Workspace,
+    /// A directory of the machine.
+    Host(Arc<Host>),
+}
+
+/// A directory of the machine and the shell in it.
+pub struct Host {
+    local: LocalSandbox,
+    keep_out: Vec<PathBuf>,
+    shell: HostShell,
+}
+
+impl fmt::Debug for Ground {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Workspace => f.write_str("Workspace"),
+            Self::Host(host) => host.fmt(f),
+        }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Host").field(&self.local).finish()
+    }
+}
+
+impl Ground {
+    /// A directory of the machine, when it may be used and the machine can confine processes.
+    ///
+    /// # Errors
+    ///
+    /// [`HostError`].
+    pub fn host(local: &LocalSandbox, access: Option<&HostAccess>) -> Result<Self, HostError> {
+        let access = access.ok_or_else(|| {
+            HostError::Helper("the program that serves the agent names none".to_owned())
+        })?;
+        let shell = if local.unconfined {
+            HostShell::unconfined(&access.helper)
+        } else {
+            HostShell::confined(&access.helper)?
+        };
+        let host = Host {
+            local: local.clone(),
+            keep_out: if local.unconfined {
+                Vec::new()
+            } else {
+                access.keep_out.clone()
+            },
+            shell: shell.read(local.read.clone()),
+        };
+        host.open()?;
+        Ok(Self::Host(Arc::new(host)))
+    }
+}
+
+impl Host {
+    /// Anew for each call: the directory may have been replaced meanwhile.
+    fn open(&self) -> Result<HostDir, HostError> {
+        HostDir::open(&self.local.dir, &self.keep_out)
+    }
+
+    fn bash_description(&self) -> String {
+        let dir = self.local.dir.display();
+        if self.local.unconfined {
+            format!(
+                "Run a bash command in {dir}. Each command starts there in a new shell, and all its processes end with it."
+            )
+        } else {
+            format!(
+                "Run a bash command in {dir}. Each command starts there in a new shell, and all its processes end with it. Only files below that directory and in $TMPDIR can be written. There is no network."
+            )
+        }
+    }
+}
+
 struct SandboxTool {
     kind: Kind,
     spec: ToolSpec,
+    ground: Ground,
 }
 
 /// The six tools.
@@ -111,14 +205,19 @@ struct SandboxTool {
 /// # Errors
 ///
 /// Never for the tools as they are; the schemas are checked all the same.
-pub fn all() -> Result<Vec<Arc<dyn Tool>>, schema::SchemaError> {
+pub fn all(ground: &Ground) -> Result<Vec<Arc<dyn Tool>>, schema::SchemaError> {
     let tool = |kind, name: &str, description: &str, parameters| {
         let spec = ToolSpec {
             name: name.to_owned(),
             description: description.to_owned(),
             parameters,
         };
-        Arc::new(SandboxTool { kind, spec }) as Arc<dyn Tool>
+        let ground = ground.clone();
+        Arc::new(SandboxTool { kind, spec, ground }) as Arc<dyn Tool>
+    };
+    let bash = match ground {
+        Ground::Workspace => "Run a bash command in the workspace. Directory, variables and functions last from one command to the next. There is no network, and no other program than the usual text tools.".to_owned(),
+        Ground::Host(host) => host.bash_description(),
     };
     Ok(vec![
         tool(
@@ -139,12 +238,7 @@ pub fn all() -> Result<Vec<Arc<dyn Tool>>, schema::SchemaError> {
             "Change parts of a file. Each oldText must be in the file exactly once, unless replaceAll is true; all edits apply or none.",
             schema::of::<tools::EditInput>()?,
         ),
-        tool(
-            Kind::Bash,
-            "bash",
-            "Run a bash command in the workspace. Directory, variables and functions last from one command to the next. There is no network, and no other program than the usual text tools.",
-            schema::of::<tools::BashInput>()?,
-        ),
+        tool(Kind::Bash, "bash", &bash, schema::of::<tools::BashInput>()?),
         tool(
             Kind::Grep,
             "grep",
@@ -166,21 +260,73 @@ impl Tool for SandboxTool {
         &self.spec
     }
 
-    /// What it writes is committed with its result, so a call that was cut did not happen.
+    /// What is written to a workspace is committed with its result, so a call that was cut did not happen.
+    /// What is written to a directory of the machine is written. To write a file again does no harm.
     fn effect(&self) -> Effect {
-        Effect::None
+        match (&self.ground, self.kind) {
+            (Ground::Workspace, _) | (Ground::Host(_), Kind::Read | Kind::Grep | Kind::Glob) => {
+                Effect::None
+            }
+            (Ground::Host(_), Kind::Write) => Effect::Outside(OnCrash::Retry),
+            (Ground::Host(_), Kind::Edit | Kind::Bash) => Effect::Outside(OnCrash::Unknown),
+        }
+    }
+
+    /// A model that writes a file and runs it in one answer means it in that order.
+    fn ordered(&self) -> bool {
+        match &self.ground {
+            Ground::Workspace => false,
+            Ground::Host(_) => true,
+        }
     }
 
     async fn call(&self, context: &ToolContext, arguments: Value) -> Result<ToolOutput, ToolError> {
-        let Some(files) = &context.files else {
-            return Err(ToolError::new("there is no workspace"));
-        };
+        match &self.ground {
+            Ground::Workspace => {
+                let Some(files) = &context.files else {
+                    return Err(ToolError::new("there is no workspace"));
+                };
+                match self.kind {
+                    Kind::Bash => bash(files, context, arguments).await,
+                    Kind::Read | Kind::Write | Kind::Edit | Kind::Grep | Kind::Glob => {
+                        self.on(files, context, arguments).await
+                    }
+                }
+            }
+            Ground::Host(host) => {
+                let dir = host.open();
+                let dir = dir.map_err(|error| ToolError::new(error.to_string()))?;
+                match self.kind {
+                    Kind::Bash => {
+                        let (shell, env) = (&host.shell, BTreeMap::new());
+                        let run = tools::host_bash(&dir, shell, input(arguments)?, &env).await;
+                        run.map(convert).map_err(failure)
+                    }
+                    Kind::Read | Kind::Write | Kind::Edit | Kind::Grep | Kind::Glob => {
+                        self.on(&dir, context, arguments).await
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl SandboxTool {
+    /// All but `bash`, which differs with the ground.
+    async fn on(
+        &self,
+        files: &impl Files,
+        context: &ToolContext,
+        arguments: Value,
+    ) -> Result<ToolOutput, ToolError> {
         let output = match self.kind {
-            Kind::Read | Kind::Write | Kind::Edit => {
+            Kind::Grep => tools::grep(files, input(arguments)?).await,
+            Kind::Glob => tools::glob(files, input(arguments)?).await,
+            Kind::Read | Kind::Write | Kind::Edit | Kind::Bash => {
                 let Some(cell) = &context.shell else {
                     return Err(ToolError::new("there is no workspace"));
                 };
-                // Calls of a step run one after the other, so nobody else sees files meanwhile.
+                // Calls that see files run one after the other, so nobody else does meanwhile.
                 let mut seen = cell.seen();
                 let output = match self.kind {
                     Kind::Write => seen.write(files, input(arguments)?).await,
@@ -194,9 +340,6 @@ impl Tool for SandboxTool {
                 }
                 output
             }
-            Kind::Grep => tools::grep(files, input(arguments)?).await,
-            Kind::Glob => tools::glob(files, input(arguments)?).await,
-            Kind::Bash => return bash(files, context, arguments).await,
         };
         output.map(convert).map_err(failure)
     }

@@ -121,12 +121,12 @@ pub(super) async fn run(
     let toolbox = instance.shared.toolbox(&rendered)?;
     let tools = toolbox.tools.clone();
     let plan = plan(instance, &rendered.definition, &tools, &batch, attempt);
-    let files = match rendered.definition.sandbox {
+    let files = match &rendered.definition.sandbox {
         SandboxKind::Workspace => {
             let begun = instance.workspace.begin(attempt.now()).await;
             Some(begun.map_err(|error| workspace_failure(&error))?)
         }
-        SandboxKind::None => None,
+        SandboxKind::None | SandboxKind::Local(_) => None,
     };
     let seen = instance.seen.clone();
     instance.shell.start(instance.shell_state.clone(), seen);
@@ -150,7 +150,7 @@ pub(super) async fn run(
         .intend(instance, attempt, &plan.new, plan.closed)
         .await?;
     running
-        .work(instance, attempt, plan.local, plan.outside)
+        .work(instance, attempt, &batch.calls, plan.local, plan.outside)
         .await?;
     if let Some(registry) = &toolbox.code {
         for (call, source) in plan.code {
@@ -489,6 +489,7 @@ impl Running {
         &mut self,
         instance: &mut AgentInstance,
         attempt: &Attempt,
+        calls: &[ToolCall],
         mut local: VecDeque<Planned>,
         mut outside: VecDeque<(Planned, Intended)>,
     ) -> Result<(), Stop> {
@@ -496,9 +497,13 @@ impl Running {
         let save_at = Instant::now() + SAVE_AFTER;
         let mut beside = FuturesUnordered::new();
         let mut current: Option<BoxFuture<'static, Ended>> = None;
+        let mut order = ordered(calls, &local, &outside);
         loop {
+            let turn = |planned: &Planned| {
+                !planned.tool.tool.ordered() || order.front() == Some(&planned.call.id)
+            };
             if current.is_none()
-                && let Some(planned) = local.pop_front()
+                && let Some(planned) = local.pop_front_if(|planned| turn(planned))
             {
                 let files = self.files.as_ref().map(Overlay::child);
                 current = Some(call(
@@ -511,13 +516,14 @@ impl Running {
                 ));
             }
             while beside.len() < AT_ONCE
-                && let Some((planned, intended)) = outside.pop_front()
+                && let Some(at) = outside.iter().position(|(planned, _)| turn(planned))
+                && let Some((planned, intended)) = outside.remove(at)
             {
                 beside.push(call(
                     planned,
                     Some(intended.effect_id),
                     None,
-                    None,
+                    Some(instance.shell.clone()),
                     attempt,
                     &cancel,
                 ));
@@ -535,9 +541,13 @@ impl Running {
                 }
                 ended = async { match &mut current { Some(call) => call.await, None => std::future::pending().await } } => {
                     current = None;
+                    order.pop_front_if(|id| *id == ended.call.id);
                     self.keep(ended)?;
                 }
-                Some(ended) = beside.next(), if !beside.is_empty() => self.settle(instance, attempt, ended).await?,
+                Some(ended) = beside.next(), if !beside.is_empty() => {
+                    order.pop_front_if(|id| *id == ended.call.id);
+                    self.settle(instance, attempt, ended).await?;
+                }
                 () = tokio::time::sleep_until(save_at), if !self.pending.is_empty() => {
                     let mut step = Step::new();
                     self.take_pending(instance, &mut step);
@@ -733,6 +743,26 @@ impl Running {
         });
         instance.add(step, [fact], &self.scope);
     }
+}
+
+/// The ids of the calls that run one after another, in source order.
+fn ordered(
+    calls: &[ToolCall],
+    local: &VecDeque<Planned>,
+    outside: &VecDeque<(Planned, Intended)>,
+) -> VecDeque<String> {
+    let all = local
+        .iter()
+        .chain(outside.iter().map(|(planned, _)| planned));
+    let waiting: Vec<&str> = all
+        .filter(|planned| planned.tool.tool.ordered())
+        .map(|planned| planned.call.id.as_str())
+        .collect();
+    calls
+        .iter()
+        .map(|call| call.id.clone())
+        .filter(|id| waiting.contains(&id.as_str()))
+        .collect()
 }
 
 /// One call. It never panics and never takes longer than [`CALL_TIMEOUT`].

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bowline_agent::approval::Condition;
 use bowline_agent::definition::{
-    self, Approval, Compaction, Definition, DefinitionError, LimitSettings, Limits, SandboxKind,
-    list,
+    self, Approval, Compaction, Definition, DefinitionError, LimitSettings, Limits, LocalSandbox,
+    SandboxKind, list,
 };
 use bowline_model::Thinking;
 use proptest::prelude::*;
@@ -292,14 +292,33 @@ fn mistakes_are_named_with_line_and_next_step() {
 }
 
 #[test]
+fn a_directory_of_the_machine_is_named_from_the_project() {
+    let text =
+        "---\nmodel: a/b\nsandbox: {local: work, read: [tools, /usr], unconfined: true}\n---\nx";
+    let project = Project::new(text)
+        .write("work/a", "x")
+        .write("tools/a", "x");
+    let real = project.path().canonicalize().unwrap();
+    let expected = LocalSandbox {
+        dir: real.join("work"),
+        read: vec![real.join("tools"), "/usr".into()],
+        unconfined: true,
+    };
+    let definition = project.load("triage").unwrap();
+    assert_eq!(definition.sandbox, SandboxKind::Local(expected));
+    let project = Project::new("---\nmodel: a/b\nsandbox: {local: gone}\n---\nx");
+    let (code, message, _) = project.error("triage");
+    assert_eq!(code, "definition_invalid_value");
+    assert!(
+        message.contains(":3: `local`: gone: No such file"),
+        "{message}"
+    );
+}
+
+#[test]
 fn what_is_not_built_is_refused_and_never_ignored() {
     for (key, what, hint) in [
         ("subagents: [a]", "`subagents`", "remove the key"),
-        (
-            "sandbox: {local: .}",
-            "`sandbox: {local: …}`",
-            "use `sandbox: workspace`",
-        ),
         (
             "sandbox: {container: alpine}",
             "`sandbox: {container: …}`",

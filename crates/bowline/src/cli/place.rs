@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use bowline_agent::{Conversation, KIND, actor};
+use bowline_agent::{Conversation, KIND, actor, tool::sandbox::HostAccess};
 use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
 
 use super::{Global, fault::Fault};
@@ -43,7 +43,30 @@ impl Place {
         let retention = self.project.config.retention;
         Ok(Bowline::on(self.take()?)
             .models(self.project.models())
-            .retention(retention))
+            .retention(retention)
+            .host(self.host()))
+    }
+
+    /// This binary is the helper of host directories. An agent in one must reach neither data nor secrets,
+    /// nor change what agents may do.
+    pub(super) fn host(&self) -> HostAccess {
+        let project = &self.project.dir;
+        let mut keep_out = vec![
+            self.data.clone(),
+            self.project.config.secrets_file.clone(),
+            project.join("bowline.toml"),
+        ];
+        keep_out.extend(["agents", "skills", "tools", "channels"].map(|name| project.join(name)));
+        let helper = if cfg!(target_os = "linux") {
+            // Also when the file was replaced by a newer version meanwhile.
+            Ok(PathBuf::from("/proc/self/exe"))
+        } else {
+            env::current_exe()
+        };
+        HostAccess {
+            helper: helper.unwrap_or_else(|_| PathBuf::from("bowline")),
+            keep_out,
+        }
     }
 
     /// The store itself, for this process alone.

@@ -129,6 +129,7 @@ pub(super) async fn run(
         Models::new(place.project.models()),
         sources,
     )
+    .with_host(place.host())
     .check(&args.agent)?;
 
     let signals = Signals::new()?;

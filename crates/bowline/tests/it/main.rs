@@ -20,6 +20,7 @@ mod continuing;
 mod dev;
 mod getting_started;
 mod help;
+mod host;
 mod house;
 mod kill;
 mod local;

@@ -14,6 +14,7 @@ mod fuzz;
 mod git;
 mod git_remote;
 mod grep_command;
+mod host;
 mod isolate;
 mod kills;
 mod limits;
