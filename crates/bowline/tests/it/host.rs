@@ -239,7 +239,7 @@ async fn the_kernel_is_not_asked_for_what_is_not_needed() {
         "perl -e '$n = pack(\"QQ\", 0, 0); exit(syscall({PRLIMIT}, {me}, 7, $n, 0) < 0 ? 7 : 0)'"
     );
     assert_eq!(run(&shell, &place, &limit, 60.0).await.exit_code, 7);
-    let open = "for fd in $(seq 3 60); do { true <&$fd; } 2>/dev/null && echo $fd; done; true";
+    let open = "perl -e 'for (3..60) { print \"$_ \" if open(my $file, \"<&=\", $_) }'";
     assert_eq!(run(&shell, &place, open, 60.0).await.stdout, "");
     let env = run(&shell, &place, "env | cut -d= -f1 | sort", 60.0)
         .await
@@ -325,6 +325,10 @@ async fn what_a_command_takes_is_bounded() {
     };
     let shell = shell.limits(limits);
     for (command, message) in [
+        (
+            "for i in $(seq 200); do sleep 5 & done; wait",
+            "more than 64 processes",
+        ),
         (
             "for i in 1 2 3 4; do perl -e '$x = \"a\" x (100 << 20); sleep 100' & done; wait",
             "256 MiB of memory",
@@ -422,4 +426,36 @@ fn an_agent_works_in_a_directory_in_the_order_of_its_calls() {
         assert_eq!(ran.status, 1, "{sandbox} {}", ran.stdout);
         assert!(ran.stdout.contains(code), "{sandbox} {}", ran.stdout);
     }
+}
+
+/// Where root's processes could not be bounded, nothing is started.
+#[test]
+fn without_confinement_there_is_no_agent_in_a_directory() {
+    if shell().is_none() {
+        return;
+    }
+    let world = World::with_script("turns:\n  - text: Done.\n");
+    world.write("work/note.txt", "a note\n");
+    let run = |sandbox: &str, id: &str| {
+        let text = format!("---\nmodel: scripted/demo.yaml\nsandbox: {sandbox}\n---\nWork.\n");
+        world.write("agents/demo/agent.md", &text);
+        let covered = "mount -t tmpfs none /sys/fs/cgroup && exec \"$@\"";
+        std::process::Command::new("unshare")
+            .args(["--mount", "sh", "-c", covered, "sh"])
+            .arg(env!("CARGO_BIN_EXE_bowline"))
+            .args(["run", "demo", "--id", id, "-m", "go", "--json"])
+            .current_dir(world.path())
+            .output()
+            .unwrap()
+    };
+    let ran = run("{local: work}", "a");
+    let said = String::from_utf8_lossy(&ran.stdout).into_owned();
+    if said.is_empty() {
+        println!("SKIPPED: {}", String::from_utf8_lossy(&ran.stderr));
+        return;
+    }
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains("sandbox_unconfinable"), "{said}");
+    let ran = run("{local: work, unconfined: true}", "b");
+    assert_eq!(ran.status.code(), Some(0), "{ran:?}");
 }

@@ -86,6 +86,10 @@ const DEVICES: [&str; 5] = [
     "/dev/zero",
 ];
 
+/// Processes over the limit that the user's own bound lets pass, so that the supervisor sees them and says
+/// why it ends the command.
+const SLACK: u64 = 16;
+
 /// Whether the kernel can do all that [`run`] asks of it.
 pub(super) fn available() -> Result<(), String> {
     if !Path::new("/proc/sys/kernel/seccomp/actions_avail").exists() {
@@ -135,8 +139,9 @@ fn bound(order: &Order) -> Result<(), String> {
         (Resource::Fsize, limits.file_bytes),
         (Resource::Data, limits.memory_bytes),
         (Resource::Nofile, limits.open_files),
-        // This one counts all that the user runs, not only what runs in here.
-        (Resource::Nproc, others + limits.processes),
+        // This one counts all that the user runs, not only what runs in here, so it may be late; the
+        // supervisor and the control group are exact. It does not bind root.
+        (Resource::Nproc, others + limits.processes + SLACK),
         (Resource::Core, 0),
     ] {
         let hard = rustix::process::getrlimit(resource).maximum;

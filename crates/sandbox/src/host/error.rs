@@ -38,7 +38,7 @@ impl HostError {
                 "name a directory that holds the agent's work and nothing of Bowline"
             }
             Self::Unconfinable(_) => {
-                "use Linux 6.12 or newer with Landlock, or `sandbox: workspace`; `unconfined: true` runs processes without any confinement"
+                "use Linux 6.12 or newer with Landlock, and as root a writable `pids` control group, or `sandbox: workspace`; `unconfined: true` runs processes without any confinement"
             }
             Self::Helper(_) => "give the path of the `bowline` binary, and see what it says",
         }

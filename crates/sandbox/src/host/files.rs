@@ -173,7 +173,12 @@ impl HostDir {
                 .parent()
                 .filter(|parent| parents && !parent.as_os_str().is_empty())
             {
-                this.dir().create_dir_all(parent).map_err(say)?;
+                let made = this.dir().create_dir_all(parent);
+                made.map_err(|error| match error.kind() {
+                    // Something that is no directory stands in the way.
+                    io::ErrorKind::AlreadyExists => WorkspaceError::NotDirectory(path.clone()),
+                    _ => say(error),
+                })?;
             }
             let mut options = OpenOptions::new();
             options.write(true).create(true).custom_flags(calm());

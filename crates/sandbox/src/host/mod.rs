@@ -15,6 +15,8 @@ mod shell;
 mod walk;
 
 #[cfg(target_os = "linux")]
+mod cage;
+#[cfg(target_os = "linux")]
 mod confine;
 #[cfg(target_os = "linux")]
 mod descendants;
@@ -60,14 +62,19 @@ fn stage_of(_: &str) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Whether this machine can confine processes: Linux with Landlock of ABI 6 (6.12) or newer and seccomp.
+/// Whether this machine can confine processes: Linux with Landlock of ABI 6 (6.12) or newer and seccomp;
+/// for root also a control group that bounds processes, because nothing else bounds those of root.
 ///
 /// # Errors
 ///
 /// [`HostError::Unconfinable`].
 #[cfg(target_os = "linux")]
 pub fn confinable() -> Result<(), HostError> {
-    confine::available().map_err(HostError::Unconfinable)
+    confine::available().map_err(HostError::Unconfinable)?;
+    if cage::needed() {
+        cage::Cage::new(1).map_err(HostError::Unconfinable)?;
+    }
+    Ok(())
 }
 
 /// Whether this machine can confine processes: only Linux can.

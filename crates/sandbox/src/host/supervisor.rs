@@ -19,7 +19,9 @@ use rustix::process::{WaitOptions, getpid, set_child_subreaper, setsid, wait};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
-    HELPER, confine, descendants,
+    HELPER,
+    cage::{self, Cage},
+    confine, descendants,
     message::{Order, Report},
 };
 
@@ -112,7 +114,8 @@ fn supervise(order: &Order, bowline: &Line) -> Result<Report, String> {
         let _ = (&wanted).read(&mut [0]);
         let _ = gone.send(Event::Unwanted);
     });
-    let bash = start(order)?;
+    let cage = enclosed(order)?;
+    let bash = start(order, cage.as_ref())?;
     thread::spawn(move || {
         loop {
             match wait(WaitOptions::empty()) {
@@ -129,25 +132,39 @@ fn supervise(order: &Order, bowline: &Line) -> Result<Report, String> {
             }
         }
     });
-    Ok(watch(order, me.as_raw_nonzero().get(), &happened))
+    let me = me.as_raw_nonzero().get();
+    Ok(watch(order, me, cage.as_ref(), &happened))
 }
 
-fn watch(order: &Order, me: i32, happened: &mpsc::Receiver<Event>) -> Report {
+/// A group that bounds the processes. Without confinement it is no condition: they could leave it.
+fn enclosed(order: &Order) -> Result<Option<Cage>, String> {
+    let made = Cage::new(order.limits.processes);
+    if cage::needed() && !order.unconfined {
+        return made.map(Some);
+    }
+    Ok(made.ok())
+}
+
+fn watch(order: &Order, me: i32, cage: Option<&Cage>, happened: &mpsc::Receiver<Event>) -> Report {
     let mut report = None;
     let mut again = 0;
     loop {
         let tick = if report.is_some() { AGAIN } else { TICK };
         let now = match happened.recv_timeout(tick) {
-            Ok(Event::Exited(code)) => Some(Report::Exited(code)),
+            // It may have gone on without what was refused: then its result is none.
+            Ok(Event::Exited(code)) => Some(too_many(order, cage).unwrap_or(Report::Exited(code))),
             Ok(Event::Unwanted) => Some(Report::Stopped),
             Ok(Event::Empty) | Err(RecvTimeoutError::Disconnected) => {
                 return report.unwrap_or(Report::Stopped);
             }
-            Err(RecvTimeoutError::Timeout) if report.is_none() => exceeded(order, me),
+            Err(RecvTimeoutError::Timeout) if report.is_none() => exceeded(order, me, cage),
             Err(RecvTimeoutError::Timeout) => None,
         };
         report = report.or(now);
         if let Some(ended) = &report {
+            if let Some(cage) = cage {
+                cage.kill();
+            }
             descendants::kill(me);
             again += 1;
             if again > AGAIN_MOST {
@@ -157,10 +174,23 @@ fn watch(order: &Order, me: i32, happened: &mpsc::Receiver<Event>) -> Report {
     }
 }
 
-fn exceeded(order: &Order, me: i32) -> Option<Report> {
+/// What a command took that was refused a process.
+fn too_many(order: &Order, cage: Option<&Cage>) -> Option<Report> {
+    let refused = cage.is_some_and(Cage::refused);
+    refused.then(|| Report::Exceeded(processes(order)))
+}
+
+fn processes(order: &Order) -> String {
+    format!("more than {} processes and threads", order.limits.processes)
+}
+
+fn exceeded(order: &Order, me: i32, cage: Option<&Cage>) -> Option<Report> {
+    if let Some(report) = too_many(order, cage) {
+        return Some(report);
+    }
     let (taken, limits) = (descendants::taken(me), &order.limits);
     let what = if taken.threads > limits.processes {
-        format!("more than {} processes and threads", limits.processes)
+        processes(order)
     } else if taken.memory_bytes > limits.memory_bytes {
         format!("more than {} MiB of memory", limits.memory_bytes >> 20)
     } else {
@@ -170,7 +200,7 @@ fn exceeded(order: &Order, me: i32) -> Option<Report> {
 }
 
 /// Starts the process that becomes bash, and waits until it has; returns its id.
-fn start(order: &Order) -> Result<i32, String> {
+fn start(order: &Order, cage: Option<&Cage>) -> Result<i32, String> {
     let (ours, theirs) = UnixStream::pair().map_err(|error| error.to_string())?;
     let child = Command::new("/proc/self/exe")
         .args([HELPER, confine::STAGE])
@@ -179,6 +209,10 @@ fn start(order: &Order) -> Result<i32, String> {
         .spawn()
         .map_err(|error| error.to_string())?;
     let mut line = Line(BufReader::new(ours));
+    // It waits for its order, and has started nothing yet.
+    if let Some(cage) = cage {
+        cage.admit(child.id())?;
+    }
     line.send(order)?;
     let mut refusal = String::new();
     let mut bounded = (&mut line.0).take(MAX_LINE);

@@ -4,7 +4,10 @@ use std::{
     fs,
     os::unix::fs::symlink,
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bowline_sandbox::{
@@ -207,35 +210,29 @@ async fn no_path_leads_out() {
 
 #[tokio::test]
 async fn a_directory_that_becomes_a_link_meanwhile_leads_nowhere() {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+
     let place = Place::new();
-    let (here, there) = (place.path("in/d"), place.path("in/away"));
+    let (here, link) = (place.path("in/d"), place.path("in/link"));
     fs::create_dir(&here).unwrap();
     fs::write(here.join("secret"), "inside").unwrap();
-    let stop = AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            let out = place.path("out");
-            while !stop.load(Ordering::Relaxed) {
-                fs::rename(&here, &there).unwrap();
-                symlink(&out, &here).unwrap();
-                fs::remove_file(&here).unwrap();
-                fs::rename(&there, &here).unwrap();
-            }
-        });
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .build()
-            .unwrap();
-        runtime.block_on(async {
-            for _ in 0..2_000 {
-                if let Ok(bytes) = place.dir.read("d/secret").await {
-                    assert_ne!(bytes, "canary");
-                }
-                let _ = Files::write(&place.dir, "d/secret", Bytes::from("inside"), true).await;
-                let _ = Files::write(&place.dir, "d/new/x", Bytes::from("inside"), true).await;
-            }
-        });
-        stop.store(true, Ordering::Relaxed);
+    symlink(place.path("out"), &link).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = stop.clone();
+    let exchange = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            renameat_with(CWD, &here, CWD, &link, RenameFlags::EXCHANGE).unwrap();
+        }
     });
+    for _ in 0..2_000 {
+        if let Ok(bytes) = place.dir.read("d/secret").await {
+            assert_ne!(bytes, "canary");
+        }
+        let _ = Files::write(&place.dir, "d/secret", Bytes::from("inside"), true).await;
+        let _ = Files::write(&place.dir, "d/new/x", Bytes::from("inside"), true).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    exchange.join().unwrap();
     assert_eq!(
         fs::read_to_string(place.path("out/secret")).unwrap(),
         "canary"

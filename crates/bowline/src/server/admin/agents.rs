@@ -63,6 +63,7 @@ fn describe(app: &App, definition: Definition) -> AgentInfo {
         sandbox: match definition.sandbox {
             SandboxKind::None => "none",
             SandboxKind::Workspace => "workspace",
+            SandboxKind::Local(_) => "local",
         },
         tools: definition.tools,
         skills: definition.skills.into_iter().map(|one| one.name).collect(),
