@@ -11,6 +11,7 @@ use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
     approval::{self, Answered, Approval},
     census::Tally,
+    code::CodeOptions,
     conversation::{Compacted, EntryBody, Used},
     live::Observers,
     load, load_after,
@@ -44,6 +45,7 @@ pub struct Bowline {
     options: RuntimeOptions,
     retention: Retention,
     host: Option<HostAccess>,
+    code: CodeOptions,
 }
 
 impl Bowline {
@@ -70,6 +72,7 @@ impl Bowline {
             options: RuntimeOptions::default(),
             retention: Retention::default(),
             host: None,
+            code: CodeOptions::default(),
         }
     }
 
@@ -121,6 +124,14 @@ impl Bowline {
         self
     }
 
+    /// Sets how code of models and tools is run. Default: an engine that is compiled anew in each process,
+    /// when code is run first; with a folder as cache the next process takes milliseconds.
+    #[must_use]
+    pub fn code(mut self, options: CodeOptions) -> Self {
+        self.code = options;
+        self
+    }
+
     /// Starts within the current Tokio runtime: what was interrupted goes on, what is due is done,
     /// messages are carried, until [`Service::stop`] or the last clone of the service is dropped.
     ///
@@ -168,7 +179,8 @@ impl Bowline {
                 SystemTime::UNIX_EPOCH + sources.now().since(Timestamp::default())
             });
         }
-        let mut agents = Agents::new(self.agents, Models::new(self.models), self.sources.clone());
+        let models = Models::new(self.models);
+        let mut agents = Agents::with_code(self.agents, models, self.sources.clone(), self.code);
         if let Some(host) = self.host {
             agents = agents.with_host(host);
         }

@@ -232,7 +232,7 @@ fn seed() -> [u8; 32] {
 }
 
 /// Where compiled engines are kept for the next process.
-fn cache_folder() -> Option<PathBuf> {
+pub(super) fn cache_folder() -> Option<PathBuf> {
     let base = std::env::var_os("XDG_CACHE_HOME")
         .filter(|dir| Path::new(dir).is_absolute())
         .map(PathBuf::from)

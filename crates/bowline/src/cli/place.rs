@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use bowline_agent::{Conversation, KIND, actor, tool::sandbox::HostAccess};
+use bowline_agent::{Conversation, KIND, actor, code::CodeOptions, tool::sandbox::HostAccess};
 use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
 
 use super::{Global, fault::Fault};
@@ -41,7 +41,10 @@ impl Place {
     /// Takes the data directory for this process; it is made when it is not there.
     pub(super) fn open(&self) -> Result<Bowline, Error> {
         let retention = self.project.config.retention;
+        let mut code = CodeOptions::default();
+        code.isolates.cache = super::code::cache_folder();
         Ok(Bowline::on(self.take()?)
+            .code(code)
             .models(self.project.models())
             .retention(retention)
             .host(self.host()))
