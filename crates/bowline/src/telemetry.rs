@@ -403,7 +403,7 @@ impl Teller<'_> {
         let told = self
             .0
             .encode_descriptor(name, help, None, MetricType::Gauge)?;
-        tell(told, rows, |value| ConstGauge::new(value))
+        tell(told, rows, ConstGauge::new)
     }
 
     fn times(&mut self, name: &str, help: &str, times: &Times) -> fmt::Result {

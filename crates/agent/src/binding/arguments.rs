@@ -61,7 +61,7 @@ impl Arguments {
         }
     }
 
-    fn known<'a>(self, names: &mut dyn Iterator<Item = &'a str>) -> Result<Self, CallError> {
+    fn known(self, names: &mut dyn Iterator<Item = &str>) -> Result<Self, CallError> {
         let names: Vec<&str> = names.collect();
         let unknown = self.fields.iter().find(|(key, _)| !names.contains(&&**key));
         match unknown {

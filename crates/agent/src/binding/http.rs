@@ -210,9 +210,8 @@ impl Service {
             headers,
             ..Request::get(url)
         };
-        match &operation.body {
-            Some(media) => message::set_body_as(&mut request, body, media)?,
-            None => {}
+        if let Some(media) = &operation.body {
+            message::set_body_as(&mut request, body, media)?;
         }
         let response = self.send(context, request).await?;
         if (200..300).contains(&response.status) {

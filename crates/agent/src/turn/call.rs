@@ -73,6 +73,33 @@ struct Streaming {
 }
 
 impl Streaming {
+    fn begin(
+        instance: &AgentInstance,
+        submission: &str,
+        money: money::Money,
+        bounded: bool,
+        continues: bool,
+    ) -> Self {
+        let message_id = instance.shared.sources.id("msg_");
+        let response_id = instance.response_id(submission);
+        Self {
+            response_id: response_id.unwrap_or_else(|| message_id.clone()),
+            message_id,
+            partial: Partial::default(),
+            started: false,
+            continues,
+            fresh: Vec::new(),
+            pieces: 0,
+            block: 0,
+            held: false,
+            last_draft: Instant::now(),
+            money,
+            bounded,
+            began: Instant::now(),
+            first: None,
+        }
+    }
+
     fn drafts(&self) -> Option<RowChange> {
         let prefix = format!("{}/", self.message_id).into_bytes();
         (self.pieces > 0).then_some(RowChange::DeletePrefix {
@@ -150,26 +177,9 @@ pub(super) async fn call(
             .conversation
             .begun(&submission.id, &resolved.reference);
     }
-    let message_id = instance.shared.sources.id("msg_");
-    let response_id = instance
-        .response_id(&submission.id)
-        .unwrap_or_else(|| message_id.clone());
-    let mut streaming = Streaming {
-        message_id,
-        response_id,
-        partial: Partial::default(),
-        started: false,
-        continues: request.begun.is_some(),
-        fresh: Vec::new(),
-        pieces: 0,
-        block: 0,
-        held: false,
-        last_draft: Instant::now(),
-        money,
-        bounded: asked.rendered.definition.limits.spend_usd.is_some(),
-        began: Instant::now(),
-        first: None,
-    };
+    let bounded = asked.rendered.definition.limits.spend_usd.is_some();
+    let continues = request.begun.is_some();
+    let mut streaming = Streaming::begin(instance, &submission.id, money, bounded, continues);
     let span = tell_span(attempt, resolved, &streaming.message_id, asked.tried);
     let streamed = stream(instance, attempt, resolved, &mut request, &mut streaming);
     let streamed = streamed.instrument(span.clone()).await;

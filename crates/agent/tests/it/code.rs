@@ -91,10 +91,13 @@ async fn code_calls_the_tools_of_its_agent_and_what_it_wrote_is_one_commit_with_
     assert_eq!(calls[0].arguments["path"], "a.txt");
 }
 
+/// An effect id, and what came with it.
+type Seen = (String, Vec<Json>);
+
 /// An outside system: it notes each effect id that it gets, and what with.
 struct Bank {
     methods: Vec<Method>,
-    seen: Arc<Mutex<Vec<(String, Vec<Json>)>>>,
+    seen: Arc<Mutex<Vec<Seen>>>,
 }
 
 impl Bank {
@@ -515,8 +518,7 @@ fn a_thousand_agents_run_code_at_once_within_their_memory_and_fairly() {
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let peak = peak.and_then(|text| text.trim().strip_suffix(" kB"));
         let peak: u64 = peak.map_or(0, |text| text.trim().parse().unwrap());
-        let (first, median, last) = (took[0], took[500], took[999]);
-        eprintln!("peak {} MiB; first {first:?}, median {median:?}, last {last:?}", peak >> 10);
+        let (median, last) = (took[500], took[999]);
         assert!(peak < 512 << 10, "{peak} KiB");
         // All began together: who waits longest waits at most three times as long as most do.
         assert!(last <= median * 3, "median {median:?}, last {last:?}");

@@ -1,6 +1,7 @@
 //! `bowline bench`.
 
 use std::{
+    fmt::Display,
     io::{BufRead as _, BufReader, Error as IoError},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
+use serde::Serialize;
 use serde_json::json;
 
 use super::{fault::Fault, terminal::Terminal};
@@ -269,28 +271,28 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
                 conversations: *conversations,
                 seed: *seed,
             };
-            let report = measure::soak::soak(dir, plan).await?;
-            if !terminal.json {
-                return terminal.answer(report);
-            }
-            terminal.json(&json!({"type": "bench", "what": "soak", "figures": report}))
+            figures("soak", measure::soak::soak(dir, plan).await?, terminal)
         }
-        What::Recovery { conversations } => {
-            let report = measure::recovery::run(dir, *conversations).await?;
-            if !terminal.json {
-                return terminal.answer(report);
-            }
-            terminal.json(&json!({"type": "bench", "what": "recovery", "figures": report}))
-        }
-        What::Idle { instances } => {
-            let report = measure::idle::run(dir, (*instances).max(2)).await?;
-            if !terminal.json {
-                return terminal.answer(report);
-            }
-            terminal.json(&json!({"type": "bench", "what": "idle", "figures": report}))
-        }
+        What::Recovery { conversations } => figures(
+            "recovery",
+            measure::recovery::run(dir, *conversations).await?,
+            terminal,
+        ),
+        What::Idle { instances } => figures(
+            "idle",
+            measure::idle::run(dir, (*instances).max(2)).await?,
+            terminal,
+        ),
         What::Child { .. } => Ok(()),
     }
+}
+
+/// A report whose figures are told as they are.
+fn figures(what: &str, report: impl Display + Serialize, terminal: Terminal) -> Result<(), Error> {
+    if !terminal.json {
+        return terminal.answer(report);
+    }
+    terminal.json(&json!({"type": "bench", "what": what, "figures": report}))
 }
 
 async fn store(rounds: usize, millis: u64, dir: &Path, terminal: Terminal) -> Result<(), Error> {

@@ -144,13 +144,11 @@ pub(super) fn body(response: &Response) -> Value {
         "application/x-www-form-urlencoded",
         "application/json",
     ];
-    if media.is_empty()
+    let is_text = media.is_empty()
         || text.iter().any(|start| lower.starts_with(start))
-        || lower.contains("+xml")
-    {
-        if let Ok(text) = std::str::from_utf8(&response.body) {
-            return Value::from(text);
-        }
+        || lower.contains("+xml");
+    if is_text && let Ok(text) = std::str::from_utf8(&response.body) {
+        return Value::from(text);
     }
     Value::View(ViewKind::Uint8, response.body.clone())
 }

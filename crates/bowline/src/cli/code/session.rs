@@ -116,7 +116,7 @@ impl Session {
             printed: 0,
             cancel: cancel.clone(),
         };
-        let ran = run.to_its_end().await;
+        let ran = run.run().await;
         cancel.cancel();
         ran
     }
@@ -174,7 +174,7 @@ struct Running<'a> {
 }
 
 impl Running<'_> {
-    async fn to_its_end(mut self) -> Result<Isolate, Error> {
+    async fn run(mut self) -> Result<Isolate, Error> {
         let mut calls = FuturesUnordered::new();
         let session = self.session;
         loop {

@@ -196,30 +196,33 @@ pub(super) async fn mv(call: &Call<'_>, args: &[&str]) -> Done {
     Ok(Output::default())
 }
 
+/// The options of `git commit`.
+const COMMIT: &[&str] = &[
+    "-m",
+    "--message",
+    "-F",
+    "--file",
+    "--author",
+    "--date",
+    "-a",
+    "--all",
+    "--amend",
+    "--no-edit",
+    "--allow-empty",
+    "-q",
+    "--quiet",
+    "-n",
+    "--no-verify",
+    "--no-gpg-sign",
+    "-v",
+];
+
 pub(super) async fn commit(call: &Call<'_>, args: &[&str]) -> Done {
     let options = options!(
         "commit",
         args,
         &["-m", "--message", "-F", "--file", "--author", "--date"],
-        &[
-            "-m",
-            "--message",
-            "-F",
-            "--file",
-            "--author",
-            "--date",
-            "-a",
-            "--all",
-            "--amend",
-            "--no-edit",
-            "--allow-empty",
-            "-q",
-            "--quiet",
-            "-n",
-            "--no-verify",
-            "--no-gpg-sign",
-            "-v"
-        ]
+        COMMIT
     );
     let mut repository = call.open().await?;
     let given: Vec<&str> = options

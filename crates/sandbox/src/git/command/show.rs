@@ -1,8 +1,8 @@
 //! `log` and `show`, and how changes are printed.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Range};
 
-use super::{Call, Done, Output, inspect, options};
+use super::{Call, Done, Options, Output, inspect, options};
 use crate::{
     git::{
         Commit, DiffSide, FileChange, FileState, GitError, LogEntry, ObjectId, ObjectKind,
@@ -181,41 +181,44 @@ async fn decorations(repository: &mut Repository) -> Result<Decorations, GitErro
     Ok(names)
 }
 
+/// The options of `git log`.
+const LOG: &[&str] = &[
+    "-n",
+    "--max-count",
+    "--author",
+    "--grep",
+    "--oneline",
+    "--stat",
+    "--shortstat",
+    "--numstat",
+    "--name-only",
+    "--name-status",
+    "-p",
+    "--patch",
+    "--format",
+    "--pretty",
+    "--all",
+    "--reverse",
+    "--no-color",
+    "--color",
+    "--decorate",
+    "--no-decorate",
+    "--graph",
+    "--abbrev-commit",
+    "--date",
+    "--no-merges",
+    "--merges",
+    "--first-parent",
+    "--follow",
+    "--skip",
+];
+
 pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
     let options = options!(
         "log",
         args,
         &["-n", "--max-count", "--author", "--grep"],
-        &[
-            "-n",
-            "--max-count",
-            "--author",
-            "--grep",
-            "--oneline",
-            "--stat",
-            "--shortstat",
-            "--numstat",
-            "--name-only",
-            "--name-status",
-            "-p",
-            "--patch",
-            "--format",
-            "--pretty",
-            "--all",
-            "--reverse",
-            "--no-color",
-            "--color",
-            "--decorate",
-            "--no-decorate",
-            "--graph",
-            "--abbrev-commit",
-            "--date",
-            "--no-merges",
-            "--merges",
-            "--first-parent",
-            "--follow",
-            "--skip"
-        ]
+        LOG
     );
     if options.any(&["--graph", "--first-parent", "--follow"]) {
         return Err(GitError::Unsupported(
@@ -284,47 +287,32 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
         || skip > 0;
     let limit = if filtered { usize::MAX } else { max };
     let found = repository.log(&from, &without, limit).await?;
-    let mut kept = Vec::new();
-    let mut skipped = 0;
-    for entry in found {
-        if kept.len() >= max {
-            break;
-        }
-        let merge = entry.commit.parents.len() > 1;
-        let author = format!(
-            "{} <{}>",
-            entry.commit.author.name, entry.commit.author.email
-        );
-        let hidden = options
-            .value(&["--author"])
-            .is_some_and(|wanted| !author.contains(wanted))
-            || options
-                .value(&["--grep"])
-                .is_some_and(|wanted| !entry.commit.message.contains(wanted))
-            || (options.has("--merges") && !merge)
-            || (options.has("--no-merges") && merge);
-        if hidden
-            || (!paths.is_empty()
-                && of_commit(&mut repository, &entry.commit, &paths)
-                    .await?
-                    .is_empty())
-        {
-            continue;
-        }
-        if skipped < skip {
-            skipped += 1;
-            continue;
-        }
-        kept.push(entry);
-    }
+    let mut kept = kept(
+        &mut repository,
+        &options,
+        found,
+        &paths,
+        skip..max.saturating_add(skip),
+    )
+    .await?;
     if options.has("--reverse") {
         kept.reverse();
     }
-    let style = Style::of(&options)?;
+    written(&mut repository, &options, &kept, &paths).await
+}
+
+/// The commits in the style that the options ask for.
+async fn written(
+    repository: &mut Repository,
+    options: &Options<'_>,
+    kept: &[LogEntry],
+    paths: &[String],
+) -> Done {
+    let style = Style::of(options)?;
     let names = match style {
         // As git does where nobody looks at a terminal.
         Style::Medium | Style::OneLine if !options.has("--decorate") => Decorations::new(),
-        Style::Medium | Style::OneLine | Style::Custom(_) => decorations(&mut repository).await?,
+        Style::Medium | Style::OneLine | Style::Custom(_) => decorations(repository).await?,
     };
     let form = options
         .given
@@ -338,14 +326,55 @@ pub(super) async fn log(call: &Call<'_>, args: &[&str]) -> Done {
         }
         out.push(&style.render(entry, &names))?;
         if let Some(form) = form {
-            let found = of_commit(&mut repository, &entry.commit, &paths).await?;
+            let found = of_commit(repository, &entry.commit, paths).await?;
             if !found.is_empty() && entry.commit.parents.len() < 2 {
                 out.push(if style == Style::OneLine { "" } else { "\n" })?;
-                changes(&mut repository, &found, form, false, &mut out).await?;
+                changes(repository, &found, form, false, &mut out).await?;
             }
         }
     }
     Ok(out)
+}
+
+/// The commits that the options ask for, by their number among these.
+async fn kept(
+    repository: &mut Repository,
+    options: &Options<'_>,
+    found: Vec<LogEntry>,
+    paths: &[String],
+    numbers: Range<usize>,
+) -> Result<Vec<LogEntry>, GitError> {
+    let mut kept = Vec::new();
+    let mut number = 0;
+    for entry in found {
+        if number >= numbers.end {
+            break;
+        }
+        let merge = entry.commit.parents.len() > 1;
+        let author = &entry.commit.author;
+        let author = format!("{} <{}>", author.name, author.email);
+        let unlike = |name: &str, text: &str| {
+            let wanted = options.value(&[name]);
+            wanted.is_some_and(|wanted| !text.contains(wanted))
+        };
+        let hidden = unlike("--author", &author)
+            || unlike("--grep", &entry.commit.message)
+            || (options.has("--merges") && !merge)
+            || (options.has("--no-merges") && merge);
+        if hidden
+            || (!paths.is_empty()
+                && of_commit(repository, &entry.commit, paths)
+                    .await?
+                    .is_empty())
+        {
+            continue;
+        }
+        if numbers.contains(&number) {
+            kept.push(entry);
+        }
+        number += 1;
+    }
+    Ok(kept)
 }
 
 /// What a commit changed against its first parent.
