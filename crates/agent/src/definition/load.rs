@@ -89,7 +89,7 @@ pub fn load(
     definition.tools = tools(&keys).map_err(at)?;
     definition.bindings = lines(&keys, "bindings").map_err(at)?;
     definition.egress = egress(&keys).map_err(at)?;
-    definition.code = code(&keys).map_err(at)?;
+    definition.code = code_mode(&keys).map_err(at)?;
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
     definition.limits = limits(&keys, shared).map_err(at)?;
@@ -459,7 +459,7 @@ fn tools(keys: &Table<'_>) -> Result<Vec<String>, Fault> {
 }
 
 /// Whether the model runs code, with its limits: `true`, or a table of them.
-fn code(keys: &Table<'_>) -> Result<Option<CodeLimits>, Fault> {
+fn code_mode(keys: &Table<'_>) -> Result<Option<CodeLimits>, Fault> {
     const MIB: u64 = 1 << 20;
     let Some(node) = keys.get("code") else {
         return Ok(None);

@@ -27,7 +27,6 @@ impl Process {
     }
 
     /// A process by its id, for the benches; `None` when it is gone, or not ours to look at.
-    #[cfg(feature = "bench")]
     pub(crate) fn of(pid: u32) -> Option<Self> {
         Self::read(&pid.to_string())
     }
