@@ -69,6 +69,13 @@ pub trait Binding: Send + Sync + 'static {
         false
     }
 
+    /// Whether a call with an outside effect works on the files and in the shell too. It runs in turn with
+    /// those without an effect then, and what it wrote is committed with its answer. The default is no.
+    fn in_workspace(&self, method: &str) -> bool {
+        let _ = method;
+        false
+    }
+
     /// Undoes a call that returned `result`, when a run is rolled back. Called only for methods with
     /// [`Method::reverts`]; `context.effect_id` is another one than the call's. It MAY be called again
     /// after a crash, with the same id. The default undoes nothing.

@@ -386,6 +386,11 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
         && a.tools == b.tools
         && a.approvals == b.approvals
         && a.code == b.code
+        && match (&one.outside, &other.outside) {
+            (None, None) => true,
+            (Some(left), Some(right)) => Arc::ptr_eq(left, right),
+            (None, Some(_)) | (Some(_), None) => false,
+        }
         && one.tools.len() == other.tools.len()
         && one.tools.iter().zip(&other.tools).all(|(left, right)| {
             Arc::ptr_eq(left, right)
@@ -442,7 +447,7 @@ fn mount(rendered: &Rendered, host: Option<&HostAccess>) -> Result<Vec<Mounted>,
     let mut tools = Vec::new();
     let ground = match &definition.sandbox {
         SandboxKind::None => None,
-        SandboxKind::Workspace => Some(Ground::Workspace),
+        SandboxKind::Workspace => Some(Ground::Workspace(rendered.outside.clone())),
         SandboxKind::Local(local) => Some(Ground::host(local, host).map_err(host_failure)?),
     };
     if let Some(ground) = ground {

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use bowline_sandbox::egress::Outside;
 use serde_json::Value;
 
 use crate::{
@@ -20,6 +21,8 @@ pub struct Rendered {
     pub tools: Vec<Arc<dyn Tool>>,
     /// What else code may call, when the agent runs code.
     pub bindings: Vec<Arc<dyn Binding>>,
+    /// The network of its shell. Without one, `git` and `curl` reach nothing.
+    pub outside: Option<Arc<dyn Outside>>,
 }
 
 impl fmt::Debug for Rendered {
@@ -47,6 +50,7 @@ pub struct Agent {
     render: Arc<dyn Fn() -> Rendered + Send + Sync>,
     state: Option<Arc<CheckState>>,
     bindings: Vec<Arc<dyn Binding>>,
+    outside: Option<Arc<dyn Outside>>,
 }
 
 /// Says whether a value may be the shared state of an instance; if not, why.
@@ -80,6 +84,7 @@ impl Agent {
                     definition: Definition::new(named.clone(), "", ""),
                     tools: Vec::new(),
                     bindings: Vec::new(),
+                    outside: None,
                 },
             };
             let instructions = render(&mut cx).into();
@@ -91,6 +96,7 @@ impl Agent {
             render: Arc::new(render),
             state: None,
             bindings: Vec::new(),
+            outside: None,
         })
     }
 
@@ -103,9 +109,11 @@ impl Agent {
                 definition: definition.clone(),
                 tools: Vec::new(),
                 bindings: Vec::new(),
+                outside: None,
             }),
             state: None,
             bindings: Vec::new(),
+            outside: None,
         }
     }
 
@@ -127,6 +135,13 @@ impl Agent {
         self
     }
 
+    /// With a network for its shell, unless its function gives one. Each command is then an outside effect.
+    #[must_use]
+    pub fn with_outside(mut self, outside: Arc<dyn Outside>) -> Self {
+        self.outside = Some(outside);
+        self
+    }
+
     /// Whether a value may be the state; if not, why.
     pub(crate) fn may_be_state(&self, next: &Value) -> Result<(), String> {
         self.state.as_ref().map_or(Ok(()), |check| check(next))
@@ -141,6 +156,7 @@ impl Agent {
     pub fn rendered(&self) -> Rendered {
         let mut rendered = (self.render)();
         rendered.bindings.extend(self.bindings.iter().cloned());
+        rendered.outside = rendered.outside.or_else(|| self.outside.clone());
         rendered
     }
 }
@@ -175,6 +191,12 @@ impl Render {
     /// Adds a namespace that code may call; it has no use without [`Render::code`].
     pub fn binding(&mut self, binding: Arc<dyn Binding>) {
         self.rendered.bindings.push(binding);
+    }
+
+    /// Gives `git` and `curl` in the shell a network, which knows what is allowed. Each command is then an
+    /// outside effect. Give the same one each time: another one compiles the tools anew.
+    pub fn outside(&mut self, outside: Arc<dyn Outside>) {
+        self.rendered.outside = Some(outside);
     }
 
     /// Gives the model one tool that runs code in place of the list of tools.

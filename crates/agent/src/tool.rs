@@ -50,6 +50,13 @@ pub trait Tool: Send + Sync + 'static {
         false
     }
 
+    /// Whether it works on the files and in the shell also when it acts outside. Such calls run one after
+    /// the other, and what each wrote is committed with its result. The default is no: it gets no files
+    /// then, and runs beside the others.
+    fn in_workspace(&self) -> bool {
+        false
+    }
+
     /// What a person has to be asked in place of the call; the answer is its result, and
     /// [`Tool::call`] is not called. The default is nothing.
     ///
@@ -76,7 +83,8 @@ pub struct ToolContext {
     pub call_id: String,
     /// The id of the effect, the same for every try: hand it to the outside as idempotency key.
     pub effect_id: Option<String>,
-    /// The files, for a call without an outside effect: what it writes is committed with its result.
+    /// The files, for a call without an outside effect and for one that says [`Tool::in_workspace`]: what
+    /// it writes is committed with its result.
     pub files: Option<Overlay>,
     /// The shell of the conversation.
     pub shell: Option<sandbox::ShellCell>,

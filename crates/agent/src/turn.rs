@@ -20,6 +20,7 @@ use crate::{
 mod call;
 mod code;
 mod compact;
+mod consent;
 mod money;
 pub(crate) mod result;
 mod tools;

@@ -86,8 +86,13 @@ impl Project {
         }
         let egress = self.config.egress.patterns();
         let egress = Allow::new(egress.chain(definition.egress.patterns()));
-        bindings.extend(services::web(&egress.unwrap_or_default(), &self.wire));
-        Ok(Agent::from_definition(definition).with_bindings(bindings))
+        let egress = egress.unwrap_or_default();
+        bindings.extend(services::web(&egress, &self.wire));
+        let agent = Agent::from_definition(definition).with_bindings(bindings);
+        Ok(match services::shell(&egress, &self.wire) {
+            Some(outside) => agent.with_outside(outside),
+            None => agent,
+        })
     }
 
     /// A binding of `[bindings]`.

@@ -103,6 +103,10 @@ impl Binding for OwnTools {
         tool.tool.asks(&arguments).map_err(thrown)
     }
 
+    fn in_workspace(&self, method: &str) -> bool {
+        self.find(method).is_ok_and(|tool| tool.tool.in_workspace())
+    }
+
     async fn call(
         &self,
         context: &ToolContext,

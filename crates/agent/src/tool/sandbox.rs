@@ -10,8 +10,9 @@ use std::{
 use async_trait::async_trait;
 use bowline_model::ToolSpec;
 use bowline_sandbox::{
+    egress::Outside,
     host::{HostDir, HostError, HostShell},
-    shell::{Shell, ShellState},
+    shell::{Shell, ShellOptions, ShellState},
     tools::{self, Files, Seen, ToolFailure},
     workspace::Overlay,
 };
@@ -117,8 +118,8 @@ pub struct HostAccess {
 /// What the tools work on.
 #[derive(Clone)]
 pub enum Ground {
-    /// The workspace of the conversation.
-    Workspace,
+    /// The workspace of the conversation, and the network of its shell: what `git` and `curl` may reach.
+    Workspace(Option<Arc<dyn Outside>>),
     /// A directory of the machine.
     Host(Arc<Host>),
 }
@@ -133,7 +134,7 @@ pub struct Host {
 impl fmt::Debug for Ground {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Workspace => f.write_str("Workspace"),
+            Self::Workspace(_) => f.write_str("Workspace"),
             Self::Host(host) => host.fmt(f),
         }
     }
@@ -200,7 +201,8 @@ struct SandboxTool {
     ground: Ground,
 }
 
-/// The six tools.
+/// The six tools. A workspace's shell may have a network: each command is then one outside effect, whose
+/// outcome is unknown after a crash, because nobody knows what it sent.
 ///
 /// # Errors
 ///
@@ -216,7 +218,8 @@ pub fn all(ground: &Ground) -> Result<Vec<Arc<dyn Tool>>, schema::SchemaError> {
         Arc::new(SandboxTool { kind, spec, ground }) as Arc<dyn Tool>
     };
     let bash = match ground {
-        Ground::Workspace => "Run a bash command in the workspace. Directory, variables and functions last from one command to the next. There is no network, and no other program than the usual text tools.".to_owned(),
+        Ground::Workspace(None) => "Run a bash command in the workspace. Directory, variables and functions last from one command to the next. There is no network, and no other program than the usual text tools and git.".to_owned(),
+        Ground::Workspace(Some(_)) => "Run a bash command in the workspace. Directory, variables and functions last from one command to the next. curl and git reach the hosts that are allowed; there is no other program than the usual text tools.".to_owned(),
         Ground::Host(host) => host.bash_description(),
     };
     Ok(vec![
@@ -264,7 +267,8 @@ impl Tool for SandboxTool {
     /// What is written to a directory of the machine is written. To write a file again does no harm.
     fn effect(&self) -> Effect {
         match (&self.ground, self.kind) {
-            (Ground::Workspace, _) | (Ground::Host(_), Kind::Read | Kind::Grep | Kind::Glob) => {
+            (Ground::Workspace(Some(_)), Kind::Bash) => Effect::Outside(OnCrash::Unknown),
+            (Ground::Workspace(_), _) | (Ground::Host(_), Kind::Read | Kind::Grep | Kind::Glob) => {
                 Effect::None
             }
             (Ground::Host(_), Kind::Write) => Effect::Outside(OnCrash::Retry),
@@ -275,19 +279,26 @@ impl Tool for SandboxTool {
     /// A model that writes a file and runs it in one answer means it in that order.
     fn ordered(&self) -> bool {
         match &self.ground {
-            Ground::Workspace => false,
+            Ground::Workspace(_) => false,
             Ground::Host(_) => true,
+        }
+    }
+
+    fn in_workspace(&self) -> bool {
+        match &self.ground {
+            Ground::Workspace(_) => true,
+            Ground::Host(_) => false,
         }
     }
 
     async fn call(&self, context: &ToolContext, arguments: Value) -> Result<ToolOutput, ToolError> {
         match &self.ground {
-            Ground::Workspace => {
+            Ground::Workspace(outside) => {
                 let Some(files) = &context.files else {
                     return Err(ToolError::new("there is no workspace"));
                 };
                 match self.kind {
-                    Kind::Bash => bash(files, context, arguments).await,
+                    Kind::Bash => bash(files, context, arguments, outside.clone()).await,
                     Kind::Read | Kind::Write | Kind::Edit | Kind::Grep | Kind::Glob => {
                         self.on(files, context, arguments).await
                     }
@@ -349,12 +360,17 @@ async fn bash(
     files: &Overlay,
     context: &ToolContext,
     arguments: Value,
+    outside: Option<Arc<dyn Outside>>,
 ) -> Result<ToolOutput, ToolError> {
     let Some(cell) = &context.shell else {
         return Err(ToolError::new("there is no shell"));
     };
-    let env = BTreeMap::new();
-    let run = tools::bash(files, &cell.0.shell, cell.state(), input(arguments)?, &env);
+    let options = ShellOptions {
+        outside,
+        ..ShellOptions::default()
+    };
+    let arguments = input(arguments)?;
+    let run = tools::bash(files, &cell.0.shell, cell.state(), arguments, options);
     let run = run.await.map_err(failure)?;
     if run.state_changed {
         cell.set(run.state);

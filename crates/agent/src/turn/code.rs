@@ -477,6 +477,10 @@ impl Drive<'_> {
             self.boundary(Why::Dispatch, step, Vec::new()).await?;
         }
         for (id, intended) in start {
+            if self.in_workspace(id) {
+                self.local.push_back(id);
+                continue;
+            }
             let work = self.act(id, Some(intended.effect_id), None);
             self.beside.extend(work);
         }
@@ -542,6 +546,10 @@ impl Drive<'_> {
     fn keep(&mut self, mut done: Finished) -> Result<(), Stop> {
         if let Some(files) = done.files.take() {
             files.merge().map_err(|error| workspace_failure(&error))?;
+        }
+        if done.effect_id.is_some() {
+            self.settled.push(done);
+            return Ok(());
         }
         self.answered(done)
     }

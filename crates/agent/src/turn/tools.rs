@@ -28,11 +28,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use super::{Stop, code};
+use super::{
+    Stop, code,
+    consent::{Consent, consent},
+};
 use crate::{
-    approval::{self, APPROVALS, Approval, Decision, EXPIRES_AFTER, Question},
+    approval::{self, APPROVALS, Approval, EXPIRES_AFTER, Question},
     context,
-    definition::{Approval as Policy, Definition, SandboxKind},
+    definition::{Definition, SandboxKind},
     instance::AgentInstance,
     program::{SHELL, workspace_failure},
     record::{Attachment, Content, Fact, Scope, ToolOutcome, ToolResultsCommitted},
@@ -74,6 +77,8 @@ struct Planned {
     call: ToolCall,
     tool: Mounted,
     arguments: Value,
+    /// That of its outside effect, whose intent is written down.
+    effect_id: Option<String>,
 }
 
 /// A call that ended.
@@ -93,8 +98,10 @@ struct Plan {
     refused: Vec<(ToolCall, String)>,
     /// Questions with their answers.
     answered: Vec<(ToolCall, String)>,
+    /// Calls that work on the files, one after the other. Of those that act outside too, each is a
+    /// commit of its own.
     local: VecDeque<Planned>,
-    outside: VecDeque<(Planned, Intended)>,
+    outside: VecDeque<Planned>,
     /// Code that is run, one after the other.
     code: Vec<(ToolCall, String)>,
     /// Effects that were intended before and must not be done again: what is known of them, and what
@@ -206,15 +213,9 @@ fn plan(
             Fate::Closed(intended, status) => plan.closed.push((call.clone(), intended, status)),
             Fate::Code(source) => plan.code.push((call.clone(), source)),
             Fate::Runs(tool, arguments, before) => {
-                let effect = tool.tool.effect();
-                let planned = Planned {
-                    call: call.clone(),
-                    tool,
-                    arguments,
-                };
-                match (effect, before) {
-                    (_, Some(intended)) => plan.outside.push_back((planned, intended)),
-                    (Effect::None, None) => plan.local.push_back(planned),
+                let intended = match (tool.tool.effect(), before) {
+                    (_, Some(intended)) => Some(intended),
+                    (Effect::None, None) => None,
                     (Effect::Outside(on_crash), None) => {
                         let intended = Intended {
                             effect_id: instance.shared.sources.id("eff_"),
@@ -224,9 +225,19 @@ fn plan(
                             time: instance.shared.sources.now(),
                         };
                         plan.new.push(intended.clone());
-                        plan.outside.push_back((planned, intended));
+                        Some(intended)
                     }
-                }
+                };
+                let queue = match &intended {
+                    Some(_) if !tool.tool.in_workspace() => &mut plan.outside,
+                    Some(_) | None => &mut plan.local,
+                };
+                queue.push_back(Planned {
+                    call: call.clone(),
+                    tool,
+                    arguments,
+                    effect_id: intended.map(|intended| intended.effect_id),
+                });
             }
         }
     }
@@ -322,53 +333,15 @@ impl Plan {
     }
 }
 
-/// Whether a call may be made.
-pub(super) enum Consent {
-    /// Yes, with these arguments.
-    Given(Value),
-    /// It is a question, and this is the answer.
-    Answered(String),
-    /// No; the model is told why.
-    Refused(String),
-    /// It was asked for and is not answered; it ends then.
-    Open(Timestamp),
-    /// It has to be asked for.
-    Ask(Value),
-}
-
-pub(super) fn consent(
-    policy: Option<&Policy>,
-    approval: Option<&Approval>,
-    arguments: Value,
-    question: bool,
-) -> Consent {
-    let needed = question
-        || match policy {
-            None | Some(Policy::Never) => false,
-            Some(Policy::Required) => true,
-            Some(Policy::When(condition)) => condition.holds(&arguments),
-        };
-    let Some(approval) = approval else {
-        return if needed {
-            Consent::Ask(arguments)
+impl Ended {
+    fn status(&self) -> Status {
+        if self.result.is_ok() {
+            Status::Done
         } else {
-            Consent::Given(arguments)
-        };
-    };
-    // What was asked for stays asked for, also when the agent changed meanwhile.
-    let Some(answer) = &approval.answer else {
-        return Consent::Open(approval.expires_at);
-    };
-    match (answer.decision, &answer.text) {
-        (Decision::Approve, _) => Consent::Given(answer.arguments.clone().unwrap_or(arguments)),
-        (Decision::Answer, Some(text)) => Consent::Answered(text.clone()),
-        (Decision::Answer | Decision::Reject | Decision::Expire | Decision::Withdraw, _) => {
-            Consent::Refused(answer.refusal(question))
+            Status::Failed
         }
     }
-}
 
-impl Ended {
     pub(super) fn answered(call: ToolCall, text: String) -> Self {
         let output = ToolOutput {
             output: Some(serde_json::json!({ "answer": text })),
@@ -465,10 +438,7 @@ impl Running {
             instance.effects.push(intended.clone());
         }
         for (call, intended, status) in closed {
-            effect::settle(&mut step, &intended.effect_id, status, attempt.now());
-            instance
-                .effects
-                .retain(|open| open.effect_id != intended.effect_id);
+            close(instance, attempt, &mut step, &intended.effect_id, status);
             let ended = match status {
                 Status::Done => {
                     Ended::answered(call, "A person says that this was done.".to_owned())
@@ -491,7 +461,7 @@ impl Running {
         attempt: &Attempt,
         calls: &[ToolCall],
         mut local: VecDeque<Planned>,
-        mut outside: VecDeque<(Planned, Intended)>,
+        mut outside: VecDeque<Planned>,
     ) -> Result<(), Stop> {
         let cancel = attempt.cancel().clone();
         let save_at = Instant::now() + SAVE_AFTER;
@@ -506,27 +476,15 @@ impl Running {
                 && let Some(planned) = local.pop_front_if(|planned| turn(planned))
             {
                 let files = self.files.as_ref().map(Overlay::child);
-                current = Some(call(
-                    planned,
-                    None,
-                    files,
-                    Some(instance.shell.clone()),
-                    attempt,
-                    &cancel,
-                ));
+                let shell = Some(instance.shell.clone());
+                current = Some(call(planned, files, shell, attempt, &cancel));
             }
             while beside.len() < AT_ONCE
-                && let Some(at) = outside.iter().position(|(planned, _)| turn(planned))
-                && let Some((planned, intended)) = outside.remove(at)
+                && let Some(at) = outside.iter().position(turn)
+                && let Some(planned) = outside.remove(at)
             {
-                beside.push(call(
-                    planned,
-                    Some(intended.effect_id),
-                    None,
-                    Some(instance.shell.clone()),
-                    attempt,
-                    &cancel,
-                ));
+                let shell = Some(instance.shell.clone());
+                beside.push(call(planned, None, shell, attempt, &cancel));
             }
             if current.is_none() && beside.is_empty() {
                 return Ok(());
@@ -542,7 +500,10 @@ impl Running {
                 ended = async { match &mut current { Some(call) => call.await, None => std::future::pending().await } } => {
                     current = None;
                     order.pop_front_if(|id| *id == ended.call.id);
-                    self.keep(ended)?;
+                    match ended.effect_id.clone() {
+                        None => self.keep(ended)?,
+                        Some(effect_id) => self.both(instance, attempt, ended, &effect_id).await?,
+                    }
                 }
                 Some(ended) = beside.next(), if !beside.is_empty() => {
                     order.pop_front_if(|id| *id == ended.call.id);
@@ -580,17 +541,48 @@ impl Running {
         let mut step = Step::new();
         self.take_pending(instance, &mut step);
         if let Some(effect_id) = &ended.effect_id {
-            let status = if ended.result.is_ok() {
-                Status::Done
-            } else {
-                Status::Failed
-            };
-            effect::settle(&mut step, effect_id, status, attempt.now());
-            instance.effects.retain(|open| open.effect_id != *effect_id);
+            close(instance, attempt, &mut step, effect_id, ended.status());
         }
         self.outcome(instance, &mut step, &ended);
         let records = attempt.commit(step).await?;
         instance.apply(&records)?;
+        Ok(())
+    }
+
+    /// A call ended that acted outside and worked on the files: its settlement, the outcomes and the
+    /// files until now are one commit.
+    async fn both(
+        &mut self,
+        instance: &mut AgentInstance,
+        attempt: &Attempt,
+        ended: Ended,
+        effect_id: &str,
+    ) -> Result<(), Stop> {
+        let status = ended.status();
+        self.keep(ended)?;
+        let mut step = Step::new();
+        self.take_pending(instance, &mut step);
+        close(instance, attempt, &mut step, effect_id, status);
+        self.take_local(instance, &mut step, &[]);
+        let written = self.write(instance, attempt, &mut step)?;
+        let records = attempt.commit(step).await?;
+        written.applied(instance);
+        instance.apply(&records)?;
+        self.renew(instance, attempt).await
+    }
+
+    /// Goes on from what was committed.
+    pub(super) async fn renew(
+        &mut self,
+        instance: &AgentInstance,
+        attempt: &Attempt,
+    ) -> Result<(), Stop> {
+        if self.files.is_some() {
+            let begun = instance.workspace.begin(attempt.now()).await;
+            self.files = Some(begun.map_err(|error| workspace_failure(&error))?);
+        }
+        let seen = instance.seen.clone();
+        instance.shell.start(instance.shell_state.clone(), seen);
         Ok(())
     }
 
@@ -749,11 +741,9 @@ impl Running {
 fn ordered(
     calls: &[ToolCall],
     local: &VecDeque<Planned>,
-    outside: &VecDeque<(Planned, Intended)>,
+    outside: &VecDeque<Planned>,
 ) -> VecDeque<String> {
-    let all = local
-        .iter()
-        .chain(outside.iter().map(|(planned, _)| planned));
+    let all = local.iter().chain(outside);
     let waiting: Vec<&str> = all
         .filter(|planned| planned.tool.tool.ordered())
         .map(|planned| planned.call.id.as_str())
@@ -765,10 +755,21 @@ fn ordered(
         .collect()
 }
 
+/// Settles an effect.
+fn close(
+    instance: &mut AgentInstance,
+    attempt: &Attempt,
+    step: &mut Step,
+    effect_id: &str,
+    status: Status,
+) {
+    effect::settle(step, effect_id, status, attempt.now());
+    instance.effects.retain(|open| open.effect_id != effect_id);
+}
+
 /// One call. It never panics and never takes longer than [`CALL_TIMEOUT`].
 fn call(
     planned: Planned,
-    effect_id: Option<String>,
     files: Option<Overlay>,
     shell: Option<ShellCell>,
     attempt: &Attempt,
@@ -778,6 +779,7 @@ fn call(
         call,
         tool,
         arguments,
+        effect_id,
     } = planned;
     let context = ToolContext {
         call_id: call.id.clone(),

@@ -10,6 +10,7 @@ mod declare;
 mod defects;
 mod definition;
 mod feed;
+mod network;
 mod result;
 mod skill;
 mod stage;

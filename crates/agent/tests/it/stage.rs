@@ -44,6 +44,8 @@ pub(crate) struct Stage {
     pub(crate) engine: Option<bowline_sandbox::isolate::Isolates>,
     /// What code may call besides the tools.
     pub(crate) bindings: Vec<Arc<dyn bowline_agent::binding::Binding>>,
+    /// The network of the shell.
+    pub(crate) outside: Option<Arc<dyn bowline_sandbox::egress::Outside>>,
     instructions: Arc<Mutex<String>>,
     panics: Arc<AtomicU32>,
 }
@@ -109,6 +111,7 @@ impl Stage {
             clock: SeededClock::ticking(),
             engine: None,
             bindings: Vec::new(),
+            outside: None,
             instructions: Arc::new(Mutex::new("Do the work.".to_owned())),
             panics: Arc::default(),
         }
@@ -137,9 +140,10 @@ impl Stage {
             self.effects.clone(),
         );
         let (instructions, panics) = (self.instructions.clone(), self.panics.clone());
-        let bindings = self.bindings.clone();
+        let (bindings, outside) = (self.bindings.clone(), self.outside.clone());
         let agent = Agent::new("worker", move |cx: &mut Render| {
             bindings.iter().for_each(|one| cx.binding(one.clone()));
+            outside.iter().for_each(|one| cx.outside(one.clone()));
             cx.model("scripted/script.yaml");
             cx.definition().dir = Some(dir.clone());
             cx.definition().limits.turns = 20;

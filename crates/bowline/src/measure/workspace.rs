@@ -192,20 +192,26 @@ impl Bench {
             self.commit(&files, overlay).await
         })
         .await?;
-        let (files_ref, content_ref) = (&files, &content);
-        let each = "write a file of 2 KB, a durable step";
-        timed(samples, each, FILES, |n| async move {
-            let overlay = self.begin(files_ref).await?;
-            self.write(&overlay, n, content_ref).await?;
-            self.commit(files_ref, overlay).await
+        let each = "write 1,000 files of 2 KB, 1,000 durable steps";
+        timed(samples, each, 1, |_| async {
+            for n in 0..FILES {
+                let overlay = self.begin(&files).await?;
+                self.write(&overlay, n, &content).await?;
+                self.commit(&files, overlay).await?;
+            }
+            Ok(())
         })
         .await?;
         let files = self.open();
         let overlay = self.begin(&files).await?;
-        let overlay_ref = &overlay;
-        for what in ["read a file of 2 KB, first time", "read a file of 2 KB"] {
-            timed(samples, what, FILES, |n| async move {
-                overlay_ref.read(&path(n)).await.map_err(files_error)?;
+        for what in [
+            "read 1,000 files of 2 KB, first time",
+            "read 1,000 files of 2 KB, again",
+        ] {
+            timed(samples, what, 1, |_| async {
+                for n in 0..FILES {
+                    overlay.read(&path(n)).await.map_err(files_error)?;
+                }
                 Ok(())
             })
             .await?;
@@ -221,15 +227,21 @@ impl Bench {
             found.map(drop).map_err(failed)
         })
         .await?;
-        let query = GrepQuery {
-            pattern: "absent".to_owned(),
-            ..GrepQuery::default()
-        };
-        timed(samples, "grep over 1,000 files, no match", 20, |_| async {
-            let found = search::grep(overlay, &query, ".", |_| true).await;
-            found.map(drop).map_err(failed)
-        })
-        .await
+        for (what, pattern) in [
+            ("grep over 1,000 files, no match", "absent"),
+            ("grep over 1,000 files, 68 lines in each", "hay"),
+        ] {
+            let query = GrepQuery {
+                pattern: pattern.to_owned(),
+                ..GrepQuery::default()
+            };
+            timed(samples, what, 20, |_| async {
+                let found = search::grep(overlay, &query, ".", |_| true).await;
+                found.map(drop).map_err(failed)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     async fn edits(&self, samples: &mut Vec<Taken>, files: &Workspace) -> Result<(), Error> {
@@ -257,6 +269,11 @@ impl Bench {
         for (what, command, times) in [
             ("bash: echo hi", "echo hi", 500),
             ("bash: cat f | wc -c", "cat d1/f1 | wc -c", 200),
+            (
+                "bash: cat f | sort | uniq -c | head -1",
+                "cat d1/f1 | sort | uniq -c | head -1",
+                200,
+            ),
             (
                 "bash: grep -r absent . | wc -l",
                 "grep -r absent . | wc -l",

@@ -1,6 +1,6 @@
 //! The bindings of a project: what `[bindings.NAME]` becomes.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bowline_agent::binding::{
     Binding, Web,
@@ -8,7 +8,7 @@ use bowline_agent::binding::{
     openapi::{self, MAX_DOCUMENT},
 };
 use bowline_model::Secret;
-use bowline_sandbox::egress::{Allow, Credential, EgressLimits, Guarded, Outside as _, Request};
+use bowline_sandbox::egress::{Allow, Credential, EgressLimits, Guarded, Outside, Request};
 
 use crate::{
     config::{Auth, AuthKind, BindingSettings, Document, bindings::global},
@@ -26,6 +26,21 @@ pub(super) fn web(egress: &Allow, wire: &Arc<Network>) -> Option<Arc<dyn Binding
     }
     let guarded = Guarded::new(wire.clone(), egress.clone(), EgressLimits::default());
     Some(Arc::new(Web::new(Arc::new(guarded))))
+}
+
+/// What `git` and `curl` in the shell may reach; nothing when nothing is granted. A repository is
+/// larger than what code fetches, and takes longer.
+pub(super) fn shell(egress: &Allow, wire: &Arc<Network>) -> Option<Arc<dyn Outside>> {
+    if egress.is_empty() {
+        return None;
+    }
+    let limits = EgressLimits {
+        time: Duration::from_secs(120),
+        request: 64 << 20,
+        response: 64 << 20,
+        ..EgressLimits::default()
+    };
+    Some(Arc::new(Guarded::new(wire.clone(), egress.clone(), limits)))
 }
 
 /// A service as a binding.

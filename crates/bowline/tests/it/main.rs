@@ -18,6 +18,7 @@ mod code;
 mod compact;
 mod continuing;
 mod dev;
+mod egress;
 mod getting_started;
 mod help;
 mod host;

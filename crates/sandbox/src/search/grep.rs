@@ -232,6 +232,8 @@ fn matcher(query: &GrepQuery) -> Result<RegexMatcher, SearchError> {
     builder
         .fixed_strings(query.literal)
         .word(query.word)
+        // `^` and `$` are those of a line: a buffer is searched, not line after line.
+        .multi_line(true)
         .case_insensitive(query.case == Case::Insensitive)
         .case_smart(query.case == Case::Smart)
         .line_terminator(Some(b'\n'))

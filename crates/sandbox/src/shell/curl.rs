@@ -208,6 +208,9 @@ impl Call {
     }
 }
 
+/// Exit code of a request that is not allowed.
+const REFUSED: i32 = 7;
+
 /// What a response became, or the exit code and message of a failure.
 type Sent = std::result::Result<Response, (i32, String)>;
 
@@ -286,7 +289,7 @@ impl Curl {
         };
         outside.send(request).await.map_err(|error| {
             let code = match error {
-                EgressError::Denied(_) | EgressError::Private(_) => 7,
+                EgressError::Denied(_) | EgressError::Private(_) => REFUSED,
                 EgressError::Invalid(_) => 3,
                 EgressError::RequestTooLarge(_) | EgressError::ResponseTooLarge(_) => 63,
                 EgressError::Redirects(_) => 47,
@@ -414,7 +417,7 @@ impl Command for Curl {
         let Some(outside) = self.0.outside() else {
             let message = "curl: (7) this agent has no network; list the host under `egress` in its agent.md to allow it\n";
             ctx.stderr.write_all(message.as_bytes()).await?;
-            return Ok(CommandStatus::with_code(7));
+            return Ok(CommandStatus::with_code(REFUSED));
         };
         let body = match self.body(&ctx, &call, &cwd).await? {
             Ok(body) => body,
@@ -434,6 +437,12 @@ impl Command for Curl {
                         .await?
                 }
                 Err((failed, message)) => {
+                    // What is refused is said also with `-s`: whoever reads it has to know the setting.
+                    let call = Call {
+                        silent: call.silent && failed != REFUSED,
+                        show_errors: call.show_errors,
+                        ..Call::default()
+                    };
                     self.complain(&ctx, &call, &format!("({failed}) {message}"))
                         .await?;
                     code = failed;

@@ -42,7 +42,7 @@ pub struct BashRun {
 }
 
 /// Runs a command on the workspace. A non-zero exit code is a normal result. What a command wrote
-/// that ran out of time is dropped, and its result says so.
+/// that ran out of time is dropped, and its result says so. A timeout in `input` holds before that of `options`.
 ///
 /// # Errors
 ///
@@ -52,13 +52,11 @@ pub async fn bash(
     shell: &Shell,
     state: ShellState,
     input: BashInput,
-    env: &BTreeMap<String, String>,
+    mut options: ShellOptions,
 ) -> Result<BashRun, ToolFailure> {
-    let mut options = ShellOptions {
-        env: env.clone(),
-        ..ShellOptions::default()
-    };
-    options.timeout = timeout(input.timeout)?;
+    if input.timeout.is_some() {
+        options.timeout = timeout(input.timeout)?;
+    }
     let writes = overlay.child();
     let outcome = shell.run(&writes, state, &input.command, &options).await;
     let dropped = outcome.timed_out && !writes.is_clean();

@@ -401,3 +401,30 @@ async fn printf_has_a_widest_field() {
         "20000\n"
     );
 }
+
+/// SH-26
+#[tokio::test]
+async fn git_says_what_it_does_not_have() {
+    let overlay = World::new().begin().await;
+    assert_eq!(sh(&overlay, "git init -q .").await.exit_code, 0);
+    for command in ["git rebase main", "git stash", "git status --no-such"] {
+        let outcome = sh(&overlay, command).await;
+        assert_ne!(outcome.exit_code, 0, "{command}");
+        assert!(outcome.stderr.contains("SH-26"), "{}", outcome.stderr);
+    }
+}
+
+/// SH-27
+#[tokio::test]
+async fn curl_takes_no_credentials_and_always_checks() {
+    let overlay = World::new().begin().await;
+    for (options, why) in [
+        ("-u me:secret", "outside of the shell"),
+        ("-k", "always checked"),
+        ("--proxy-digest", "SH-27"),
+    ] {
+        let outcome = sh(&overlay, &format!("curl {options} https://example.com")).await;
+        assert_eq!(outcome.exit_code, 2, "{options}");
+        assert!(outcome.stderr.contains(why), "{}", outcome.stderr);
+    }
+}

@@ -8,6 +8,7 @@
 
 mod archives;
 mod bash_peer;
+mod curl;
 mod egress;
 mod feed;
 mod fuzz;

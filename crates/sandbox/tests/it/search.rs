@@ -53,6 +53,25 @@ async fn smart_case_words_and_context() {
 }
 
 #[tokio::test]
+async fn anchors_are_those_of_a_line() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "f", "ax\nxb\nbx\n\n").await;
+    for (pattern, expected) in [("^x", vec![2]), ("x$", vec![1, 3]), ("^$", vec![4])] {
+        let query = GrepQuery {
+            pattern: pattern.into(),
+            ..GrepQuery::default()
+        };
+        let mut lines = Vec::new();
+        let found = search::grep(&overlay, &query, "f", |line| {
+            lines.push(line.line);
+            true
+        });
+        found.await.unwrap();
+        assert_eq!(lines, expected, "{pattern}");
+    }
+}
+
+#[tokio::test]
 async fn a_search_stops_when_the_caller_has_enough() {
     let overlay = World::new().begin().await;
     for n in 0..20 {

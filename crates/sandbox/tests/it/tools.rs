@@ -1,7 +1,5 @@
-use std::collections::BTreeMap;
-
 use bowline_sandbox::{
-    shell::{Shell, ShellState},
+    shell::{Shell, ShellOptions, ShellState},
     tools::{
         self, BashInput, EditInput, GlobInput, GrepInput, ReadInput, ToolFailure, ToolOutput,
         WriteInput,
@@ -29,13 +27,13 @@ async fn edit(overlay: &Overlay, value: Value) -> Result<String, String> {
 }
 
 async fn bash(overlay: &Overlay, value: Value) -> String {
-    let (shell, env) = (Shell::new(), BTreeMap::new());
+    let shell = Shell::new();
     let run = tools::bash(
         overlay,
         &shell,
         ShellState::default(),
         input::<BashInput>(value),
-        &env,
+        ShellOptions::default(),
     )
     .await;
     run.unwrap().output.text

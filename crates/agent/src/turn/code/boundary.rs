@@ -178,19 +178,7 @@ impl Drive<'_> {
         written.applied(self.instance);
         self.instance.apply(&records)?;
         self.committed();
-        if self.running.files.is_some() {
-            let begun = self.instance.workspace.begin(self.attempt.now()).await;
-            self.running.files = Some(
-                begun
-                    .map_err(|error| workspace_failure(&error))
-                    .map_err(Stop::from)?,
-            );
-        }
-        let (state, seen) = (
-            self.instance.shell_state.clone(),
-            self.instance.seen.clone(),
-        );
-        self.instance.shell.start(state, seen);
+        self.running.renew(self.instance, self.attempt).await?;
         Ok(())
     }
 

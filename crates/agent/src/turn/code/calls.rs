@@ -22,7 +22,10 @@ use crate::{
         registry,
     },
     tool::{Effect, OnCrash, ToolContext, elided::History},
-    turn::tools::{CALL_TIMEOUT, Consent, consent},
+    turn::{
+        consent::{Consent, consent},
+        tools::CALL_TIMEOUT,
+    },
 };
 
 /// A call that a program made and that has no answer.
@@ -346,7 +349,17 @@ impl Drive<'_> {
     /// A local call: it works on an overlay of its own, which counts when it returns.
     pub(super) fn work(&self, id: u32) -> Option<BoxFuture<'static, Finished>> {
         let files = self.running.files.as_ref().map(Overlay::child);
-        self.act(id, None, Some(files))
+        let effect_id = self.waiting.get(&id)?.effect_id.clone();
+        self.act(id, effect_id, Some(files))
+    }
+
+    /// Whether a call that acts outside works on the files too.
+    pub(super) fn in_workspace(&self, id: u32) -> bool {
+        let found = self.waiting.get(&id).and_then(|made| {
+            let (binding, method) = self.mode.registry.find(&made.namespace, &made.method)?;
+            Some(binding.in_workspace(&method.name))
+        });
+        found.unwrap_or(false)
     }
 
     /// A call. It never panics and never takes longer than [`CALL_TIMEOUT`]. `files` is there for a local

@@ -339,7 +339,7 @@ pub(super) async fn ls_files(call: &Call<'_>, args: &[&str]) -> Done {
             "-z"
         ]
     );
-    let mut repository = call.open().await?;
+    let repository = call.open().await?;
     let paths = call.all_inside(&repository, &options.operands)?;
     let wanted = |path: &str| crate::git::changes::wanted(path, &paths);
     let end = if options.has("-z") { '\0' } else { '\n' };
@@ -366,7 +366,6 @@ pub(super) async fn ls_files(call: &Call<'_>, args: &[&str]) -> Done {
         };
         out.push(&format!("{head}{path}{end}"))?;
     }
-    let _ = &mut repository;
     Ok(out)
 }
 

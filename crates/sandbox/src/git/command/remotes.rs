@@ -3,14 +3,8 @@
 use super::{Call, Done, Output, options, show, usage};
 use crate::{
     git::{CloneOptions, Fetched, GitError, Moved, PushOptions, Repository, remote::address},
-    workspace::{Overlay, absolute},
+    workspace::absolute,
 };
-
-/// A clone goes to an overlay of its own, so that one that fails leaves nothing.
-async fn kept(overlay: &Overlay, child: Overlay) -> Result<(), GitError> {
-    let _ = overlay;
-    Ok(child.merge()?)
-}
 
 pub(super) async fn config(call: &Call<'_>, args: &[&str]) -> Done {
     let options = options!(
@@ -202,12 +196,13 @@ pub(super) async fn clone(call: &Call<'_>, args: &[&str]) -> Done {
         depth: depth(options.value(&["--depth"]))?,
     };
     let outside = call.network()?;
+    // On an overlay of its own, so that a clone that fails leaves nothing.
     let child = call.overlay.child();
     let path = absolute(name, &call.cwd);
     let (repository, fetched) = Repository::clone(&child, outside, &url, &path, &settings).await?;
     let empty = fetched.moved.is_empty();
     drop(repository);
-    kept(&call.overlay, child).await?;
+    child.merge()?;
     let mut err = format!("Cloning into '{name}'...\n");
     if empty {
         err.push_str("warning: You appear to have cloned an empty repository.\n");
