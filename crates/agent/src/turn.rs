@@ -22,6 +22,7 @@ mod code;
 mod compact;
 mod consent;
 mod money;
+mod plan;
 pub(crate) mod result;
 mod tools;
 

@@ -17,7 +17,7 @@ use bowline_sandbox::{
 use bowline_store::{Blob, Timestamp};
 use tokio::time::Instant;
 
-use super::{Broken, Drive, Ready, Stop, calls::Finished, workspace_failure};
+use super::{Broken, Drive, Ready, calls::Finished};
 use crate::{
     approval::{APPROVALS, Approval},
     code::{
