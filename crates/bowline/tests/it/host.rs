@@ -177,7 +177,7 @@ async fn nothing_outside_is_read_or_changed() {
         "ls relative/".into(),
         "cat /proc/self/root/etc/shadow".into(),
         format!("cat /proc/self/root{secret}"),
-        format!("cat /proc/self/cwd/../out/secret"),
+        "cat /proc/self/cwd/../out/secret".to_owned(),
         "cat /etc/shadow".into(),
         format!("cat /proc/{me}/environ"),
         format!("cat /proc/{me}/cmdline"),

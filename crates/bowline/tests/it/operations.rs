@@ -203,6 +203,7 @@ fn spans(line: &Value) -> BTreeMap<&str, &Value> {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one story, told in order")]
 fn a_trace_goes_from_the_request_through_every_attempt_and_no_line_has_a_secret() {
     let world = World::with_script(SCRIPT);
     let (key, provider_key) = ("bwl_the-key-of-the-caller", "sk-the-key-of-the-provider");
