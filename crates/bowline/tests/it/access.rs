@@ -505,10 +505,9 @@ async fn only_so_many_websockets_are_open_and_they_end_with_the_server() {
     assert_eq!(&begun, b"HTTP/1.1 101");
     let closing = upgrade.replace("connection: upgrade", "connection: upgrade, close");
     let second = say(addr, closing.as_bytes()).await;
-    assert_eq!(
-        (status(&second), code(&second).as_str()),
-        (429, "rate_limited")
-    );
+    // 1013, which a browser can read, and a status cannot be.
+    assert_eq!(status(&second), 101);
+    assert!(second.contains("too many"), "{second}");
     let rest = tokio::spawn(async move { heard(&mut first).await });
     place.site.stop().await;
     // 1012, which tells its client to come back.

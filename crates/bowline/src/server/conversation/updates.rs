@@ -46,6 +46,8 @@ pub(super) async fn updates(
     };
     match parameters.get("live") {
         None => at_once(&app, &target, offset).await,
+        // Who follows would come back at once, again and again, until what runs has ended.
+        Some(_) if app.draining().is_cancelled() => Err(RuntimeError::Stopped.into()),
         Some("long-poll") => long_poll(&app, &target, offset).await,
         Some("sse") => events(app, &target, offset).await,
         Some(_) => Err(Refusal::InvalidRequest(
