@@ -8,6 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bowline_agent::feed::{Offset, Reader};
+use bowline_runtime::RuntimeError;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde_json::Value;
 use tokio::time::Instant;
