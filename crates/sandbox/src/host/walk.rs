@@ -138,7 +138,7 @@ impl HostDir {
             let dir = this
                 .dir()
                 .open_dir(below)
-                .map_err(|error| said(&error, &base))?;
+                .map_err(|error| said(&error, &root))?;
             let mut found = Vec::new();
             walk(
                 dir,
