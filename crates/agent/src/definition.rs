@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_model::Thinking;
@@ -21,6 +22,7 @@ pub use bowline_sandbox::isolate::Limits as CodeLimits;
 
 use crate::approval::Condition;
 use crate::skill::Skill;
+use crate::tool::script::Script;
 
 pub mod document;
 mod error;
@@ -38,9 +40,9 @@ pub use limits::{LimitSettings, Limits};
 pub use load::{AgentSummary, allow_list, list, load};
 pub use name::{AgentName, InvalidName, MAX_NAME};
 
-pub(crate) use fault::quoted;
+pub(crate) use fault::{closest, quoted};
 pub(crate) use front_matter::{FrontMatter, entries, read_text};
-pub(crate) use name::is_name;
+pub(crate) use name::{is_name, is_tool_name};
 
 /// The most characters of an agent's description.
 pub const MAX_DESCRIPTION: usize = 1_024;
@@ -74,6 +76,8 @@ pub struct Definition {
     /// Whether the model gets one tool that runs code in place of the list of tools, and what a run may
     /// use then. Default: the list.
     pub code: Option<CodeLimits>,
+    /// Its tools in TypeScript: its own, and those of the project that it lists.
+    pub scripts: Vec<Arc<Script>>,
     /// What needs a person's consent, by tool or `binding.method`; what is not there does not.
     pub approvals: BTreeMap<String, Approval>,
     /// How long a request for consent, or a question, waits for an answer, by tool. Default 30 days.
@@ -106,6 +110,7 @@ impl Definition {
             bindings: Vec::new(),
             egress: Allow::default(),
             code: None,
+            scripts: Vec::new(),
             approvals: BTreeMap::new(),
             approvals_expire: BTreeMap::new(),
             limits: Limits::default(),

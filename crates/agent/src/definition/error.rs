@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use bowline_sandbox::typescript::SourceErrorKind;
+
 use super::fault::{Fault, FaultKind, one_line};
 
 /// Why an agent or a skill cannot be used: one line, with the file and the line where they are
@@ -12,6 +14,7 @@ pub struct DefinitionError {
     kind: DefinitionErrorKind,
     file: Option<PathBuf>,
     line: Option<u32>,
+    column: Option<u32>,
     message: String,
     hint: String,
 }
@@ -45,6 +48,8 @@ pub enum DefinitionErrorKind {
     SkillUnsafe,
     /// A skill with too many or too large files.
     SkillTooLarge,
+    /// A tool in TypeScript that cannot be used.
+    Tool(SourceErrorKind),
 }
 
 impl DefinitionErrorKind {
@@ -64,6 +69,7 @@ impl DefinitionErrorKind {
             Self::SkillInvalid => "skill_invalid",
             Self::SkillUnsafe => "skill_unsafe",
             Self::SkillTooLarge => "skill_too_large",
+            Self::Tool(kind) => kind.code(),
         }
     }
 }
@@ -79,6 +85,7 @@ impl DefinitionError {
             kind,
             file: None,
             line: None,
+            column: None,
             message: one_line(message.as_ref()),
             hint: one_line(hint.as_ref()),
         }
@@ -95,6 +102,13 @@ impl DefinitionError {
     #[must_use]
     pub(crate) fn on_line(mut self, line: u32) -> Self {
         self.line = Some(line);
+        self
+    }
+
+    /// The same error at a column of its line.
+    #[must_use]
+    pub(crate) fn at_column(mut self, column: u32) -> Self {
+        self.column = Some(column);
         self
     }
 
@@ -159,6 +173,11 @@ impl DefinitionError {
     pub fn line(&self) -> Option<u32> {
         self.line
     }
+
+    /// The column in the line, from 1, for a file of TypeScript.
+    pub fn column(&self) -> Option<u32> {
+        self.column
+    }
 }
 
 impl fmt::Display for DefinitionError {
@@ -167,6 +186,9 @@ impl fmt::Display for DefinitionError {
             write!(f, "{}:", one_line(&file.display().to_string()))?;
             if let Some(line) = self.line {
                 write!(f, "{line}:")?;
+            }
+            if let Some(column) = self.column {
+                write!(f, "{column}:")?;
             }
             f.write_str(" ")?;
         }

@@ -9,7 +9,6 @@ pub(super) enum Feature {
     SchedulesFolder,
     Subagents,
     SubagentsFolder,
-    ToolsFolder,
     WorkflowsFolder,
 }
 
@@ -20,7 +19,6 @@ const NOT_BUILT: &[Feature] = &[
     Feature::SchedulesFolder,
     Feature::Subagents,
     Feature::SubagentsFolder,
-    Feature::ToolsFolder,
     Feature::WorkflowsFolder,
 ];
 
@@ -44,7 +42,6 @@ impl Feature {
             Self::SchedulesFolder => "the folder `schedules`",
             Self::Subagents => "`subagents`",
             Self::SubagentsFolder => "the folder `subagents`",
-            Self::ToolsFolder => "the folder `tools`",
             Self::WorkflowsFolder => "the folder `workflows`",
         }
     }
@@ -52,7 +49,6 @@ impl Feature {
     fn instead(self) -> &'static str {
         match self {
             Self::ContainerSandbox => "use `sandbox: workspace`",
-            Self::ToolsFolder => "remove the folder, or give the agent its tools in a Rust program",
             Self::SchedulesFolder | Self::SubagentsFolder | Self::WorkflowsFolder => {
                 "remove the folder"
             }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, FileType};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_model::Thinking;
@@ -23,6 +24,7 @@ use super::{
 };
 use crate::approval::Condition;
 use crate::skill::{self, Skill};
+use crate::tool::script::{self, Script};
 use crate::tool::validate::Validator;
 use crate::turn::result::value_schema;
 
@@ -44,10 +46,11 @@ const KEYS: [&str; 15] = [
     "result",
 ];
 
-const FOLDERS: [(&str, Option<Feature>); 6] = [
+const FOLDERS: [(&str, Option<Feature>); 7] = [
     ("skills", None),
     ("workspace", None),
-    ("tools", Some(Feature::ToolsFolder)),
+    ("tools", None),
+    ("lib", None),
     ("subagents", Some(Feature::SubagentsFolder)),
     ("workflows", Some(Feature::WorkflowsFolder)),
     ("schedules", Some(Feature::SchedulesFolder)),
@@ -90,8 +93,10 @@ pub fn load(
     definition.bindings = lines(&keys, "bindings").map_err(at)?;
     definition.egress = egress(&keys).map_err(at)?;
     definition.code = code_mode(&keys).map_err(at)?;
+    definition.scripts = scripts(project, &mut definition)?;
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
+    consent_of_scripts(&mut definition);
     definition.limits = limits(&keys, shared).map_err(at)?;
     definition.compaction = compaction(&keys).map_err(at)?;
     definition.result = result(&keys).map_err(at)?;
@@ -502,6 +507,51 @@ fn code_mode(keys: &Table<'_>) -> Result<Option<CodeLimits>, Fault> {
     small("call_kib", 1_024, 65_536, &mut limits.call_bytes)?;
     small("concurrency", 1, 10_000, &mut limits.concurrency)?;
     Ok(Some(limits))
+}
+
+/// The agent's own tools in TypeScript, and those of the project that it lists. In the list a tool may
+/// have the name of its file.
+fn scripts(
+    project: &Path,
+    definition: &mut Definition,
+) -> Result<Vec<Arc<Script>>, DefinitionError> {
+    let agent = definition.name.as_str();
+    let mut scripts = script::load_own(project, agent)?;
+    for name in &mut definition.tools {
+        let wanted = script::underscored(name);
+        if !scripts.iter().any(|own| own.spec().name == wanted) {
+            match script::load_shared(project, agent, name)? {
+                Some(shared) => scripts.push(shared),
+                None => continue,
+            }
+        }
+        *name = wanted;
+    }
+    scripts.sort_by(|a, b| a.spec().name.cmp(&b.spec().name));
+    Ok(scripts.into_iter().map(Arc::new).collect())
+}
+
+/// What the agent says of a tool, also by the name of its file, wins over what the tool says.
+fn consent_of_scripts(definition: &mut Definition) {
+    for script in &definition.scripts {
+        let name = &script.spec().name;
+        let file = name.replace('_', "-");
+        if file != *name {
+            if let Some(approval) = definition.approvals.remove(&file) {
+                definition.approvals.insert(name.clone(), approval);
+            }
+            if let Some(wait) = definition.approvals_expire.remove(&file) {
+                definition.approvals_expire.insert(name.clone(), wait);
+            }
+        }
+        let own = &script.policy().approval;
+        if *own != Approval::Never {
+            definition
+                .approvals
+                .entry(name.clone())
+                .or_insert_with(|| own.clone());
+        }
+    }
 }
 
 /// What needs consent, and how long it waits for it where that is said.
