@@ -5,6 +5,7 @@
 //! `turn::code` drives it; what is here knows nothing of conversations.
 //!
 //! - [`CodeOptions`], `Engine`: the isolates of a process, and room to run them.
+//! - `direct`: a program that runs without being written down.
 //! - `registry`: what a run may call; `own`: the agent's tools as a binding.
 //! - `discover`: `codemode.search` and `codemode.describe`; `snippet`: code that people promoted.
 //! - [`journal`]: what a run leaves in the store; `outcome`: what the model reads of it.
@@ -20,6 +21,8 @@ use tokio::sync::{OnceCell, Semaphore};
 
 use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput};
 
+pub(crate) mod declared;
+pub(crate) mod direct;
 mod discover;
 pub mod journal;
 pub(crate) mod outcome;

@@ -122,6 +122,19 @@ impl Definition {
     }
 }
 
+impl Definition {
+    /// The durable tool in TypeScript of this name, which the loop runs itself. Code that the model writes
+    /// calls it as it calls any other.
+    pub(crate) fn durable(&self, name: &str) -> Option<&Arc<Script>> {
+        let found = || {
+            self.scripts
+                .iter()
+                .find(|one| one.spec.name == name && one.policy.durable)
+        };
+        self.code.is_none().then(found).flatten()
+    }
+}
+
 /// What an agent works in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum SandboxKind {

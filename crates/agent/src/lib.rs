@@ -43,6 +43,6 @@ pub use conversation::Conversation;
 pub use definition::Definition;
 pub use input::{Input, Outgoing};
 pub use live::{Chunk, ChunkBody, Observers};
-pub use program::{Agents, KIND, actor, load, load_after};
+pub use program::{Agents, KIND, actor, declarations, load, load_after};
 pub use render::{Agent, Render};
 pub use tool::{Effect, OnCrash, Tool, ToolError, ToolOutput};

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::{
     census::{Census, Tally},
-    code::{CodeOptions, CodeTool, Engine, Registry},
+    code::{CodeOptions, CodeTool, Engine, Registry, declared, direct::Place},
     context::{READ_TOOL, WORKING_DIRECTORY, budget},
     conversation::Conversation,
     definition::{Compaction, Definition, SandboxKind},
@@ -32,6 +32,7 @@ use crate::{
     tool::{
         Mounted, elided, framework,
         sandbox::{self, Ground, HostAccess},
+        script::ScriptTool,
     },
 };
 
@@ -74,7 +75,7 @@ pub(crate) struct Shared {
     /// When models failed that had another one stand in for them.
     tired: Mutex<HashMap<ModelRef, Instant>>,
     /// Where code is run.
-    pub(crate) engine: Engine,
+    pub(crate) engine: Arc<Engine>,
     /// What host directories need.
     host: OnceLock<HostAccess>,
 }
@@ -100,6 +101,8 @@ pub(crate) struct Toolbox {
     pub(crate) readable: bool,
     /// What code may call, when the model runs code.
     pub(crate) code: Option<Arc<Registry>>,
+    /// What durable tools in TypeScript may call.
+    pub(crate) scripts: Option<Arc<Registry>>,
 }
 
 impl Toolbox {
@@ -131,6 +134,7 @@ impl Toolbox {
             tools: Arc::new(tools),
             own: own.unwrap_or_default(),
             code,
+            scripts: None,
         }
     }
 }
@@ -172,7 +176,7 @@ impl Agents {
             mounted: Mutex::default(),
             resolved: Mutex::default(),
             tired: Mutex::default(),
-            engine: Engine::new(code),
+            engine: Arc::new(Engine::new(code)),
             host: OnceLock::new(),
         }))
     }
@@ -365,7 +369,7 @@ impl Shared {
                 return Ok(known.toolbox.clone());
             }
         }
-        let toolbox = Arc::new(toolbox(rendered, self.host.get())?);
+        let toolbox = Arc::new(toolbox(rendered, &self.engine, self.host.get())?);
         let entry = MountedTools {
             made_from: rendered.clone(),
             toolbox: toolbox.clone(),
@@ -384,6 +388,7 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
     a.sandbox == b.sandbox
         && a.skills == b.skills
         && a.tools == b.tools
+        && a.scripts == b.scripts
         && a.approvals == b.approvals
         && a.code == b.code
         && match (&one.outside, &other.outside) {
@@ -407,16 +412,47 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
             })
 }
 
+/// Everything that the code of an agent sees, as TypeScript declarations: in code mode what the model's
+/// code sees, else what its tools in TypeScript see.
+///
+/// # Errors
+///
+/// What a submission to it would fail with, as far as its tools are concerned.
+pub fn declarations(agent: &Agent) -> Result<String, Failure> {
+    let rendered = agent.rendered();
+    let engine = Arc::new(Engine::new(CodeOptions::default()));
+    let toolbox = toolbox(&rendered, &engine, None)?;
+    let codemode = toolbox.code.is_some();
+    let registry = match toolbox.code {
+        Some(registry) => registry,
+        None => Arc::new(Registry::without_tools(&rendered)?),
+    };
+    let mut scripts = rendered.definition.scripts.iter();
+    let step = scripts.any(|script| script.policy.durable);
+    Ok(declared::all(&registry, codemode, step))
+}
+
 /// What the model gets: the list of tools, or the one that runs code.
-fn toolbox(rendered: &Rendered, host: Option<&HostAccess>) -> Result<Toolbox, Failure> {
-    let own = mount(rendered, host)?;
+fn toolbox(
+    rendered: &Rendered,
+    engine: &Arc<Engine>,
+    host: Option<&HostAccess>,
+) -> Result<Toolbox, Failure> {
+    let scripts = match rendered.definition.scripts.as_slice() {
+        [] => None,
+        _ => Some(Arc::new(Registry::without_tools(rendered)?)),
+    };
+    let own = mount(rendered, engine, scripts.as_deref(), host)?;
     let registry = match rendered.definition.code {
         None => None,
         Some(_) => Some(Arc::new(Registry::of(rendered, &own)?)),
     };
     let has = |name: &str| {
         own.iter().any(|tool| tool.name() == name)
-            || registry.as_ref().is_some_and(|registry| registry.has(name))
+            || [&registry, &scripts]
+                .into_iter()
+                .flatten()
+                .any(|registry| registry.has(name))
     };
     let named = rendered.definition.tools.iter();
     for name in named.chain(rendered.definition.approvals.keys()) {
@@ -432,14 +468,22 @@ fn toolbox(rendered: &Rendered, host: Option<&HostAccess>) -> Result<Toolbox, Fa
         }
     }
     let Some(registry) = registry else {
-        return Ok(Toolbox::new(own, None));
+        return Ok(Toolbox {
+            scripts,
+            ..Toolbox::new(own, None)
+        });
     };
     let tool = Mounted::new(Arc::new(CodeTool::new(&registry)))
         .map_err(|error| Failure::new(error.code(), error.to_string(), error.hint()))?;
     Ok(Toolbox::new(vec![tool], Some((own, registry))))
 }
 
-fn mount(rendered: &Rendered, host: Option<&HostAccess>) -> Result<Vec<Mounted>, Failure> {
+fn mount(
+    rendered: &Rendered,
+    engine: &Arc<Engine>,
+    scripts: Option<&Registry>,
+    host: Option<&HostAccess>,
+) -> Result<Vec<Mounted>, Failure> {
     let failure = |error: crate::tool::schema::SchemaError| {
         Failure::new(error.code(), error.to_string(), error.hint())
     };
@@ -470,6 +514,13 @@ fn mount(rendered: &Rendered, host: Option<&HostAccess>) -> Result<Vec<Mounted>,
     }
     for tool in &rendered.tools {
         tools.push(Mounted::new(tool.clone()).map_err(failure)?);
+    }
+    if let Some(registry) = scripts {
+        let place = Arc::new(Place::new(definition, engine, registry));
+        for script in &definition.scripts {
+            let tool = ScriptTool::new(script, &place);
+            tools.push(Mounted::new(Arc::new(tool)).map_err(failure)?);
+        }
     }
     let asks = definition
         .tools

@@ -17,6 +17,7 @@ pub mod elided;
 pub mod framework;
 pub mod sandbox;
 pub mod schema;
+pub mod script;
 pub mod validate;
 
 use validate::Validator;
@@ -55,6 +56,11 @@ pub trait Tool: Send + Sync + 'static {
     /// then, and runs beside the others.
     fn in_workspace(&self) -> bool {
         false
+    }
+
+    /// JSON Schema of [`ToolOutput::output`], for code that calls it. The default is nothing: unknown.
+    fn returns(&self) -> Option<&Value> {
+        None
     }
 
     /// What a person has to be asked in place of the call; the answer is its result, and

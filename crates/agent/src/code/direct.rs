@@ -11,18 +11,19 @@ use std::{
 };
 
 use bowline_sandbox::isolate::{
-    Answer, Bindings, Call, Isolate, IsolateError, Isolates, Limits, LogLevel, Program, Start,
+    Answer, Bindings, Call, Isolate, IsolateError, Limits, LogLevel, Program, Start,
     Status, Target, Thrown, Value,
 };
 use bowline_store::{BlobId, StoreError, Timestamp};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::Engine;
+use super::{Engine, Registry};
 use crate::{
     binding::{Binding, CallError, State},
-    tool::{Effect, ToolContext},
+    definition::{Approval, Definition},
+    tool::{Effect, OnCrash, ToolContext},
 };
 
 /// Most calls with an outside effect that run at once; others wait.
@@ -32,12 +33,26 @@ const STACK: usize = 6;
 
 /// Where programs run, and what they may call.
 pub(crate) struct Place {
-    pub(crate) engine: Arc<Engine>,
+    engine: Arc<Engine>,
     /// Whose turn it is when isolates are scarce.
-    pub(crate) owner: String,
-    pub(crate) bindings: Vec<Arc<dyn Binding>>,
+    owner: String,
+    bindings: Vec<Arc<dyn Binding>>,
     /// `binding.method` that a person has to be asked about first.
-    pub(crate) asks: BTreeSet<String>,
+    asks: BTreeSet<String>,
+}
+
+impl Place {
+    pub(crate) fn new(definition: &Definition, engine: &Arc<Engine>, registry: &Registry) -> Self {
+        let asks = |(name, approval): (&String, &Approval)| {
+            (*approval != Approval::Never && registry.has(name)).then(|| name.clone())
+        };
+        Self {
+            engine: Arc::clone(engine),
+            owner: definition.name.to_string(),
+            bindings: registry.bindings().to_vec(),
+            asks: definition.approvals.iter().filter_map(asks).collect(),
+        }
+    }
 }
 
 /// A program to run.
@@ -129,8 +144,8 @@ pub(crate) async fn run(
         queue: VecDeque::new(),
     };
     let program = job.program.clone();
-    let first = move |isolates: Isolates| isolates.start(slot, &program, &bindings, &start);
-    let isolate = run.slice(move || first(isolates)).await?;
+    let first = move || isolates.start(slot, &program, &bindings, &start);
+    let isolate = slice(&place.engine.turns, first).await?;
     let isolate = run.drive(isolate, deadline, job.wall, job.name).await?;
     told(isolate.status(), job.program)
 }
@@ -141,23 +156,6 @@ impl Run<'_> {
         self.context.now.after(self.began.elapsed())
     }
 
-    /// Runs the program off the async threads until it waits or ends.
-    async fn slice(
-        &self,
-        work: impl FnOnce() -> Result<Isolate, IsolateError> + Send + 'static,
-    ) -> Result<Isolate, Broken> {
-        let turns = Arc::clone(&self.place.engine.turns);
-        let permit = turns.acquire_owned().await;
-        let task: JoinHandle<_> = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        });
-        match task.await {
-            Ok(isolate) => Ok(isolate?),
-            Err(error) => Err(IsolateError::Engine(error.to_string()).into()),
-        }
-    }
-
     async fn drive(
         &mut self,
         mut isolate: Isolate,
@@ -165,6 +163,7 @@ impl Run<'_> {
         wall: Duration,
         name: &str,
     ) -> Result<Isolate, Broken> {
+        let turns = Arc::clone(&self.place.engine.turns);
         let mut current: Option<BoxFuture<'static, Ended>> = None;
         loop {
             for line in isolate.take_log() {
@@ -180,7 +179,7 @@ impl Run<'_> {
                 self.timers.retain(|(_, timer)| *timer != id);
             }
             if let Some((id, refused)) = self.dispatch() {
-                isolate = self.answer(isolate, id, Answer::Error(refused)).await?;
+                isolate = answer(&turns, isolate, id, Answer::Error(refused), self.now()).await?;
                 continue;
             }
             if current.is_none() {
@@ -196,7 +195,7 @@ impl Run<'_> {
                 isolate.discard(IsolateError::Deadlock);
                 continue;
             }
-            let (id, answer) = tokio::select! {
+            let (id, given) = tokio::select! {
                 biased;
                 () = self.cancel.cancelled() => {
                     isolate.discard(IsolateError::Stopped);
@@ -216,19 +215,8 @@ impl Run<'_> {
                     (id, Answer::Timer)
                 }
             };
-            isolate = self.answer(isolate, id, answer).await?;
+            isolate = answer(&turns, isolate, id, given, self.now()).await?;
         }
-    }
-
-    async fn answer(
-        &self,
-        mut isolate: Isolate,
-        id: u32,
-        answer: Answer,
-    ) -> Result<Isolate, Broken> {
-        let now = self.now();
-        self.slice(move || isolate.answer(id, &answer, now).map(|()| isolate))
-            .await
     }
 
     /// Begins what the program asked for; gives the first call that cannot be, and why.
@@ -277,7 +265,12 @@ impl Run<'_> {
             ));
         }
         let local = known.effect == Effect::None;
-        if !local && !self.outside {
+        // What may be done again does no harm in a tool that is run again.
+        let again = matches!(
+            known.effect,
+            Effect::None | Effect::Outside(OnCrash::Retry)
+        );
+        if !again && !self.outside {
             return refuse(format!(
                 "{path} acts outside, and the tool says `effect: \"none\"`; remove that"
             ));
@@ -288,13 +281,14 @@ impl Run<'_> {
                     .to_owned(),
             );
         }
-        let files = local.then(|| self.context.files.clone()).flatten();
+        let beside = !local || binding.beside(method);
+        let files = (!beside).then(|| self.context.files.clone()).flatten();
         let context = ToolContext {
             call_id: format!("{}.{id}", self.context.call_id),
-            effect_id: match (&self.context.effect_id, local) {
-                (Some(effect), false) => Some(format!("{effect}.{id}")),
-                _ => None,
-            },
+            effect_id: (!local).then(|| {
+                let whole = self.context.effect_id.as_ref();
+                format!("{}.{id}", whole.unwrap_or(&self.context.call_id))
+            }),
             files: None,
             cancel: self.cancel.child_token(),
             now: self.now(),
@@ -319,13 +313,40 @@ impl Run<'_> {
                 files: overlay.filter(|_| returned),
             }
         };
-        if local {
+        if !beside {
             self.local.push_back(work.boxed());
         } else {
             self.waiting.push_back(work.boxed());
         }
         Ok(())
     }
+}
+
+/// Runs a program off the async threads until it waits or ends.
+async fn slice(
+    turns: &Arc<Semaphore>,
+    work: impl FnOnce() -> Result<Isolate, IsolateError> + Send + 'static,
+) -> Result<Isolate, Broken> {
+    let permit = Arc::clone(turns).acquire_owned().await;
+    let task = tokio::task::spawn_blocking(move || {
+        let _permit = permit;
+        work()
+    });
+    match task.await {
+        Ok(isolate) => Ok(isolate?),
+        Err(error) => Err(IsolateError::Engine(error.to_string()).into()),
+    }
+}
+
+async fn answer(
+    turns: &Arc<Semaphore>,
+    mut isolate: Isolate,
+    id: u32,
+    answer: Answer,
+    now: Timestamp,
+) -> Result<Isolate, Broken> {
+    let work = move || isolate.answer(id, &answer, now).map(|()| isolate);
+    slice(turns, work).await
 }
 
 fn answered(ended: Ended) -> Result<(u32, Answer), Broken> {

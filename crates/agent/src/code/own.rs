@@ -48,6 +48,10 @@ fn method(tool: &Mounted) -> Method {
     } else {
         method.may_take("input", schema)
     };
+    let method = match tool.tool.returns() {
+        Some(schema) => method.gives(schema.clone()),
+        None => method,
+    };
     method.effect(tool.tool.effect())
 }
 

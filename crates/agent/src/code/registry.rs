@@ -57,11 +57,13 @@ impl Registry {
     /// What an agent has: its tools, and what its program binds.
     pub(crate) fn of(rendered: &Rendered, own: &[Mounted]) -> Result<Self, CodeError> {
         let mut bindings: Vec<Arc<dyn Binding>> = vec![Arc::new(OwnTools::new(own.to_vec()))];
-        if rendered.definition.sandbox == SandboxKind::Workspace {
-            bindings.push(Arc::new(State::new()));
-        }
-        bindings.extend(rendered.bindings.iter().cloned());
+        bindings.extend(given(rendered));
         Self::new(bindings, Vec::new())
+    }
+
+    /// The same without its tools: what a tool in TypeScript may call.
+    pub(crate) fn without_tools(rendered: &Rendered) -> Result<Self, CodeError> {
+        Self::new(given(rendered), Vec::new())
     }
 
     pub(crate) fn bindings(&self) -> &[Arc<dyn Binding>] {
@@ -98,6 +100,16 @@ impl Registry {
         path.split_once('.')
             .is_some_and(|(namespace, method)| self.find(namespace, method).is_some())
     }
+}
+
+/// What an agent has besides its tools: its files, and what its program binds.
+fn given(rendered: &Rendered) -> Vec<Arc<dyn Binding>> {
+    let mut bindings: Vec<Arc<dyn Binding>> = Vec::new();
+    if rendered.definition.sandbox == SandboxKind::Workspace {
+        bindings.push(Arc::new(State::new()));
+    }
+    bindings.extend(rendered.bindings.iter().cloned());
+    bindings
 }
 
 /// The names as an isolate binds them.

@@ -13,13 +13,16 @@ use serde_json::Value;
 
 use super::{Effect, OnCrash, Tool, ToolContext, ToolError, ToolOutput};
 use crate::{
-    code::direct::{self, Place},
+    code::{
+        direct::{self, Place},
+        outcome::Ending,
+    },
     definition::Approval,
 };
 
 mod read;
 
-pub(crate) use read::{load_own, load_shared};
+pub(crate) use read::{load_own, load_shared, underscored};
 
 /// How long a call may take unless the tool says otherwise, waiting included.
 pub const TIMEOUT: Duration = Duration::from_secs(60);
@@ -106,8 +109,17 @@ impl fmt::Debug for Script {
 
 /// A script where it can be run.
 pub(crate) struct ScriptTool {
-    pub(crate) script: Arc<Script>,
-    pub(crate) place: Arc<Place>,
+    script: Arc<Script>,
+    place: Arc<Place>,
+}
+
+impl ScriptTool {
+    pub(crate) fn new(script: &Arc<Script>, place: &Arc<Place>) -> Self {
+        Self {
+            script: Arc::clone(script),
+            place: Arc::clone(place),
+        }
+    }
 }
 
 #[async_trait]
@@ -118,6 +130,10 @@ impl Tool for ScriptTool {
 
     fn effect(&self) -> Effect {
         self.script.policy.effect
+    }
+
+    fn returns(&self) -> Option<&Value> {
+        self.script.returns.as_ref()
     }
 
     async fn call(&self, context: &ToolContext, arguments: Value) -> Result<ToolOutput, ToolError> {
@@ -134,6 +150,29 @@ impl Tool for ScriptTool {
             Err(direct::Broken::Store(error)) => Err(error.into()),
             Err(direct::Broken::Told(text)) => Err(ToolError::Refused(text)),
         }
+    }
+}
+
+/// What is told of a durable tool that ended. What it printed goes to the log of the process.
+pub(crate) fn result(
+    name: &str,
+    ending: &Ending,
+    log: &[String],
+    unawaited: &[String],
+) -> Result<ToolOutput, ToolError> {
+    for line in log {
+        tracing::debug!(tool = name, "{line}");
+    }
+    if !unawaited.is_empty() {
+        tracing::warn!(tool = name, "it did not await {}", unawaited.join(", "));
+    }
+    match ending {
+        Ending::Completed(value) => Ok(output(value.clone())),
+        Ending::Error { code: None, message } => Err(ToolError::new(message)),
+        Ending::Error {
+            code: Some(code),
+            message,
+        } => Err(ToolError::new(format!("{message} ({code})"))),
     }
 }
 

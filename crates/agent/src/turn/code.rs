@@ -18,9 +18,11 @@ use bowline_runtime::{
 };
 use bowline_sandbox::isolate::{
     Answer, Bindings, Isolate, IsolateError, Limits, LogLine, Program, Start, Status, Thrown,
+    Value,
 };
 use bowline_store::{StoreError, Timestamp};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
+use serde_json::Value as Json;
 use tokio::time::Instant;
 
 use super::{
@@ -38,7 +40,10 @@ use crate::{
     definition::Definition,
     instance::AgentInstance,
     program::workspace_failure,
-    tool::{ToolError, ToolOutput},
+    tool::{
+        ToolError, ToolOutput,
+        script::{self, Script},
+    },
 };
 
 mod boundary;
@@ -53,9 +58,44 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// on the run does not count.
 const NO_WALL: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
+/// What is run.
+pub(super) enum Job {
+    /// Code that the model wrote.
+    Code(String),
+    /// A durable tool in TypeScript, with its arguments.
+    Script(Arc<Script>, Json),
+}
+
+impl Job {
+    fn program(&self, registry: &Registry) -> Result<Program, IsolateError> {
+        match self {
+            Self::Code(source) => snippet::program(source, registry.snippets()),
+            Self::Script(script, _) => Ok(script.program.clone()),
+        }
+    }
+
+    fn input(&self) -> Value {
+        match self {
+            Self::Code(_) => Value::Undefined,
+            Self::Script(_, arguments) => Value::from(arguments.clone()),
+        }
+    }
+
+    fn limits(&self, definition: &Definition) -> Limits {
+        match self {
+            Self::Code(_) => definition.code.clone().unwrap_or_default(),
+            Self::Script(script, _) => Limits {
+                wall: script.policy.timeout,
+                ..Limits::default()
+            },
+        }
+    }
+}
+
 /// How the agent runs code.
 #[derive(Clone, Copy)]
 pub(super) struct Mode<'a> {
+    pub(super) job: &'a Job,
     pub(super) definition: &'a Definition,
     pub(super) registry: &'a Arc<Registry>,
 }
@@ -141,11 +181,10 @@ pub(super) async fn run(
     running: &mut Running,
     mode: Mode<'_>,
     call: ToolCall,
-    source: &str,
 ) -> Result<Ended, Stop> {
     let began = Instant::now();
-    let limits = mode.definition.code.clone().unwrap_or_default();
-    let program = snippet::program(source, mode.registry.snippets());
+    let limits = mode.job.limits(mode.definition);
+    let program = mode.job.program(mode.registry);
     let isolates = instance.shared.engine.isolates().await;
     let (program, isolates) = match (program, isolates) {
         (Ok(program), Ok(isolates)) => (program, isolates),
@@ -154,7 +193,7 @@ pub(super) async fn run(
                 code: Some(error.code()),
                 message: error.to_string(),
             };
-            return Ok(ended(call, &ending, Vec::new(), &[], began.elapsed()));
+            return Ok(ended(mode.job, call, &ending, Vec::new(), &[], began.elapsed()));
         }
     };
     let before = open(attempt, &call).await?;
@@ -221,20 +260,26 @@ async fn open(attempt: &Attempt, call: &ToolCall) -> Result<Option<journal::Open
 }
 
 fn ended(
+    job: &Job,
     call: ToolCall,
     ending: &Ending,
     log: Vec<String>,
     unawaited: &[String],
     took: Duration,
 ) -> Ended {
-    let told = outcome::told(ending, log, unawaited);
-    let text = told.to_string();
-    let result = match ending {
-        Ending::Completed(_) => Ok(ToolOutput {
-            output: Some(told),
-            ..ToolOutput::text(text)
-        }),
-        Ending::Error { .. } => Err(ToolError::new(text)),
+    let result = match job {
+        Job::Code(_) => {
+            let told = outcome::told(ending, log, unawaited);
+            let text = told.to_string();
+            match ending {
+                Ending::Completed(_) => Ok(ToolOutput {
+                    output: Some(told),
+                    ..ToolOutput::text(text)
+                }),
+                Ending::Error { .. } => Err(ToolError::new(text)),
+            }
+        }
+        Job::Script(script, _) => script::result(&script.spec.name, ending, &log, unawaited),
     };
     Ended {
         result,
@@ -283,6 +328,7 @@ impl Drive<'_> {
             None => {
                 let mut start = Start::new(journal::seed(&self.head.seed)?, self.head.started);
                 start.limits = limits;
+                start.input = self.mode.job.input();
                 let program = self.program.clone();
                 let turn = self.turn().await;
                 let start = move || {
@@ -343,12 +389,7 @@ impl Drive<'_> {
 
     /// When its time is over.
     fn deadline(&self) -> Instant {
-        let wall = self
-            .mode
-            .definition
-            .code
-            .as_ref()
-            .map_or(NO_WALL, |limits| limits.wall);
+        let wall = self.mode.job.limits(self.mode.definition).wall;
         self.began + wall.saturating_sub(self.carried)
     }
 
@@ -525,13 +566,7 @@ impl Drive<'_> {
 
     /// Its time is over.
     fn over(&self) -> IsolateError {
-        let wall = self
-            .mode
-            .definition
-            .code
-            .as_ref()
-            .map_or(NO_WALL, |limits| limits.wall);
-        IsolateError::Wall(wall)
+        IsolateError::Wall(self.mode.job.limits(self.mode.definition).wall)
     }
 
     /// When what it did is made durable without another reason.
@@ -606,7 +641,7 @@ impl Drive<'_> {
         self.close(step, completed, usage);
         let log = outcome::log(&self.log);
         let took = self.active();
-        Ok(ended(self.call, &ending, log, &unawaited, took))
+        Ok(ended(self.mode.job, self.call, &ending, log, &unawaited, took))
     }
 
     /// Calls that nobody awaited: what acts outside is seen to its end, the others are not done.

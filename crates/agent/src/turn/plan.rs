@@ -1,6 +1,6 @@
 //! What happens to each call of a batch.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bowline_model::ToolCall;
 use bowline_runtime::{
@@ -11,6 +11,7 @@ use bowline_store::Timestamp;
 use serde_json::Value;
 
 use super::{
+    code::Job,
     consent::{Consent, consent},
     tools::Batch,
 };
@@ -42,7 +43,7 @@ pub(super) struct Plan {
     pub(super) local: VecDeque<Planned>,
     pub(super) outside: VecDeque<Planned>,
     /// Code that is run, one after the other.
-    pub(super) code: Vec<(ToolCall, String)>,
+    pub(super) code: Vec<(ToolCall, Job)>,
     /// Effects that were intended before and must not be done again: what is known of them, and what
     /// the model is told.
     pub(super) closed: Vec<(ToolCall, Intended, Status)>,
@@ -67,7 +68,7 @@ enum Fate {
     /// It was intended before and must not be done again.
     Closed(Intended, Status),
     /// It is code.
-    Code(String),
+    Code(Job),
     /// It is run with these arguments; again, when it was intended before.
     Runs(Mounted, Value, Option<Intended>),
 }
@@ -94,7 +95,7 @@ pub(super) fn plan(
                 plan.ask.push(*approval);
             }
             Fate::Closed(intended, status) => plan.closed.push((call.clone(), intended, status)),
-            Fate::Code(source) => plan.code.push((call.clone(), source)),
+            Fate::Code(job) => plan.code.push((call.clone(), job)),
             Fate::Runs(tool, arguments, before) => {
                 let intended = match (tool.tool.effect(), before) {
                     (_, Some(intended)) => Some(intended),
@@ -155,7 +156,8 @@ fn fate(
         Err(text) => return Fate::Refused(text),
     };
     if definition.code.is_some() && name == crate::code::TOOL {
-        return Fate::Code(arguments["code"].as_str().unwrap_or_default().to_owned());
+        let source = arguments["code"].as_str().unwrap_or_default();
+        return Fate::Code(Job::Code(source.to_owned()));
     }
     let asks = |arguments: Value, question: Option<Question>, effect_id: Option<String>| {
         let now = instance.shared.sources.now();
@@ -202,7 +204,10 @@ fn fate(
     };
     let policy = definition.approvals.get(name);
     match consent(policy, approval, arguments, question.is_some()) {
-        Consent::Given(arguments) => Fate::Runs(tool.clone(), arguments, None),
+        Consent::Given(arguments) => match definition.durable(name) {
+            Some(script) => Fate::Code(Job::Script(Arc::clone(script), arguments)),
+            None => Fate::Runs(tool.clone(), arguments, None),
+        },
         Consent::Answered(text) => Fate::Answered(text),
         Consent::Refused(text) => Fate::Refused(text),
         Consent::Open(until) => Fate::Waits(until),

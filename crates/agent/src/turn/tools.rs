@@ -29,7 +29,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    Stop, code,
+    Stop,
+    code::{self, Job},
     plan::{Planned, plan},
 };
 use crate::{
@@ -124,15 +125,21 @@ pub(super) async fn run(
     running
         .work(instance, attempt, &batch.calls, plan.local, plan.outside)
         .await?;
-    if let Some(registry) = &toolbox.code {
-        for (call, source) in plan.code {
-            let mode = code::Mode {
-                definition: &rendered.definition,
-                registry,
-            };
-            let ended = code::run(instance, attempt, &mut running, mode, call, &source).await?;
-            running.keep(ended)?;
-        }
+    for (call, job) in plan.code {
+        let registry = match &job {
+            Job::Code(_) => &toolbox.code,
+            Job::Script(..) => &toolbox.scripts,
+        };
+        let Some(registry) = registry else {
+            continue;
+        };
+        let mode = code::Mode {
+            job: &job,
+            definition: &rendered.definition,
+            registry,
+        };
+        let ended = code::run(instance, attempt, &mut running, mode, call).await?;
+        running.keep(ended)?;
     }
     running.finish(instance, attempt, &batch.calls, true).await
 }

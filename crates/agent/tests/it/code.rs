@@ -197,7 +197,7 @@ async fn calls_with_an_effect_outside_run_together_and_each_is_settled_before_it
     );
 }
 
-async fn parked(process: &Process) -> bowline_agent::approval::Approval {
+pub(crate) async fn parked(process: &Process) -> bowline_agent::approval::Approval {
     let mut follow = process.agents.observers().observe(&instance());
     process.send_keyed("Go", "k").await.unwrap();
     loop {

@@ -12,6 +12,7 @@ mod definition;
 mod feed;
 mod network;
 mod result;
+mod script;
 mod skill;
 mod stage;
 mod turn;

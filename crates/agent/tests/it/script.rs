@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::Path,
     sync::{Arc, Mutex},
@@ -11,16 +12,18 @@ use std::{
 
 use async_trait::async_trait;
 use bowline_agent::{
-    Agent, Effect, OnCrash, Render,
+    Effect, OnCrash,
     binding::{Binding, CallError, Method},
     definition::{self, Approval, Definition, DefinitionError, LimitSettings},
     tool::ToolContext,
 };
+use bowline_runtime::Outcome;
 use bowline_sandbox::isolate::Value as Guest;
+use bowline_store::Store as _;
 use bowline_testkit::faults::Death;
 use serde_json::{Value, json};
 
-use crate::stage::Stage;
+use crate::stage::{Stage, assert_valid, instance, lines};
 
 struct Project(tempfile::TempDir);
 
@@ -241,10 +244,13 @@ impl Binding for Bank {
             return Err(CallError::new("AbortError", "cancelled"));
         }
         let shown: Vec<String> = arguments.iter().map(|one| one.to_json().to_string()).collect();
-        self.calls
-            .lock()
-            .unwrap()
-            .push((format!("{method}({})", shown.join(", ")), context.effect_id.clone()));
+        let mut calls = self.calls.lock().unwrap();
+        // As a system does that knows idempotency keys.
+        let known = |(_, id): &(String, Option<String>)| id.is_some() && *id == context.effect_id;
+        if calls.iter().any(known) {
+            return Ok(Guest::String(format!("{method} done")));
+        }
+        calls.push((format!("{method}({})", shown.join(", ")), context.effect_id.clone()));
         match (method, arguments.first()) {
             ("pay", Some(Guest::String(order))) if order == "bad" => {
                 Err(CallError::new("BankError", "no such order"))
@@ -255,37 +261,254 @@ impl Binding for Bank {
     }
 }
 
-/// Runs the tool `t` with this source and input, and gives what the model was told.
+/// Runs the tool `t` with this source and input: what the model was told, and what the bank was.
 async fn call(source: &str, input: Value) -> (String, Vec<(String, Option<String>)>) {
     let project = Project::new().file("agents/worker/tools/t.ts", source);
-    let (results, calls) = converse(&project, &[("t", input)]).await;
-    (results.into_iter().next().unwrap(), calls)
+    let (stage, calls) = stage(&project, &[("t", input)]);
+    let settled = stage.process(Death::Never).ask("Go.").await.unwrap();
+    assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
+    let told = told(&stage).await.pop().unwrap();
+    let calls = calls.lock().unwrap().clone();
+    (told, calls)
 }
 
-/// One message, in which the model calls these tools, one after the other.
-async fn converse(
-    project: &Project,
-    uses: &[(&str, Value)],
-) -> (Vec<String>, Vec<(String, Option<String>)>) {
+type Calls = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
+/// The agent of a project, whose model calls these tools one after the other.
+fn stage(project: &Project, uses: &[(&str, Value)]) -> (Stage, Calls) {
     let turns: Vec<Value> = uses
         .iter()
         .map(|(name, input)| json!({"tools": [{"name": name, "input": input}]}))
         .chain([json!({"text": "Done."})])
         .collect();
-    let stage = Stage::new(&json!({ "turns": turns }).to_string());
-    let calls: Arc<Mutex<Vec<(String, Option<String>)>>> = Arc::default();
-    let mut definition = project.load().unwrap();
-    definition.dir = Some(stage.dir().to_path_buf());
-    let bank = Arc::new(Bank::new(Arc::clone(&calls)));
-    let agent = Agent::new("worker", move |cx: &mut Render| {
-        *cx.definition() = definition.clone();
-        cx.binding(bank.clone());
-        definition.instructions.clone()
-    })
-    .unwrap();
-    let process = stage.process_of(agent, Death::Never);
-    process.ask("Go.").await;
-    let results = process.results().await;
-    let calls = calls.lock().unwrap().clone();
-    (results, calls)
+    let mut stage = Stage::new(&json!({"turns": turns, "at_end": "repeat_last"}).to_string());
+    let calls: Calls = Arc::default();
+    stage.engine = Some(crate::code::engine());
+    stage.base = Some(project.load().unwrap());
+    stage.bindings = vec![Arc::new(Bank::new(Arc::clone(&calls)))];
+    (stage, calls)
+}
+
+/// What the model was told of each call.
+async fn told(stage: &Stage) -> Vec<String> {
+    lines(&stage.conversation().await)
+        .into_iter()
+        .filter(|line| line.starts_with("result: ") || line.starts_with("failed: "))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_call_runs_the_function_and_tells_what_it_gives() {
+    for (body, expected) in [
+        ("`hello ${input.name}`", "result: t: hello Ada"),
+        ("({ n: 1, at: new Date(0) })", r#"result: t: {"at":"1970-01-01T00:00:00.000Z","n":1}"#),
+        ("undefined", "result: t: Done."),
+        ("[1, null]", "result: t: [1,null]"),
+        ("({ text: 'a dot', mediaType: 'image/png', data: new Uint8Array([1]) })", "result: t: a dot"),
+        ("(typeof fetch) + (typeof require) + (typeof process) + (typeof step)", "result: t: undefinedundefinedundefinedundefined"),
+    ] {
+        let source = format!("/** D. */\nexport default async (input: {{ name: string }}) => {body};");
+        let (told, _) = call(&source, json!({"name": "Ada"})).await;
+        assert_eq!(told, expected, "{body}");
+    }
+    let (told, _) = call(HELLO, json!({"nam": "Ada"})).await;
+    assert!(told.starts_with("failed: t: ") && told.contains("name"), "{told}");
+}
+
+#[tokio::test]
+async fn an_error_is_told_with_the_authors_position() {
+    let source = "/** D. */\nexport default (input: { n: number }): void => {\n  const wrong: number = input.n;\n  throw new RangeError('no ' + wrong);\n};";
+    let (told, _) = call(source, json!({"n": 5})).await;
+    assert!(told.starts_with("failed: t: RangeError: no 5"), "{told}");
+    assert!(told.contains("tools/t.ts:4:9"), "{told}");
+}
+
+#[tokio::test]
+async fn limits_stop_a_tool_and_the_model_goes_on() {
+    let source = "export const tool = { timeout: '50ms' };\n/** D. */\nexport default async () => { await bank.wait(); };";
+    let (told, _) = call(source, json!({})).await;
+    assert!(told.contains("isolate_wall"), "{told}");
+    let source = "/** D. */\nexport default async () => { await new Promise(() => {}); };";
+    let (told, _) = call(source, json!({})).await;
+    assert!(told.contains("isolate_deadlock"), "{told}");
+}
+
+#[tokio::test]
+async fn a_tool_imports_what_lies_in_lib() {
+    let project = Project::new()
+        .file(
+            "agents/worker/tools/t.ts",
+            "import { greet, type Who } from '../lib/greet';\n/** D. */\nexport default (input: Who) => greet(input);",
+        )
+        .file(
+            "agents/worker/lib/greet.ts",
+            "import { mark } from '../../../lib/mark.js';\nexport interface Who { name: string }\nexport const greet = (who: Who) => 'hello ' + who.name + mark;",
+        )
+        .file("lib/mark.ts", "export const mark: string = '!';");
+    let (stage, _) = stage(&project, &[("t", json!({"name": "Ada"}))]);
+    stage.process(Death::Never).ask("Go.").await.unwrap();
+    assert_eq!(told(&stage).await, ["result: t: hello Ada!"]);
+}
+
+#[tokio::test]
+async fn files_are_written_by_tools_without_an_outside_effect() {
+    let write = "/** D. */\nexport default async () => { await state.writeFile('/workspace/a.txt', 'one'); return await state.readFile('/workspace/a.txt'); };";
+    let project = Project::new().file(
+        "agents/worker/tools/t.ts",
+        &format!("export const tool = {{ effect: 'none' }};\n{write}"),
+    );
+    let (stage, _) = stage(&project, &[("t", json!({}))]);
+    let before = stage.store.metrics().flushes;
+    stage.process(Death::Never).ask("Go.").await.unwrap();
+    assert_eq!(told(&stage).await, ["result: t: one"]);
+    assert_eq!(stage.file("/workspace/a.txt").await, "one");
+    assert_eq!(stage.store.metrics().flushes - before, 3, "one step more than a plain turn");
+
+    let (told, _) = call(write, json!({})).await;
+    assert!(told.contains("the files are out of reach") && told.contains("durable"), "{told}");
+    let outside = "export const tool = { effect: 'none' };\n/** D. */\nexport default async () => await bank.pay('a', 1);";
+    let (told, calls) = call(outside, json!({})).await;
+    assert!(told.contains("bank.pay acts outside") && calls.is_empty(), "{told}");
+}
+
+#[tokio::test]
+async fn a_binding_gets_an_effect_id_of_its_own_for_each_call() {
+    let source = "/** D. */\nexport default async () => { const all = await Promise.all([bank.pay('a', 1), bank.pay('b', 2), bank.orders({})]); try { await bank.pay('bad', 3); } catch (error) { return [all.length, error.message]; } };";
+    let (told, calls) = call(source, json!({})).await;
+    assert_eq!(told, r#"result: t: [3,"no such order"]"#);
+    let ids: Vec<&String> = calls.iter().filter_map(|(_, id)| id.as_ref()).collect();
+    assert_eq!((calls.len(), ids.len()), (4, 3), "{calls:?}");
+    let mut unique = ids.clone();
+    unique.sort();
+    unique.dedup();
+    assert_eq!(unique.len(), 3, "{ids:?}");
+    assert!(ids.iter().all(|id| id.starts_with("eff_")), "{ids:?}");
+}
+
+#[tokio::test]
+async fn a_method_that_needs_consent_is_refused_outside_of_a_durable_tool() {
+    let source = "/** D. */\nexport default async () => await bank.close();";
+    let (told, calls) = call(source, json!({})).await;
+    assert!(told.contains("bank.close needs a person's consent") && calls.is_empty(), "{told}");
+}
+
+const REFUND: &str = "export const tool = { durable: true };\n/** D. */\nexport default async (input: { order: string }) => {\n  await state.writeFile('/workspace/log.txt', 'began');\n  const paid = await step.do('pay', () => bank.pay(input.order, 1));\n  await state.appendFile('/workspace/log.txt', ' paid');\n  return paid;\n};";
+
+#[tokio::test]
+async fn a_durable_tool_pays_once_and_writes_its_files_wherever_the_process_dies() {
+    let project = Project::new().file("agents/worker/tools/t.ts", REFUND);
+    for death in (1..=8).flat_map(|n| [Death::Before(n), Death::After(n)]) {
+        let (stage, calls) = stage(&project, &[("t", json!({"order": "o1"}))]);
+        let dying = stage.process(death);
+        if let Ok(receipt) = dying.send_keyed("Go.", "k").await {
+            let _ = dying.settled(&receipt).await;
+        }
+        drop(dying);
+        let last = stage.process(Death::Never);
+        let receipt = last.send_keyed("Go.", "k").await.unwrap();
+        last.runtime.resume().await.unwrap();
+        let settled = last.settled(&receipt).await.unwrap();
+        assert_eq!(settled.outcome, Outcome::Completed, "{death:?} {:?}", settled.error);
+        assert_valid(&stage.conversation().await);
+        assert_eq!(told(&stage).await, ["result: t: pay done"], "{death:?}");
+        assert_eq!(stage.file("/workspace/log.txt").await, "began paid", "{death:?}");
+        let calls = calls.lock().unwrap().clone();
+        let ids: BTreeSet<_> = calls.iter().map(|(_, id)| id.clone()).collect();
+        assert_eq!(ids.len(), 1, "{death:?} {calls:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_durable_tool_waits_for_consent_at_its_await() {
+    let project = Project::new().file(
+        "agents/worker/tools/t.ts",
+        "export const tool = { durable: true };\n/** D. */\nexport default async () => { const n = Math.random(); await bank.pay('a', 1); return [await bank.close(), typeof n]; };",
+    );
+    let (stage, calls) = stage(&project, &[("t", json!({}))]);
+    let process = stage.process(Death::Never);
+    let approval = crate::code::parked(&process).await;
+    assert_eq!(approval.tool_name, "bank.close");
+    assert_eq!(calls.lock().unwrap().len(), 1);
+    drop(process);
+    let later = stage.process(Death::Never);
+    let receipt = later.send_keyed("Go", "k").await.unwrap();
+    let yes = json!({"approvalId": approval.approval_id, "decision": "approve"});
+    later.runtime.answer(&instance(), yes).await.unwrap();
+    later.settled(&receipt).await.unwrap();
+    assert_eq!(told(&stage).await, [r#"result: t: ["close done","number"]"#]);
+    assert_eq!(calls.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_tool_that_needs_consent_itself_is_asked_for_before_it_runs() {
+    let project = Project::new().file(
+        "agents/worker/tools/t.ts",
+        "export const tool = { durable: true, approval: 'required' };\n/** D. */\nexport default async (input: { order: string }) => await bank.pay(input.order, 1);",
+    );
+    let (stage, calls) = stage(&project, &[("t", json!({"order": "o1"}))]);
+    let process = stage.process(Death::Never);
+    let approval = crate::code::parked(&process).await;
+    assert_eq!(approval.tool_name, "t");
+    assert!(calls.lock().unwrap().is_empty());
+    let receipt = process.send_keyed("Go", "k").await.unwrap();
+    let edited = json!({"approvalId": approval.approval_id, "decision": "approve", "arguments": {"order": "o2"}});
+    process.runtime.answer(&instance(), edited).await.unwrap();
+    process.settled(&receipt).await.unwrap();
+    assert_eq!(calls.lock().unwrap()[0].0, r#"pay("o2", 1)"#);
+}
+
+#[tokio::test]
+async fn code_calls_tools_in_typescript_as_it_calls_others() {
+    let project = Project::new()
+        .agent("code: true\n")
+        .file("agents/worker/tools/say-hello.ts", HELLO);
+    let code = "async () => (await tools.say_hello({ name: 'Ada' })).toUpperCase()";
+    let (stage, _) = stage(&project, &[("code", json!({"code": code}))]);
+    stage.process(Death::Never).ask("Go.").await.unwrap();
+    let told = told(&stage).await;
+    assert!(told[0].contains("HELLO ADA"), "{told:?}");
+}
+
+/// The files of the guide: each block whose first line is a comment with its path.
+fn guide() -> Vec<(String, String)> {
+    let text = include_str!("../../../../docs/guide/tools.md");
+    let blocks = text.split("```ts\n").skip(1);
+    blocks
+        .map(|block| {
+            let block = block.split("\n```").next().unwrap();
+            let path = block.lines().next().unwrap().strip_prefix("// ").unwrap();
+            (path.to_owned(), block.to_owned())
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_examples_of_the_guide_do_what_it_says() {
+    let mut project = Project::new();
+    for (path, text) in guide() {
+        project = project.file(&path.replace("agents/shop/", "agents/worker/"), &text);
+    }
+    let price = json!({"amount": 10, "from": "EUR", "to": "USD"});
+    let uses = [
+        ("convert_price", price),
+        ("convert_price", json!({"amount": 10, "from": "EUR", "to": "DEM"})),
+        ("save_note", json!({"line": "one"})),
+        ("find_orders", json!({"customer": "c-17"})),
+        ("refund", json!({"order": "o1", "amount": 20, "reason": "late"})),
+    ];
+    let (stage, calls) = stage(&project, &uses);
+    let definition = stage.base.clone().unwrap();
+    assert!(matches!(definition.approvals["refund"], Approval::When(_)));
+    let settled = stage.process(Death::Never).ask("Go.").await.unwrap();
+    assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
+    let told = told(&stage).await;
+    assert_eq!(told[0], "result: convert_price: 11.00 USD");
+    assert!(told[1].starts_with("failed: convert_price: "), "{}", told[1]);
+    assert_eq!(told[2], "result: save_note: 1");
+    assert!(told[3].contains(r#""orders":[]"#), "{}", told[3]);
+    assert_eq!(told[4], "result: refund: pay done");
+    assert_eq!(stage.file("/workspace/refunds.txt").await, "o1 20\n");
+    assert_eq!(calls.lock().unwrap().len(), 2);
+    let size = &definition.scripts[1].spec().parameters["properties"]["size"];
+    assert_eq!(*size, json!({"type": "integer", "minimum": 1, "maximum": 50, "default": 20}));
 }

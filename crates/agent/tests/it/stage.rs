@@ -39,6 +39,8 @@ pub(crate) struct Stage {
     pub(crate) consent: bool,
     /// What else is said of the agent.
     pub(crate) define: fn(&mut bowline_agent::Definition),
+    /// What a directory says of the agent, when there is one.
+    pub(crate) base: Option<bowline_agent::Definition>,
     pub(crate) clock: Arc<SeededClock>,
     /// Where code is run; one of its own where there is none.
     pub(crate) engine: Option<bowline_sandbox::isolate::Isolates>,
@@ -108,6 +110,7 @@ impl Stage {
             effect: Effect::Outside(tool::OnCrash::Unknown),
             consent: false,
             define: |_| {},
+            base: None,
             clock: SeededClock::ticking(),
             engine: None,
             bindings: Vec::new(),
@@ -141,9 +144,13 @@ impl Stage {
         );
         let (instructions, panics) = (self.instructions.clone(), self.panics.clone());
         let (bindings, outside) = (self.bindings.clone(), self.outside.clone());
+        let base = self.base.clone();
         let agent = Agent::new("worker", move |cx: &mut Render| {
             bindings.iter().for_each(|one| cx.binding(one.clone()));
             outside.iter().for_each(|one| cx.outside(one.clone()));
+            if let Some(base) = &base {
+                cx.definition().clone_from(base);
+            }
             cx.model("scripted/script.yaml");
             cx.definition().dir = Some(dir.clone());
             cx.definition().limits.turns = 20;

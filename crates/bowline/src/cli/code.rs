@@ -30,7 +30,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// Run JavaScript or TypeScript in an isolate.
+/// Run JavaScript or TypeScript in an isolate; print what an agent's code sees.
 ///
 /// Code in an isolate reaches no network, no files and no process; it has the time and the memory that
 /// its limits allow.
@@ -39,7 +39,8 @@ use crate::error::Error;
     bowline code run sum.ts\n  \
     bowline code run report.ts --module lib/table.ts --input '{\"rows\": 3}'\n  \
     bowline code run tidy.ts --workspace . --binding github\n  \
-    echo '[1, 2, 3].map((x) => x * 2)' | bowline code run -")]
+    echo '[1, 2, 3].map((x) => x * 2)' | bowline code run -\n  \
+    bowline code types triage > bowline.d.ts")]
 pub(super) struct Code {
     #[command(subcommand)]
     what: What,
@@ -110,6 +111,14 @@ enum What {
         #[command(flatten)]
         with: With,
     },
+    /// Print what an agent's code sees, as TypeScript
+    ///
+    /// The declarations of its bindings, and in code mode of its tools and of `codemode`. Written into
+    /// a file that ends with `.d.ts`, they let an editor check and complete the agent's tools.
+    Types {
+        /// The agent
+        agent: String,
+    },
 }
 
 pub(super) async fn execute(
@@ -117,12 +126,15 @@ pub(super) async fn execute(
     global: &Global,
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
-    let What::Run {
-        file,
-        module,
-        input,
-        with,
-    } = &args.what;
+    let (file, module, input, with) = match &args.what {
+        What::Types { agent } => return types(agent, global, terminal),
+        What::Run {
+            file,
+            module,
+            input,
+            with,
+        } => (file, module, input, with),
+    };
     let program = program(file, module)?;
     let input = match input {
         Some(text) => serde_json::from_str::<serde_json::Value>(text)
@@ -148,6 +160,17 @@ pub(super) async fn execute(
         }
     }
     Ok(code)
+}
+
+fn types(agent: &str, global: &Global, terminal: Terminal) -> Result<ExitCode, Error> {
+    let place = Place::find(global)?;
+    let text = bowline_agent::declarations(&place.project.agent(agent, None)?)?;
+    if terminal.json {
+        terminal.json(&json!({"type": "types", "agent": agent, "declarations": text}))?;
+    } else {
+        terminal.answer(text.trim_end())?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn program(file: &Path, modules: &[PathBuf]) -> Result<Program, Error> {

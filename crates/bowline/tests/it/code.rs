@@ -50,3 +50,32 @@ fn a_file_runs_and_its_result_is_the_answer() {
     assert_eq!(ran.status, 1);
     assert!(ran.stdout.contains("isolate_cpu"), "{}", ran.stdout);
 }
+
+#[test]
+fn the_declarations_of_what_an_agents_code_sees_are_printed() {
+    let world = World::empty();
+    world.write("bowline.toml", "[project]\nname = \"x\"\n");
+    world.write(
+        "agents/worker/agent.md",
+        "---\nmodel: scripted/s.yaml\n---\nWork.\n",
+    );
+    world.write(
+        "agents/worker/tools/say-hello.ts",
+        "export const tool = { durable: true };\n/** Says hello. */\nexport default (input: { name: string }): string => input.name;\n",
+    );
+    let ran = world.run(&["code", "types", "worker"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for part in ["declare const state: {", "readFile(", "declare const step: {"] {
+        assert!(ran.stdout.contains(part), "{part}\n{}", ran.stdout);
+    }
+    assert!(!ran.stdout.contains("codemode"), "{}", ran.stdout);
+
+    world.write(
+        "agents/worker/agent.md",
+        "---\nmodel: scripted/s.yaml\ncode: true\n---\nWork.\n",
+    );
+    let ran = world.run(&["code", "types", "worker"]);
+    let expected = "  /** Says hello. */\n  say_hello(input: { name: string }): Promise<string>;\n";
+    assert!(ran.stdout.contains(expected), "{}", ran.stdout);
+    assert!(ran.stdout.contains("declare const codemode: {"), "{}", ran.stdout);
+}

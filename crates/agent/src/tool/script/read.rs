@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Read as _,
-    path::{Path, PathBuf},
+    path::Path,
     time::Duration,
 };
 
