@@ -1,7 +1,7 @@
 // A tool is one typed function. Its schema comes from the types, its descriptions from the comments.
 
 // A person is asked before each call. After a crash it goes on where it stood, and opens nothing twice.
-export const tool = { durable: true, approval: "required", timeout: "30s" };
+export const tool = { durable: true, approval: "required", effect: "retry", timeout: "30s" };
 
 /** How bad it is for those who are hit. */
 type Severity = "low" | "medium" | "high";
@@ -28,10 +28,8 @@ interface Issue {
  * @returns where it is
  */
 export default async function openIssue(input: Issue): Promise<string> {
+  const labels = ["triage", ...(input.labels ?? [])];
   // A binding: the tracker's key never enters this code.
-  const issue = await step.do("open", () =>
-    tracker.createIssue({ ...input, labels: ["triage", ...(input.labels ?? [])] }),
-  );
-  await state.appendFile("/workspace/ISSUES.md", `- [${input.title}](${issue.url})\n`);
+  const issue = await step.do("open", () => tracker.createIssue({ body: { ...input, labels } }));
   return issue.url;
 }
