@@ -11,8 +11,8 @@ use std::{
 };
 
 use bowline_sandbox::isolate::{
-    Answer, Bindings, Call, Isolate, IsolateError, Limits, LogLevel, Program, Start,
-    Status, Target, Thrown, Value,
+    Answer, Bindings, Call, Isolate, IsolateError, Limits, LogLevel, Program, Start, Status,
+    Target, Thrown, Value,
 };
 use bowline_store::{BlobId, StoreError, Timestamp};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -125,7 +125,10 @@ pub(crate) async fn run(
             .map_err(|error| Broken::Told(error.to_string()))?;
     }
     // The same call begins with the same numbers, also when it is run again.
-    let mut start = Start::new(*BlobId::of(context.call_id.as_bytes()).as_bytes(), context.now);
+    let mut start = Start::new(
+        *BlobId::of(context.call_id.as_bytes()).as_bytes(),
+        context.now,
+    );
     start.input = job.input;
     start.limits = Limits {
         wall: job.wall,
@@ -253,8 +256,7 @@ impl Run<'_> {
             .bindings
             .iter()
             .find(|one| one.name() == namespace);
-        let known =
-            binding.and_then(|one| one.methods().iter().find(|known| known.name == method));
+        let known = binding.and_then(|one| one.methods().iter().find(|known| known.name == method));
         let (Some(binding), Some(known)) = (binding, known) else {
             return refuse(format!("there is no {namespace}.{method}"));
         };
@@ -266,10 +268,7 @@ impl Run<'_> {
         }
         let local = known.effect == Effect::None;
         // What may be done again does no harm in a tool that is run again.
-        let again = matches!(
-            known.effect,
-            Effect::None | Effect::Outside(OnCrash::Retry)
-        );
+        let again = matches!(known.effect, Effect::None | Effect::Outside(OnCrash::Retry));
         if !again && !self.outside {
             return refuse(format!(
                 "{path} acts outside, and the tool says `effect: \"none\"`; remove that"
@@ -297,7 +296,9 @@ impl Run<'_> {
         let (binding, method) = (Arc::clone(binding), method.to_owned());
         let work = async move {
             // Here, because it must have what the call before it wrote.
-            let overlay = files.as_ref().map(bowline_sandbox::workspace::Overlay::child);
+            let overlay = files
+                .as_ref()
+                .map(bowline_sandbox::workspace::Overlay::child);
             let context = ToolContext {
                 files: overlay.clone(),
                 ..context
@@ -305,7 +306,10 @@ impl Run<'_> {
             let call = std::panic::AssertUnwindSafe(binding.call(&context, &method, arguments));
             let (result, returned) = match call.catch_unwind().await {
                 Ok(result) => (result, true),
-                Err(_) => (Err(CallError::new("Error", format!("{path} crashed"))), false),
+                Err(_) => (
+                    Err(CallError::new("Error", format!("{path} crashed"))),
+                    false,
+                ),
             };
             Ended {
                 id,

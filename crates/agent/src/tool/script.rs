@@ -168,7 +168,10 @@ pub(crate) fn result(
     }
     match ending {
         Ending::Completed(value) => Ok(output(value.clone())),
-        Ending::Error { code: None, message } => Err(ToolError::new(message)),
+        Ending::Error {
+            code: None,
+            message,
+        } => Err(ToolError::new(message)),
         Ending::Error {
             code: Some(code),
             message,
@@ -186,7 +189,10 @@ pub(crate) fn output(value: Guest) -> ToolOutput {
         _ => None,
     };
     if media.is_some() {
-        let text = value.get("text").and_then(Guest::as_str).unwrap_or_default();
+        let text = value
+            .get("text")
+            .and_then(Guest::as_str)
+            .unwrap_or_default();
         return ToolOutput {
             media,
             ..ToolOutput::text(text)

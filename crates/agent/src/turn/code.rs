@@ -17,8 +17,7 @@ use bowline_runtime::{
     effect::{self, Intended, Status as Fate},
 };
 use bowline_sandbox::isolate::{
-    Answer, Bindings, Isolate, IsolateError, Limits, LogLine, Program, Start, Status, Thrown,
-    Value,
+    Answer, Bindings, Isolate, IsolateError, Limits, LogLine, Program, Start, Status, Thrown, Value,
 };
 use bowline_store::{StoreError, Timestamp};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -193,7 +192,14 @@ pub(super) async fn run(
                 code: Some(error.code()),
                 message: error.to_string(),
             };
-            return Ok(ended(mode.job, call, &ending, Vec::new(), &[], began.elapsed()));
+            return Ok(ended(
+                mode.job,
+                call,
+                &ending,
+                Vec::new(),
+                &[],
+                began.elapsed(),
+            ));
         }
     };
     let before = open(attempt, &call).await?;
@@ -641,7 +647,14 @@ impl Drive<'_> {
         self.close(step, completed, usage);
         let log = outcome::log(&self.log);
         let took = self.active();
-        Ok(ended(self.mode.job, self.call, &ending, log, &unawaited, took))
+        Ok(ended(
+            self.mode.job,
+            self.call,
+            &ending,
+            log,
+            &unawaited,
+            took,
+        ))
     }
 
     /// Calls that nobody awaited: what acts outside is seen to its end, the others are not done.

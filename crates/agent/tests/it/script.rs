@@ -92,7 +92,10 @@ fn own_tools_are_there_and_shared_ones_are_listed() {
         spec.parameters,
         json!({"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]})
     );
-    assert_eq!(definition.scripts[0].returns(), Some(&json!({"type": "string"})));
+    assert_eq!(
+        definition.scripts[0].returns(),
+        Some(&json!({"type": "string"}))
+    );
 }
 
 #[test]
@@ -118,7 +121,10 @@ fn settings_say_how_a_tool_may_be_called() {
         read("export const tool = { effect: 'none', approval: { when: \"@.name == 'x'\" } };");
     assert_eq!(policy.effect, Effect::None);
     assert!(matches!(approvals["t"], Approval::When(_)));
-    assert_eq!(read("export const tool = { durable: true }").0.timeout, Duration::from_secs(300));
+    assert_eq!(
+        read("export const tool = { durable: true }").0.timeout,
+        Duration::from_secs(300)
+    );
 }
 
 #[test]
@@ -136,56 +142,139 @@ fn mistakes_are_errors_with_file_line_column_and_a_hint() {
     for (files, expected) in [
         (
             vec![(tool, "/** D. */\nexport default (input: { at: Date }) => 0")],
-            ("tool_type", "agents/worker/tools/t.ts:2:30: `Date` cannot become JSON here", "use `string` with `@format date-time`"),
+            (
+                "tool_type",
+                "agents/worker/tools/t.ts:2:30: `Date` cannot become JSON here",
+                "use `string` with `@format date-time`",
+            ),
         ),
         (
-            vec![(tool, "/** D. */\nexport default (input: { at: X }) => 0;\nimport { X } from '../lib/x'"), ("agents/worker/lib/x.ts", "\nexport type X = bigint;")],
-            ("tool_type", "agents/worker/lib/x.ts:2:17: JSON has no `bigint`", "use `number`, or `string` for more than 2^53"),
+            vec![
+                (
+                    tool,
+                    "/** D. */\nexport default (input: { at: X }) => 0;\nimport { X } from '../lib/x'",
+                ),
+                ("agents/worker/lib/x.ts", "\nexport type X = bigint;"),
+            ],
+            (
+                "tool_type",
+                "agents/worker/lib/x.ts:2:17: JSON has no `bigint`",
+                "use `number`, or `string` for more than 2^53",
+            ),
         ),
         (
             vec![(tool, "/** D. */\nexport default (a: {}, b: {}) => 0")],
-            ("tool_function", "agents/worker/tools/t.ts:2:24: a tool takes one parameter", "put all of them into one object, such as `input: { title: string }`"),
+            (
+                "tool_function",
+                "agents/worker/tools/t.ts:2:24: a tool takes one parameter",
+                "put all of them into one object, such as `input: { title: string }`",
+            ),
         ),
         (
             vec![(tool, "/** D. */\nexport default (name: string) => 0")],
-            ("tool_function", "agents/worker/tools/t.ts:2:17: the parameter `name` is no object with properties", "take one object, such as `input: { title: string }`"),
+            (
+                "tool_function",
+                "agents/worker/tools/t.ts:2:17: the parameter `name` is no object with properties",
+                "take one object, such as `input: { title: string }`",
+            ),
         ),
         (
             vec![(tool, "export default (input: {}) => 0")],
-            ("tool_function", "agents/worker/tools/t.ts:1:16: nothing says what the tool does", "write a comment `/** … */` before the function"),
+            (
+                "tool_function",
+                "agents/worker/tools/t.ts:1:16: nothing says what the tool does",
+                "write a comment `/** … */` before the function",
+            ),
         ),
         (
-            vec![(tool, "export const tool = { durabel: true };\n/** D. */\nexport default () => 0")],
-            ("tool_setting", "agents/worker/tools/t.ts:1:23: unknown key `durabel`", "did you mean `durable`?"),
+            vec![(
+                tool,
+                "export const tool = { durabel: true };\n/** D. */\nexport default () => 0",
+            )],
+            (
+                "tool_setting",
+                "agents/worker/tools/t.ts:1:23: unknown key `durabel`",
+                "did you mean `durable`?",
+            ),
         ),
         (
-            vec![(tool, "export const tool = {\n  effect: 'nothing' };\n/** D. */\nexport default () => 0")],
-            ("tool_setting", "agents/worker/tools/t.ts:2:3: `effect` must be one of `none`, `retry`, `unknown`, `ask`", ""),
+            vec![(
+                tool,
+                "export const tool = {\n  effect: 'nothing' };\n/** D. */\nexport default () => 0",
+            )],
+            (
+                "tool_setting",
+                "agents/worker/tools/t.ts:2:3: `effect` must be one of `none`, `retry`, `unknown`, `ask`",
+                "",
+            ),
         ),
         (
-            vec![(tool, "export const tool = { timeout: '2h' };\n/** D. */\nexport default () => 0")],
-            ("tool_setting", "agents/worker/tools/t.ts:1:23: `timeout` must be a duration", ""),
+            vec![(
+                tool,
+                "export const tool = { timeout: '2h' };\n/** D. */\nexport default () => 0",
+            )],
+            (
+                "tool_setting",
+                "agents/worker/tools/t.ts:1:23: `timeout` must be a duration",
+                "",
+            ),
         ),
         (
-            vec![(tool, "import x from '../../other/lib/x';\n/** D. */\nexport default () => 0"), ("agents/other/lib/x.ts", "export default 1")],
-            ("tool_import", "agents/worker/tools/t.ts:1:15: `../../other/lib/x`: is neither in the agent's `lib` nor in the project's", "import a file of the agent's or the project's `lib`"),
+            vec![
+                (
+                    tool,
+                    "import x from '../../other/lib/x';\n/** D. */\nexport default () => 0",
+                ),
+                ("agents/other/lib/x.ts", "export default 1"),
+            ],
+            (
+                "tool_import",
+                "agents/worker/tools/t.ts:1:15: `../../other/lib/x`: is neither in the agent's `lib` nor in the project's",
+                "import a file of the agent's or the project's `lib`",
+            ),
         ),
-        (vec![(tool, "export default (")], ("tool_syntax", "agents/worker/tools/t.ts:1:17: ", "correct it")),
+        (
+            vec![(tool, "export default (")],
+            (
+                "tool_syntax",
+                "agents/worker/tools/t.ts:1:17: ",
+                "correct it",
+            ),
+        ),
         (
             vec![("agents/worker/tools/Open.ts", HELLO)],
-            ("definition_invalid_name", "agents/worker/tools/Open.ts: `Open` cannot name a tool", "use lower-case letters and digits in words joined by `-`"),
+            (
+                "definition_invalid_name",
+                "agents/worker/tools/Open.ts: `Open` cannot name a tool",
+                "use lower-case letters and digits in words joined by `-`",
+            ),
         ),
         (
             vec![("agents/worker/tools/a.js", HELLO)],
-            ("definition_invalid_name", "agents/worker/tools/a.js: is no TypeScript", "rename it to end with `.ts`, or move it to the folder `lib`"),
+            (
+                "definition_invalid_name",
+                "agents/worker/tools/a.js: is no TypeScript",
+                "rename it to end with `.ts`, or move it to the folder `lib`",
+            ),
         ),
         (
             vec![("agents/worker/tools/deep/a.ts", HELLO)],
-            ("definition_invalid_name", "agents/worker/tools/deep: is no file, and only files are tools", "put what tools share into the folder `lib`, as files"),
+            (
+                "definition_invalid_name",
+                "agents/worker/tools/deep: is no file, and only files are tools",
+                "put what tools share into the folder `lib`, as files",
+            ),
         ),
         (
-            vec![("agents/worker/tools/a-b.ts", HELLO), ("agents/worker/tools/a_b.ts", HELLO)],
-            ("definition_invalid_name", "agents/worker/tools/a_b.ts: two files are the tool `a_b`", "rename one of them"),
+            vec![
+                ("agents/worker/tools/a-b.ts", HELLO),
+                ("agents/worker/tools/a_b.ts", HELLO),
+            ],
+            (
+                "definition_invalid_name",
+                "agents/worker/tools/a_b.ts: two files are the tool `a_b`",
+                "rename one of them",
+            ),
         ),
     ] {
         let mut project = Project::new();
@@ -210,8 +299,12 @@ impl Bank {
         let mut close = Method::new("close", "Closes an account.");
         close.approval = true;
         let methods = vec![
-            Method::new("pay", "Pays.").takes("order", json!({"type": "string"})).takes("amount", json!({"type": "number"})),
-            Method::new("orders", "Lists orders.").takes("input", json!({})).effect(Effect::None),
+            Method::new("pay", "Pays.")
+                .takes("order", json!({"type": "string"}))
+                .takes("amount", json!({"type": "number"})),
+            Method::new("orders", "Lists orders.")
+                .takes("input", json!({}))
+                .effect(Effect::None),
             Method::new("wait", "Never answers."),
             close,
         ];
@@ -243,14 +336,20 @@ impl Binding for Bank {
             context.cancel.cancelled().await;
             return Err(CallError::new("AbortError", "cancelled"));
         }
-        let shown: Vec<String> = arguments.iter().map(|one| one.to_json().to_string()).collect();
+        let shown: Vec<String> = arguments
+            .iter()
+            .map(|one| one.to_json().to_string())
+            .collect();
         let mut calls = self.calls.lock().unwrap();
         // As a system does that knows idempotency keys.
         let known = |(_, id): &(String, Option<String>)| id.is_some() && *id == context.effect_id;
         if calls.iter().any(known) {
             return Ok(Guest::String(format!("{method} done")));
         }
-        calls.push((format!("{method}({})", shown.join(", ")), context.effect_id.clone()));
+        calls.push((
+            format!("{method}({})", shown.join(", ")),
+            context.effect_id.clone(),
+        ));
         match (method, arguments.first()) {
             ("pay", Some(Guest::String(order))) if order == "bad" => {
                 Err(CallError::new("BankError", "no such order"))
@@ -301,18 +400,31 @@ async fn told(stage: &Stage) -> Vec<String> {
 async fn a_call_runs_the_function_and_tells_what_it_gives() {
     for (body, expected) in [
         ("`hello ${input.name}`", "result: t: hello Ada"),
-        ("({ n: 1, at: new Date(0) })", r#"result: t: {"at":"1970-01-01T00:00:00.000Z","n":1}"#),
+        (
+            "({ n: 1, at: new Date(0) })",
+            r#"result: t: {"at":"1970-01-01T00:00:00.000Z","n":1}"#,
+        ),
         ("undefined", "result: t: Done."),
         ("[1, null]", "result: t: [1,null]"),
-        ("({ text: 'a dot', mediaType: 'image/png', data: new Uint8Array([1]) })", "result: t: a dot"),
-        ("(typeof fetch) + (typeof require) + (typeof process) + (typeof step)", "result: t: undefinedundefinedundefinedundefined"),
+        (
+            "({ text: 'a dot', mediaType: 'image/png', data: new Uint8Array([1]) })",
+            "result: t: a dot",
+        ),
+        (
+            "(typeof fetch) + (typeof require) + (typeof process) + (typeof step)",
+            "result: t: undefinedundefinedundefinedundefined",
+        ),
     ] {
-        let source = format!("/** D. */\nexport default async (input: {{ name: string }}) => {body};");
+        let source =
+            format!("/** D. */\nexport default async (input: {{ name: string }}) => {body};");
         let (told, _) = call(&source, json!({"name": "Ada"})).await;
         assert_eq!(told, expected, "{body}");
     }
     let (told, _) = call(HELLO, json!({"nam": "Ada"})).await;
-    assert!(told.starts_with("failed: t: ") && told.contains("name"), "{told}");
+    assert!(
+        told.starts_with("failed: t: ") && told.contains("name"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -362,13 +474,23 @@ async fn files_are_written_by_tools_without_an_outside_effect() {
     stage.process(Death::Never).ask("Go.").await.unwrap();
     assert_eq!(told(&stage).await, ["result: t: one"]);
     assert_eq!(stage.file("/workspace/a.txt").await, "one");
-    assert_eq!(stage.store.metrics().flushes - before, 3, "one step more than a plain turn");
+    assert_eq!(
+        stage.store.metrics().flushes - before,
+        3,
+        "one step more than a plain turn"
+    );
 
     let (told, _) = call(write, json!({})).await;
-    assert!(told.contains("the files are out of reach") && told.contains("durable"), "{told}");
+    assert!(
+        told.contains("the files are out of reach") && told.contains("durable"),
+        "{told}"
+    );
     let outside = "export const tool = { effect: 'none' };\n/** D. */\nexport default async () => await bank.pay('a', 1);";
     let (told, calls) = call(outside, json!({})).await;
-    assert!(told.contains("bank.pay acts outside") && calls.is_empty(), "{told}");
+    assert!(
+        told.contains("bank.pay acts outside") && calls.is_empty(),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -389,7 +511,10 @@ async fn a_binding_gets_an_effect_id_of_its_own_for_each_call() {
 async fn a_method_that_needs_consent_is_refused_outside_of_a_durable_tool() {
     let source = "/** D. */\nexport default async () => await bank.close();";
     let (told, calls) = call(source, json!({})).await;
-    assert!(told.contains("bank.close needs a person's consent") && calls.is_empty(), "{told}");
+    assert!(
+        told.contains("bank.close needs a person's consent") && calls.is_empty(),
+        "{told}"
+    );
 }
 
 const REFUND: &str = "export const tool = { durable: true };\n/** D. */\nexport default async (input: { order: string }) => {\n  await state.writeFile('/workspace/log.txt', 'began');\n  const paid = await step.do('pay', () => bank.pay(input.order, 1));\n  await state.appendFile('/workspace/log.txt', ' paid');\n  return paid;\n};";
@@ -408,10 +533,19 @@ async fn a_durable_tool_pays_once_and_writes_its_files_wherever_the_process_dies
         let receipt = last.send_keyed("Go.", "k").await.unwrap();
         last.runtime.resume().await.unwrap();
         let settled = last.settled(&receipt).await.unwrap();
-        assert_eq!(settled.outcome, Outcome::Completed, "{death:?} {:?}", settled.error);
+        assert_eq!(
+            settled.outcome,
+            Outcome::Completed,
+            "{death:?} {:?}",
+            settled.error
+        );
         assert_valid(&stage.conversation().await);
         assert_eq!(told(&stage).await, ["result: t: pay done"], "{death:?}");
-        assert_eq!(stage.file("/workspace/log.txt").await, "began paid", "{death:?}");
+        assert_eq!(
+            stage.file("/workspace/log.txt").await,
+            "began paid",
+            "{death:?}"
+        );
         let calls = calls.lock().unwrap().clone();
         let ids: BTreeSet<_> = calls.iter().map(|(_, id)| id.clone()).collect();
         assert_eq!(ids.len(), 1, "{death:?} {calls:?}");
@@ -435,7 +569,10 @@ async fn a_durable_tool_waits_for_consent_at_its_await() {
     let yes = json!({"approvalId": approval.approval_id, "decision": "approve"});
     later.runtime.answer(&instance(), yes).await.unwrap();
     later.settled(&receipt).await.unwrap();
-    assert_eq!(told(&stage).await, [r#"result: t: ["close done","number"]"#]);
+    assert_eq!(
+        told(&stage).await,
+        [r#"result: t: ["close done","number"]"#]
+    );
     assert_eq!(calls.lock().unwrap().len(), 2);
 }
 
@@ -491,10 +628,16 @@ async fn the_examples_of_the_guide_do_what_it_says() {
     let price = json!({"amount": 10, "from": "EUR", "to": "USD"});
     let uses = [
         ("convert_price", price),
-        ("convert_price", json!({"amount": 10, "from": "EUR", "to": "DEM"})),
+        (
+            "convert_price",
+            json!({"amount": 10, "from": "EUR", "to": "DEM"}),
+        ),
         ("save_note", json!({"line": "one"})),
         ("find_orders", json!({"customer": "c-17"})),
-        ("refund", json!({"order": "o1", "amount": 20, "reason": "late"})),
+        (
+            "refund",
+            json!({"order": "o1", "amount": 20, "reason": "late"}),
+        ),
     ];
     let (stage, calls) = stage(&project, &uses);
     let definition = stage.base.clone().unwrap();
@@ -503,12 +646,19 @@ async fn the_examples_of_the_guide_do_what_it_says() {
     assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
     let told = told(&stage).await;
     assert_eq!(told[0], "result: convert_price: 11.00 USD");
-    assert!(told[1].starts_with("failed: convert_price: "), "{}", told[1]);
+    assert!(
+        told[1].starts_with("failed: convert_price: "),
+        "{}",
+        told[1]
+    );
     assert_eq!(told[2], "result: save_note: 1");
     assert!(told[3].contains(r#""orders":[]"#), "{}", told[3]);
     assert_eq!(told[4], "result: refund: pay done");
     assert_eq!(stage.file("/workspace/refunds.txt").await, "o1 20\n");
     assert_eq!(calls.lock().unwrap().len(), 2);
     let size = &definition.scripts[1].spec().parameters["properties"]["size"];
-    assert_eq!(*size, json!({"type": "integer", "minimum": 1, "maximum": 50, "default": 20}));
+    assert_eq!(
+        *size,
+        json!({"type": "integer", "minimum": 1, "maximum": 50, "default": 20})
+    );
 }

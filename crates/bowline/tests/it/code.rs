@@ -65,7 +65,11 @@ fn the_declarations_of_what_an_agents_code_sees_are_printed() {
     );
     let ran = world.run(&["code", "types", "worker"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    for part in ["declare const state: {", "readFile(", "declare const step: {"] {
+    for part in [
+        "declare const state: {",
+        "readFile(",
+        "declare const step: {",
+    ] {
         assert!(ran.stdout.contains(part), "{part}\n{}", ran.stdout);
     }
     assert!(!ran.stdout.contains("codemode"), "{}", ran.stdout);
@@ -77,5 +81,9 @@ fn the_declarations_of_what_an_agents_code_sees_are_printed() {
     let ran = world.run(&["code", "types", "worker"]);
     let expected = "  /** Says hello. */\n  say_hello(input: { name: string }): Promise<string>;\n";
     assert!(ran.stdout.contains(expected), "{}", ran.stdout);
-    assert!(ran.stdout.contains("declare const codemode: {"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.contains("declare const codemode: {"),
+        "{}",
+        ran.stdout
+    );
 }

@@ -1,11 +1,6 @@
 //! Reading the files of tools.
 
-use std::{
-    fs,
-    io::Read as _,
-    path::Path,
-    time::Duration,
-};
+use std::{fs, io::Read as _, path::Path, time::Duration};
 
 use bowline_model::ToolSpec;
 use bowline_sandbox::{
@@ -73,7 +68,12 @@ pub(crate) fn load_shared(
     let Some(file) = files(&folder)?.into_iter().find(same) else {
         return Ok(None);
     };
-    load(project, &format!("agents/{agent}"), &format!("{TOOLS}/{file}")).map(Some)
+    load(
+        project,
+        &format!("agents/{agent}"),
+        &format!("{TOOLS}/{file}"),
+    )
+    .map(Some)
 }
 
 /// A name as the model sees it.
@@ -215,7 +215,8 @@ fn program(files: &[(String, String)], durable: bool) -> Result<Program, Isolate
     };
     let (mut program, others) = if durable {
         let name = Value::from(name.as_str());
-        let entry = format!("import run from {name};\n{DURABLE}\nexport default (input) => run(input);");
+        let entry =
+            format!("import run from {name};\n{DURABLE}\nexport default (input) => run(input);");
         (Program::new("tool.js", &entry)?, files)
     } else {
         (Program::new(name, text)?, others)
