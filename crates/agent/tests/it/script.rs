@@ -204,7 +204,7 @@ fn mistakes_are_errors_with_file_line_column_and_a_hint() {
             )],
             (
                 "tool_setting",
-                "agents/worker/tools/t.ts:2:3: `effect` must be one of `none`, `retry`, `unknown`, `ask`",
+                "agents/worker/tools/t.ts:2:3: `effect` wants one of `none`, `retry`, `unknown`, `ask`",
                 "",
             ),
         ),
@@ -215,7 +215,7 @@ fn mistakes_are_errors_with_file_line_column_and_a_hint() {
             )],
             (
                 "tool_setting",
-                "agents/worker/tools/t.ts:1:23: `timeout` must be a duration",
+                "agents/worker/tools/t.ts:1:23: `timeout` wants a duration such as `30s` or `2h`, from `10ms` to `1h`",
                 "",
             ),
         ),
@@ -301,11 +301,13 @@ impl Bank {
         let methods = vec![
             Method::new("pay", "Pays.")
                 .takes("order", json!({"type": "string"}))
-                .takes("amount", json!({"type": "number"})),
+                .takes("amount", json!({"type": "number"}))
+                .effect(Effect::Outside(OnCrash::Retry)),
             Method::new("orders", "Lists orders.")
                 .takes("input", json!({}))
                 .effect(Effect::None),
             Method::new("wait", "Never answers."),
+            Method::new("post", "Posts a letter."),
             close,
         ];
         Self { methods, calls }
@@ -432,7 +434,8 @@ async fn an_error_is_told_with_the_authors_position() {
     let source = "/** D. */\nexport default (input: { n: number }): void => {\n  const wrong: number = input.n;\n  throw new RangeError('no ' + wrong);\n};";
     let (told, _) = call(source, json!({"n": 5})).await;
     assert!(told.starts_with("failed: t: RangeError: no 5"), "{told}");
-    assert!(told.contains("tools/t.ts:4:9"), "{told}");
+    // The engine names the last operand before the call, not the call: `wrong`, here as in JavaScript.
+    assert!(told.contains("tools/t.ts:4:32"), "{told}");
 }
 
 #[tokio::test]
@@ -485,10 +488,10 @@ async fn files_are_written_by_tools_without_an_outside_effect() {
         told.contains("the files are out of reach") && told.contains("durable"),
         "{told}"
     );
-    let outside = "export const tool = { effect: 'none' };\n/** D. */\nexport default async () => await bank.pay('a', 1);";
+    let outside = "export const tool = { effect: 'none' };\n/** D. */\nexport default async () => await bank.post();";
     let (told, calls) = call(outside, json!({})).await;
     assert!(
-        told.contains("bank.pay acts outside") && calls.is_empty(),
+        told.contains("bank.post acts outside") && calls.is_empty(),
         "{told}"
     );
 }
