@@ -413,15 +413,15 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
 }
 
 /// Everything that the code of an agent sees, as TypeScript declarations: in code mode what the model's
-/// code sees, else what its tools in TypeScript see.
+/// code sees, else what its tools in TypeScript see. `host` is for agents in a directory of the machine.
 ///
 /// # Errors
 ///
 /// What a submission to it would fail with, as far as its tools are concerned.
-pub fn declarations(agent: &Agent) -> Result<String, Failure> {
+pub fn declarations(agent: &Agent, host: &HostAccess) -> Result<String, Failure> {
     let rendered = agent.rendered();
     let engine = Arc::new(Engine::new(CodeOptions::default()));
-    let toolbox = toolbox(&rendered, &engine, None)?;
+    let toolbox = toolbox(&rendered, &engine, Some(host))?;
     let codemode = toolbox.code.is_some();
     let registry = match toolbox.code {
         Some(registry) => registry,

@@ -42,6 +42,7 @@ pub struct Service {
     outside: Arc<dyn Outside>,
     methods: Vec<Method>,
     operations: Vec<Operation>,
+    examples: bool,
 }
 
 impl fmt::Debug for Service {
@@ -113,7 +114,26 @@ impl Service {
                     .effect(Effect::Outside(effect.on_crash)),
             ],
             operations: Vec::new(),
+            examples: false,
         }
+    }
+
+    /// Answers each operation with the example of its document, and sends nothing. Arguments are checked
+    /// as ever; what has no example throws.
+    #[must_use]
+    pub fn with_examples(mut self) -> Self {
+        self.examples = true;
+        self
+    }
+
+    /// An answer that nobody was asked for.
+    fn example(&self, method: &str, example: Option<&Json>) -> Result<Value, CallError> {
+        let none = || {
+            let name = &self.name;
+            let text = format!("{name} answers with examples, and {name}.{method} has none");
+            CallError::new("HttpError", text)
+        };
+        example.cloned().map(Value::from).ok_or_else(none)
     }
 
     /// With the operations of a document. An operation has precedence over `get` and `request`.
@@ -179,6 +199,9 @@ impl Service {
             ..Request::get(url)
         };
         message::set_body(&mut request, with.take_any("body"));
+        if self.examples {
+            return self.example(&method.name, None);
+        }
         let response = self.send(context, request).await?;
         let headers = response
             .headers
@@ -212,6 +235,9 @@ impl Service {
         };
         if let Some(media) = &operation.body {
             message::set_body_as(&mut request, body, media)?;
+        }
+        if self.examples {
+            return self.example(&operation.name, operation.example.as_ref());
         }
         let response = self.send(context, request).await?;
         if (200..300).contains(&response.status) {

@@ -43,6 +43,8 @@ pub struct Operation {
     body_schema: Json,
     body_required: bool,
     returns: Option<Json>,
+    /// What it answers in an example of the document.
+    pub(super) example: Option<Json>,
 }
 
 #[derive(Debug, Clone)]
@@ -188,12 +190,13 @@ impl Operation {
             .into_iter()
             .flatten()
             .find(|(status, _)| status.starts_with('2'));
-        let returns = success.and_then(|(_, response)| {
-            let response = inliner.resolved(response);
+        let success = success.map(|(_, response)| inliner.resolved(response));
+        let returns = success.and_then(|response| {
             inliner
                 .content(&response["content"])
                 .map(|(_, schema)| schema)
         });
+        let example = success.and_then(|response| inliner.example(&response["content"]));
         let text = |key: &str| operation[key].as_str().unwrap_or_default().trim();
         let (summary, long) = (text("summary"), text("description"));
         let description = match (summary, long) {
@@ -217,6 +220,7 @@ impl Operation {
             body_schema,
             body_required,
             returns,
+            example,
         })
     }
 
@@ -435,6 +439,19 @@ impl<'a> Inliner<'a> {
             .get("schema")
             .map_or(json!({}), |schema| self.inline(schema));
         Some((media.to_owned(), schema))
+    }
+
+    /// The first example of what is read.
+    fn example(&self, content: &'a Json) -> Option<Json> {
+        let media = content.as_object()?.values();
+        let mut given = media.filter_map(|media| {
+            let named = media["examples"].as_object();
+            let first = named.and_then(|named| named.values().next());
+            let first = first.and_then(|first| self.resolved(first).get("value"));
+            let of_schema = media["schema"].get("example");
+            media.get("example").or(first).or(of_schema)
+        });
+        given.next().cloned()
     }
 
     fn inline(&mut self, part: &'a Json) -> Json {

@@ -164,11 +164,12 @@ pub(super) async fn execute(
 
 fn types(agent: &str, global: &Global, terminal: Terminal) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
-    let text = bowline_agent::declarations(&place.project.agent(agent, None)?)?;
+    let agent_of_project = place.project.agent(agent, None)?;
+    let text = bowline_agent::declarations(&agent_of_project, &place.host())?;
     if terminal.json {
         terminal.json(&json!({"type": "types", "agent": agent, "declarations": text}))?;
     } else {
-        terminal.answer(text.trim_end())?;
+        terminal.answer(format_args!("{}\n", text.trim_end()))?;
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -223,9 +224,10 @@ fn finish(program: &Program, isolate: &Isolate, terminal: Terminal) -> Result<Ex
             }))?;
         }
         Status::Completed(Value::Undefined) => {}
-        Status::Completed(Value::String(text)) => terminal.answer(text)?,
+        Status::Completed(Value::String(text)) => terminal.answer(format_args!("{text}\n"))?,
         Status::Completed(value) => {
-            terminal.answer(serde_json::to_string_pretty(&value.to_json()).unwrap_or_default())?;
+            let text = serde_json::to_string_pretty(&value.to_json()).unwrap_or_default();
+            terminal.answer(format_args!("{text}\n"))?;
         }
         Status::Threw(value) => {
             let (text, stack) = match value {

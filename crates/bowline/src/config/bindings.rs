@@ -24,6 +24,8 @@ pub struct BindingSettings {
     pub auth: Option<Auth>,
     /// `effect`: what becomes of a call that acts and was cut by a crash. Default `unknown`.
     pub effect: OnCrash,
+    /// `examples`: operations are answered with the examples of the document, and nothing is sent.
+    pub examples: bool,
     /// `timeout` and `max_response_mib`.
     pub limits: EgressLimits,
 }
@@ -59,13 +61,14 @@ pub enum AuthKind {
     Query(String),
 }
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "description",
     "openapi",
     "base_url",
     "hosts",
     "auth",
     "effect",
+    "examples",
     "timeout",
     "max_response_mib",
 ];
@@ -134,7 +137,20 @@ fn one(name: &str, line: u32, node: &Node) -> Result<BindingSettings, Fault> {
             _ => OnCrash::Unknown,
         },
     };
+    let examples = match keys.get("examples") {
+        None => false,
+        Some(node) => node.bool("examples")?,
+    };
+    if examples && document.is_none() {
+        return Err(Fault::new(
+            FaultKind::MissingKey,
+            Some(line),
+            format!("`[bindings.{name}]` has `examples` and no document that gives them"),
+            "add `openapi = \"FILE\"`, or remove `examples`",
+        ));
+    }
     Ok(BindingSettings {
+        examples,
         description: text("description")?,
         document,
         base_url,

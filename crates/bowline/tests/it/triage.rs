@@ -136,7 +136,9 @@ fn example(tracker: &Tracker) -> World {
     let settings = fs::read_to_string(&file).unwrap();
     let moved = settings.replace("http://127.0.0.1:4600", &tracker.url);
     assert_ne!(moved, settings);
-    fs::write(file, moved).unwrap();
+    let asked = moved.replace("examples = true\n", "");
+    assert_ne!(asked, moved);
+    fs::write(file, asked).unwrap();
     world
 }
 
@@ -195,4 +197,32 @@ fn code_of_the_model_opens_one_issue_after_a_person_agreed() {
         "triage-code",
         "Credit notes under one euro raise the total.",
     );
+}
+
+/// As the README tells it: nobody is at a terminal, and there is no tracker.
+#[test]
+fn the_issue_is_opened_offline_with_the_commands_that_the_run_names() {
+    for (agent, message) in [
+        ("triage", "Open an issue for it."),
+        (
+            "triage-code",
+            "Credit notes under one euro raise the total.",
+        ),
+    ] {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/triage");
+        let world = World::empty();
+        let example = example.to_str().unwrap();
+        let place = ["--project", example, "--data", "data"];
+        let run = [&["run", agent, "--id", "t", "-m", message][..], &place].concat();
+        let asked = world.run(&run);
+        assert_eq!(asked.status, 0, "{}", asked.stderr);
+        let approve = asked
+            .stderr
+            .split_whitespace()
+            .find(|word| word.starts_with("appr_"));
+        let id = approve.unwrap_or_else(|| panic!("{}", asked.stderr));
+        let done = world.run(&[&["approve", id][..], &place].concat());
+        assert_eq!(done.status, 0, "{}", done.stderr);
+        assert!(done.stdout.contains("The issue is open."), "{}", done.all());
+    }
 }
