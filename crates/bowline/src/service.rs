@@ -266,16 +266,7 @@ impl Service {
     ) -> Result<Reply, Error> {
         let actor = actor(agent, instance);
         let settled = self.runtime.settled(&actor, submission).await?;
-        let mut after = settled.after_seq;
-        if let Some(host) = &settled.answered_by_submission_id
-            && let Some(host) = submission::settled(&**self.store(), &actor, host).await?
-        {
-            after = host.after_seq;
-        }
-        Ok(reply_of(
-            &load_after(&**self.store(), &actor, after).await?,
-            settled,
-        ))
+        Ok(reply_to(&**self.store(), &actor, settled).await?)
     }
 
     /// Sends a message and waits for the answer.
@@ -537,6 +528,21 @@ impl Service {
         self.runtime.store().close().await;
         drained
     }
+}
+
+/// Reads the answer to a submission that has settled; who answered may be another one.
+pub(crate) async fn reply_to(
+    store: &dyn Store,
+    actor: &ActorId,
+    settled: Settled,
+) -> Result<Reply, StoreError> {
+    let mut after = settled.after_seq;
+    if let Some(host) = &settled.answered_by_submission_id
+        && let Some(host) = submission::settled(store, actor, host).await?
+    {
+        after = host.after_seq;
+    }
+    Ok(reply_of(&load_after(store, actor, after).await?, settled))
 }
 
 /// How a settled submission is answered by its conversation.

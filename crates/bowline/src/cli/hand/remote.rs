@@ -12,7 +12,8 @@ use axum::{
     body::{Body, BodyDataStream, Bytes},
     http::{Method, Request, Response, StatusCode, header},
 };
-use bowline_agent::{approval::Answered, record::Compaction};
+use bowline_agent::{actor, approval::Answered, record::Compaction};
+use bowline_runtime::submission;
 use bowline_store::{SqliteStore, Store};
 use futures::StreamExt as _;
 use hyper::client::conn::http1;
@@ -28,7 +29,7 @@ use crate::{
         self,
         wire::{Beginning, Compacting, Line, MAX_LINE, SPOKEN, VERSION, Which, Whose},
     },
-    service::Reply,
+    service::{Reply, reply_to},
 };
 
 /// Chunks that a slow reader may be behind before it misses some, as in the process itself.
@@ -93,7 +94,16 @@ impl Remote {
         id: &str,
         submission: &str,
     ) -> Result<Reply, Error> {
-        self.ask("/reply", &which(agent, id, submission)).await
+        let failed = match self.ask("/reply", &which(agent, id, submission)).await {
+            Ok(reply) => return Ok(reply),
+            Err(error) => error,
+        };
+        // A process that ran this one submission ends with it, maybe before it is asked: what is durable tells.
+        let actor = actor(agent, id);
+        match submission::settled(self.store(), &actor, submission).await? {
+            Some(settled) => Ok(reply_to(self.store(), &actor, settled).await?),
+            None => Err(failed),
+        }
     }
 
     pub(super) async fn abort(
