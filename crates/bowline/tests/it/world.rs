@@ -136,7 +136,7 @@ pub(crate) fn masked(text: &str) -> String {
         (r"<?\d+(\.\d+)? m?s\b", "[TIME]"),
         // How the disk of this machine is doing.
         (r"(?m)^\w+ +(flush|space) .*\n( +→.*\n)?", ""),
-        (r#""durationMs":\d+"#, r#""durationMs":0"#),
+        (r#""(durationMs|firstTokenMs)":\d+"#, r#""${1}":0"#),
     ] {
         text = Regex::new(pattern)
             .unwrap()
