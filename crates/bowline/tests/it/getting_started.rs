@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::{clients, world::World};
+use crate::{clients, npm, world::World};
 
 const GUIDE: &str = include_str!("../../../../docs/guide/getting-started.md");
 /// Where the guide says that things are; a test takes what is free.
@@ -213,21 +213,21 @@ fn a_stranger_who_types_the_first_guide_has_an_agent_in_a_page() {
 
 /// The second half of the guide, where there is what it needs.
 fn a_page(mut reader: Stranger) {
-    let Some(modules) = clients::modules() else {
-        eprintln!("SKIPPED: node and npm are not there, so the page of the guide was not built");
+    let Some(packages) = npm::packages(npm::CLIENTS) else {
         return;
     };
     let mut install = reader.read("mkdir page");
     // What the guide installs lies in the cache of the tests already, in the same versions.
     let at = install.find("npm install ").unwrap();
     let wanted = install.split_off(at);
-    let pinned = fs::read(clients::clients().join("package.json")).unwrap();
+    let pinned = fs::read(npm::source(npm::CLIENTS).join("package.json")).unwrap();
     let pinned: Value = serde_json::from_slice(&pinned).unwrap();
     for package in wanted.split_whitespace().skip(2) {
         let (name, version) = package.rsplit_once('@').unwrap();
         assert_eq!(pinned["dependencies"][name], version, "{name}");
     }
     reader.run(&install);
+    let modules = packages.join("node_modules");
     symlink(modules, reader.folder.join("node_modules")).unwrap();
     reader.save("index.html");
     reader.save("chat.jsx");
@@ -237,6 +237,6 @@ fn a_page(mut reader: Stranger) {
     let page = format!("http://{}/", site.addr("Local:"));
     assert!(reader.steps.next().is_none(), "the guide has more to do");
     if clients::has_browser() {
-        clients::run_with("guide.test.mjs", &[("PAGE", &page)]);
+        clients::run("guide.test.mjs", &[("PAGE", &page)]);
     }
 }

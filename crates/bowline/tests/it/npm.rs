@@ -1,73 +1,98 @@
-//! Published npm clients, installed once from a lockfile of this repository.
+//! Published npm packages, installed once by a lockfile of this repository into the cache of whoever runs
+//! the tests.
 
 use std::{
-    fs,
+    env, fs,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::Mutex,
 };
 
-/// A folder of `tests/clients`, with what its lockfile names installed in the cache. `None`, said
-/// loudly, where there is no node or npm.
-pub(crate) fn project(name: &str) -> Option<PathBuf> {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(|error| error.into_inner());
+use tempfile::TempDir;
+
+/// The folder whose packages are the published clients; others lie below it.
+pub(crate) const CLIENTS: &str = "";
+/// What decides what is installed.
+const PACKAGE: [&str; 3] = ["package.json", "package-lock.json", ".npmrc"];
+
+/// A folder of `tests/clients`.
+pub(crate) fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/clients")
+        .join(name)
+}
+
+/// A place below the cache of whoever runs the tests, for what is installed by these bytes.
+pub(crate) fn cache(kind: &str, pinned: &[Vec<u8>]) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    pinned.hash(&mut hasher);
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
+    let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
+    let cache = cache.unwrap_or_else(env::temp_dir).join("bowline");
+    cache.join(kind).join(format!("{:016x}", hasher.finish()))
+}
+
+/// Installs into a place of [`cache`] unless that was done before, also by another process.
+pub(crate) fn once(place: &Path, install: impl FnOnce(&Path)) {
+    fs::create_dir_all(place).unwrap();
+    let guard = fs::File::create(place.with_extension("lock")).unwrap();
+    guard.lock().unwrap();
+    let done = place.join("installed");
+    if !done.exists() {
+        install(place);
+        fs::write(done, "").unwrap();
+    }
+}
+
+/// Says that something was not tested, past the capture of the test's output, so that everybody sees it.
+pub(crate) fn skipped(why: &str) {
+    let _ = std::io::stderr().write_all(format!("\n!!! SKIPPED: {why}\n").as_bytes());
+}
+
+/// Where the packages of a folder are, in `node_modules`. `None`, said loudly, without node or npm.
+pub(crate) fn packages(name: &str) -> Option<PathBuf> {
     for program in ["node", "npm"] {
         let found = Command::new(program).arg("--version").output();
         if !found.is_ok_and(|output| output.status.success()) {
-            let line = format!(
-                "\n!!! SKIPPED: no `{program}` here, so tests/clients/{name} did not run\n"
-            );
-            // Past the capture of the test's output, so that everybody sees it.
-            let _ = std::io::stderr().write_all(line.as_bytes());
+            skipped(&format!(
+                "no `{program}` here, so tests/clients/{name} did not run"
+            ));
             return None;
         }
     }
-    let source = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/clients")
-        .join(name);
-    let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache =
-        cache.unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache"));
-    let lock = fs::read(source.join("package-lock.json")).unwrap();
-    let sum = lock.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, byte| {
-        (sum ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    });
-    let root = cache.join("bowline/npm");
-    fs::create_dir_all(&root).unwrap();
-    let guard = fs::File::create(root.join(format!("{name}.lock"))).unwrap();
-    guard.lock().unwrap();
-    let target = root.join(format!("{name}-{sum:016x}"));
-    if !target.join("installed").exists() {
-        fs::create_dir_all(&target).unwrap();
-        for file in ["package.json", "package-lock.json"] {
-            fs::copy(source.join(file), target.join(file)).unwrap();
+    let files = PACKAGE.map(|file| (file, fs::read(source(name).join(file)).unwrap_or_default()));
+    let place = cache("npm", &files.clone().map(|(_, content)| content));
+    once(&place, |place| {
+        for (file, content) in files {
+            fs::write(place.join(file), content).unwrap();
         }
-        let install = Command::new("npm")
-            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"])
-            .current_dir(&target)
+        let output = Command::new("npm")
+            .args([
+                "ci",
+                "--no-progress",
+                "--no-audit",
+                "--no-fund",
+                "--loglevel=error",
+            ])
+            .current_dir(place)
             .stdin(Stdio::null())
             .output()
             .unwrap();
-        let words = String::from_utf8_lossy(&install.stderr);
-        assert!(
-            install.status.success(),
-            "npm ci for {name} failed: {words}"
-        );
-        fs::write(target.join("installed"), "").unwrap();
-    }
-    // Tests have to lie beside what they import.
-    let run = target.join(format!("run-{}", std::process::id()));
-    fs::create_dir_all(&run).unwrap();
-    for entry in fs::read_dir(&source).unwrap() {
-        let entry = entry.unwrap();
-        if entry
-            .path()
-            .extension()
-            .is_some_and(|it| it == "js" || it == "mjs")
-        {
-            fs::copy(entry.path(), run.join(entry.file_name())).unwrap();
+        let words = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "npm ci for {name}: {words}");
+    });
+    Some(place)
+}
+
+/// A fresh copy of the files of a folder, where they find their packages. `None` as [`packages`].
+pub(crate) fn project(name: &str) -> Option<TempDir> {
+    // Modules are looked for beside the file that asks for them, and above it.
+    let run = TempDir::with_prefix_in("run-", packages(name)?).unwrap();
+    for entry in fs::read_dir(source(name)).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, run.path().join(path.file_name().unwrap())).unwrap();
         }
     }
     Some(run)

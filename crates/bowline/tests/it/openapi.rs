@@ -5,9 +5,7 @@
 //! the tests.
 
 use std::{
-    env, fs,
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    io::Write as _,
+    fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::Duration,
@@ -19,7 +17,7 @@ use bowline::{
 };
 use bowline_agent::definition::Approval;
 
-use crate::streams::Site;
+use crate::{npm, streams::Site};
 
 const KEY: &str = "bwl_of-the-tool";
 const SCRIPT: &str = r#"
@@ -32,62 +30,38 @@ by_message:
       - text: "Done."
 "#;
 
-fn source() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/clients/openapi")
-}
-
 /// Where the tool is installed. `None`, said loudly, without a Python that can install it.
 fn tool() -> Option<PathBuf> {
     let able = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))";
     let python = Command::new("python3").args(["-c", able]).output();
     if !python.is_ok_and(|output| output.status.success()) {
-        let line = "\n!!! SKIPPED: no python3 of 3.11 or later with venv and pip here, so the requests of schemathesis were not made\n";
-        // Past the capture of the test's output, so that everybody sees it.
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        npm::skipped(
+            "no python3 of 3.11 or later with venv and pip here, so the requests of schemathesis were not made",
+        );
         return None;
     }
-    let pinned = fs::read(source().join("requirements.txt")).unwrap();
-    let mut hasher = DefaultHasher::new();
-    pinned.hash(&mut hasher);
-    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-    let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
-    let cache = cache.unwrap_or_else(env::temp_dir).join("bowline/python");
-    fs::create_dir_all(&cache).unwrap();
-    let guard = fs::File::create(cache.join("lock")).unwrap();
-    guard.lock().unwrap();
-    let place = cache.join(format!("{:016x}", hasher.finish()));
-    if !place.join("installed").exists() {
-        let run = |program: &Path, args: &[&str]| {
-            let output = Command::new(program)
-                .args(args)
-                .arg(if args[0] == "-m" {
-                    &place
-                } else {
-                    Path::new("-q")
-                })
-                .stdin(Stdio::null())
-                .output()
-                .unwrap();
+    let list = npm::source("openapi").join("requirements.txt");
+    let place = npm::cache("python", &[fs::read(&list).unwrap()]);
+    npm::once(&place, |place| {
+        let run = |command: &mut Command| {
+            let output = command.stdin(Stdio::null()).output().unwrap();
             let words = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{}: {words}", program.display());
+            assert!(output.status.success(), "{command:?}: {words}");
         };
-        run(Path::new("python3"), &["-m", "venv", "--clear"]);
-        let list = source().join("requirements.txt");
-        let list = list.to_str().unwrap();
-        let pip = place.join("bin/pip");
-        run(
-            &pip,
-            &[
+        run(Command::new("python3")
+            .args(["-m", "venv", "--clear"])
+            .arg(place));
+        run(Command::new(place.join("bin/pip"))
+            .args([
                 "install",
+                "-q",
                 "--require-hashes",
                 "--only-binary",
                 ":all:",
                 "-r",
-                list,
-            ],
-        );
-        fs::write(place.join("installed"), "").unwrap();
-    }
+            ])
+            .arg(&list));
+    });
     Some(place.join("bin/schemathesis"))
 }
 
@@ -153,7 +127,7 @@ async fn requests_made_of_the_description_get_the_answers_that_it_has() {
         let mut command = tokio::process::Command::new(&tool);
         command
             .arg("--config-file")
-            .arg(source().join(settings))
+            .arg(npm::source("openapi").join(settings))
             .args(["run", &format!("{}/openapi.json", site.url())])
             .args(["--max-examples", examples])
             .args(["--seed", "1", "--generation-database", "none", "--no-color"])

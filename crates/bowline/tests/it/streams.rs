@@ -125,7 +125,7 @@ async fn the_public_conformance_suite_passes_whole() {
     };
     let data = bowline_testkit::canary::Folder::new().unwrap();
     let site = Site::start(data.path()).await;
-    let (passed, failed) = vitest(&dir, "conformance.test.js", &site).await;
+    let (passed, failed) = vitest(dir.path(), "conformance.test.js", &site).await;
     assert!(
         failed.is_empty(),
         "{} failed:\n{}",

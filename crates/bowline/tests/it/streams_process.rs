@@ -322,7 +322,7 @@ async fn the_published_client_appends_reads_and_follows_across_a_restart_of_the_
     };
     for live in ["long-poll", "sse"] {
         for killed in [false, true] {
-            restart_under_the_client(&dir, live, killed).await;
+            restart_under_the_client(dir.path(), live, killed).await;
         }
     }
 }
