@@ -22,6 +22,7 @@ use bowline_agent::{
 use bowline_model::{Clock, ModelSettings, Models, Secret};
 use bowline_runtime::{
     Failure, Outcome, Program, Receipt, Runtime, RuntimeOptions, Settled, Sources, Submission,
+    fiber::{Fibers, Handler, Handlers},
     submission,
 };
 use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError, Timestamp};
@@ -46,6 +47,7 @@ pub struct Bowline {
     retention: Retention,
     host: Option<HostAccess>,
     code: CodeOptions,
+    fibers: Vec<(String, Arc<dyn Handler>)>,
 }
 
 impl Bowline {
@@ -73,6 +75,7 @@ impl Bowline {
             retention: Retention::default(),
             host: None,
             code: CodeOptions::default(),
+            fibers: Vec::new(),
         }
     }
 
@@ -85,6 +88,14 @@ impl Bowline {
     #[must_use]
     pub fn agent(mut self, agent: Agent) -> Self {
         self.agents.push(agent);
+        self
+    }
+
+    /// Adds what the fibers of a name do: checkpointed tasks that [`Service::fibers`] starts. The name is kept
+    /// for as long as fibers of it are open.
+    #[must_use]
+    pub fn fiber(mut self, name: impl Into<String>, handler: Arc<dyn Handler>) -> Self {
+        self.fibers.push((name.into(), handler));
         self
     }
 
@@ -185,15 +196,16 @@ impl Bowline {
             agents = agents.with_host(host);
         }
         let program: Arc<dyn Program> = Arc::new(agents.clone());
-        let runtime = Runtime::new(
-            self.store,
-            self.sources,
-            self.options,
-            [(KIND.to_owned(), program)],
-        );
+        let mut programs = vec![(KIND.to_owned(), program)];
+        // Without handlers, fibers of another process are left alone.
+        let any = !self.fibers.is_empty();
+        let fibers = Handlers::new(self.fibers);
+        programs.extend(any.then(|| fibers.program()));
+        let runtime = Runtime::new(self.store, self.sources, self.options, programs);
         Service {
             runtime,
             agents,
+            fibers,
             stop: Arc::new(StopOnDrop(CancellationToken::new())),
         }
     }
@@ -204,6 +216,7 @@ impl Bowline {
 pub struct Service {
     runtime: Runtime,
     agents: Agents,
+    fibers: Handlers,
     stop: Arc<StopOnDrop>,
 }
 
@@ -497,6 +510,11 @@ impl Service {
     /// What each agent came to in this process.
     pub fn tallies(&self) -> BTreeMap<String, Tally> {
         self.agents.tallies()
+    }
+
+    /// The fibers: checkpointed tasks, by the handlers of [`Bowline::fiber`].
+    pub fn fibers(&self) -> Fibers {
+        self.fibers.on(&self.runtime)
     }
 
     /// What runs the agents.

@@ -26,6 +26,7 @@ mod schedules;
 mod spend;
 mod submissions;
 
+pub(in crate::server) use openapi::Refused;
 pub use openapi::document as openapi_document;
 
 /// Most entries of one page.

@@ -6,9 +6,10 @@ use axum::{
     http::{HeaderName, header},
     routing::get,
 };
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::{Access, App, Refusal, Scope};
+use super::{Access, App, Refusal, Scope, admin::Refused};
 use crate::telemetry;
 
 /// The routes of this module.
@@ -19,22 +20,48 @@ pub(super) fn routes() -> Router<App> {
         .route("/metrics", get(metrics))
 }
 
-/// The process is alive.
-async fn healthz() -> Json<Value> {
-    Json(json!({"status": "ok"}))
+/// How the process does.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Health {
+    /// `ok` or `ready`.
+    status: &'static str,
 }
 
-/// The process takes messages: its store answers, and it is not stopping.
-async fn readyz(State(app): State<App>) -> Result<Json<Value>, Refusal> {
+/// Say that the process is alive
+///
+/// It needs no key.
+#[utoipa::path(get, path = "/healthz", tag = "operations", security(()), responses(
+    (status = 200, description = "It is alive", body = Health),
+    (status = "default", response = Refused),
+))]
+pub(super) async fn healthz() -> Json<Health> {
+    Json(Health { status: "ok" })
+}
+
+/// Say that the process takes messages
+///
+/// Its store answers, and it is not stopping. It needs no key.
+#[utoipa::path(get, path = "/readyz", tag = "operations", security(()), responses(
+    (status = 200, description = "It takes messages", body = Health),
+    (status = "default", response = Refused),
+))]
+pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Refusal> {
     if app.draining().is_cancelled() {
         return Err(bowline_runtime::RuntimeError::Stopped.into());
     }
     app.store().next_wake().await?;
-    Ok(Json(json!({"status": "ready"})))
+    Ok(Json(Health { status: "ready" }))
 }
 
-/// Figures for Prometheus. They tell of every agent, so that only who may read them all gets them.
-async fn metrics(
+/// Tell figures to Prometheus
+///
+/// They tell of every agent, so that only who may read them all gets them.
+#[utoipa::path(get, path = "/metrics", tag = "operations", responses(
+    (status = 200, description = "Figures in the text format of Prometheus", body = String,
+        content_type = "application/openmetrics-text"),
+    (status = "default", response = Refused),
+))]
+pub(super) async fn metrics(
     State(app): State<App>,
     access: Access,
 ) -> Result<([(HeaderName, &'static str); 2], String), Refusal> {

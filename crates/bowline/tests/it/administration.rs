@@ -26,6 +26,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+mod fibers;
 mod scopes;
 
 const SCRIPT: &str = r#"
@@ -89,9 +90,13 @@ fn place(settings: Settings) -> Place {
 }
 
 fn place_on(store: Arc<dyn Store>, settings: Settings) -> Place {
+    place_of(Bowline::on(store), settings)
+}
+
+fn place_of(bowline: Bowline, settings: Settings) -> Place {
     let script = tempfile::tempdir().unwrap();
     std::fs::write(script.path().join("script.yaml"), SCRIPT).unwrap();
-    let mut bowline = Bowline::on(store).sources(clock::sources(7));
+    let mut bowline = bowline.sources(clock::sources(7));
     for name in ["demo", "other"] {
         let dir = script.path().to_path_buf();
         let agent = Agent::new(name, move |cx: &mut Render| {

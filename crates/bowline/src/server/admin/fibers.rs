@@ -1,15 +1,19 @@
-//! Checkpointed tasks. They belong to no agent: only who may read everything sees them.
+//! Checkpointed tasks. They belong to no agent: only who may do something with all of them may do it here.
 
 use axum::{
     Json, Router,
-    extract::{Path, State},
-    routing::get,
+    extract::{Path, State, rejection::JsonRejection},
+    http::StatusCode,
+    routing::{get, post},
 };
-use bowline_runtime::fiber::{self, Handlers, Inspection, KIND, Status};
+use bowline_runtime::{
+    Failure, RuntimeError,
+    fiber::{Inspection, KIND, Resolution, Status},
+};
 use bowline_store::ActorId;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::{Access, App, Page, Paging, Parameters, Refusal, Scope};
 use crate::{Error, server::wire::Problem};
@@ -20,7 +24,9 @@ const MOST_LOOKED: usize = 1_000;
 pub(super) fn routes() -> Router<App> {
     Router::new()
         .route("/v1/fibers", get(list))
-        .route("/v1/fibers/{name}/{fiber}", get(one))
+        .route("/v1/fibers/{name}/{fiber}", get(one).delete(delete))
+        .route("/v1/fibers/{name}/{fiber}/cancel", post(cancel))
+        .route("/v1/fibers/{name}/{fiber}/resolve", post(resolve))
 }
 
 /// A fiber.
@@ -89,10 +95,6 @@ fn describe(fiber: Inspection) -> FiberInfo {
     }
 }
 
-fn fibers(app: &App) -> fiber::Fibers {
-    Handlers::new([]).on(app.service().runtime())
-}
-
 /// List the fibers
 ///
 /// With a status, a page may hold fewer, or none, and still not be the last.
@@ -128,7 +130,7 @@ pub(super) async fn list(
     let found = store
         .actors(KIND, only, after.as_ref(), MOST_LOOKED)
         .await?;
-    let fibers = fibers(&app);
+    let fibers = app.service().fibers();
     let mut page = FiberList {
         fibers: Vec::new(),
         next: None,
@@ -146,26 +148,159 @@ pub(super) async fn list(
 }
 
 /// Show a fiber
-#[utoipa::path(get, path = "/v1/fibers/{name}/{fiber}", tag = "fibers", params(
-    ("name" = String, Path, description = "Its handler"),
-    ("fiber" = String, Path, description = "`fib_…`"),
-), responses(
+#[utoipa::path(get, path = "/v1/fibers/{name}/{fiber}", tag = "fibers", params(Which), responses(
     (status = 200, description = "The fiber", body = FiberInfo),
     (status = "default", response = super::openapi::Refused),
 ))]
 pub(super) async fn one(
     State(app): State<App>,
     access: Access,
-    Path((name, id)): Path<(String, String)>,
+    Path(path): Path<(String, String)>,
     parameters: Parameters,
 ) -> Result<Json<FiberInfo>, Refusal> {
     access.require_all(Scope::Read)?;
     parameters.only(&[])?;
-    match fibers(&app).inspect(&name, &id).await? {
-        Some(fiber) => Ok(Json(describe(fiber))),
-        None => {
-            let what = "there is no such fiber";
-            Err(Error::failure("fiber_not_found", what, "list the fibers of this name").into())
-        }
+    Ok(Json(describe(there(&app, &path).await?)))
+}
+
+/// The fiber that a path names.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+#[allow(dead_code, reason = "it only describes the path")]
+struct Which {
+    /// Its handler.
+    name: String,
+    /// `fib_…`.
+    fiber: String,
+}
+
+async fn there(app: &App, (name, id): &(String, String)) -> Result<Inspection, Refusal> {
+    let found = app.service().fibers().inspect(name, id).await?;
+    found.ok_or_else(|| {
+        let what = "there is no such fiber";
+        Error::failure("fiber_not_found", what, "list the fibers of this name").into()
+    })
+}
+
+/// A fiber can be changed where its handler is.
+fn refused(error: RuntimeError) -> Refusal {
+    if let RuntimeError::UnknownKind(_) = error {
+        let what = "this process has no handlers of fibers";
+        let hint = "ask the process that runs them";
+        return Error::failure("fiber_unknown", what, hint).into();
     }
+    error.into()
+}
+
+/// Whether there was something to cancel.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Cancelled {
+    /// False when it had ended before.
+    cancelled: bool,
+}
+
+/// Cancel a fiber
+///
+/// Its settlement follows. One that has ended stays as it is.
+#[utoipa::path(post, path = "/v1/fibers/{name}/{fiber}/cancel", tag = "fibers", params(Which), responses(
+    (status = 200, description = "Whether there was something to cancel", body = Cancelled),
+    (status = "default", response = super::openapi::Refused),
+))]
+pub(super) async fn cancel(
+    State(app): State<App>,
+    access: Access,
+    Path(path): Path<(String, String)>,
+    parameters: Parameters,
+) -> Result<Json<Cancelled>, Refusal> {
+    access.require_all(Scope::Send)?;
+    parameters.only(&[])?;
+    there(&app, &path).await?;
+    let cancelled = app.service().fibers().cancel(&path.0, &path.1).await;
+    let cancelled = cancelled.map_err(refused)?;
+    Ok(Json(Cancelled { cancelled }))
+}
+
+/// What becomes of an interrupted fiber.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(
+    tag = "type",
+    rename_all = "lowercase",
+    rename_all_fields = "camelCase",
+    deny_unknown_fields
+)]
+pub(super) enum Decided {
+    /// It is completed.
+    Completed {
+        /// Its result.
+        #[serde(default)]
+        #[schema(value_type = Object)]
+        result: Value,
+    },
+    /// It has failed.
+    Failed {
+        /// A stable name for what went wrong, for programs.
+        code: String,
+        /// Why, in one line.
+        message: String,
+    },
+    /// It goes on, as after a crash.
+    Resume {
+        /// Replaces the stash, where it is given.
+        #[serde(default)]
+        #[schema(value_type = Object)]
+        stash: Option<Value>,
+    },
+}
+
+/// Decide what becomes of an interrupted fiber
+///
+/// Once: whoever comes later is told that it waits for nobody.
+#[utoipa::path(post, path = "/v1/fibers/{name}/{fiber}/resolve", tag = "fibers", params(Which),
+request_body = Decided, responses(
+    (status = 204, description = "It is decided"),
+    (status = "default", response = super::openapi::Refused),
+))]
+pub(super) async fn resolve(
+    State(app): State<App>,
+    access: Access,
+    Path(path): Path<(String, String)>,
+    parameters: Parameters,
+    body: Result<Json<Decided>, JsonRejection>,
+) -> Result<StatusCode, Refusal> {
+    access.require_all(Scope::Send)?;
+    parameters.only(&[])?;
+    let Json(decided) = body?;
+    there(&app, &path).await?;
+    let resolution = match decided {
+        Decided::Completed { result } => Resolution::Completed { result },
+        Decided::Failed { code, message } => Resolution::Failed {
+            error: Failure::new(&code, message, ""),
+        },
+        Decided::Resume { stash } => Resolution::Resume { stash },
+    };
+    let fibers = app.service().fibers();
+    let resolved = fibers.resolve(&path.0, &path.1, &resolution).await;
+    resolved.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Delete a fiber that has ended
+///
+/// Its key may be used again then.
+#[utoipa::path(delete, path = "/v1/fibers/{name}/{fiber}", tag = "fibers", params(Which), responses(
+    (status = 204, description = "It is gone"),
+    (status = "default", response = super::openapi::Refused),
+))]
+pub(super) async fn delete(
+    State(app): State<App>,
+    access: Access,
+    Path(path): Path<(String, String)>,
+    parameters: Parameters,
+) -> Result<StatusCode, Refusal> {
+    access.require_all(Scope::Admin)?;
+    parameters.only(&[])?;
+    there(&app, &path).await?;
+    let deleted = app.service().fibers().delete(&path.0, &path.1).await;
+    deleted.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
 }

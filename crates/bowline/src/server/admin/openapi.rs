@@ -18,6 +18,7 @@ use super::{
     Access, App, Parameters, Refusal, agents, approvals, fibers, files, instances, schedules,
     spend, submissions,
 };
+use crate::server::operations;
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/openapi.json", get(show))
@@ -28,7 +29,7 @@ pub(super) fn routes() -> Router<App> {
 #[response(
     description = "Why it was not done; `type` is stable and has a page in the documentation"
 )]
-pub(super) struct Refused {
+pub(in crate::server) struct Refused {
     error: Reason,
 }
 
@@ -58,7 +59,7 @@ struct Reason {
     info(
         title = "Bowline",
         version = "1",
-        description = "Administration of agents and their conversations. The conversation protocol itself, the WebSocket and streams are in the reference.",
+        description = "Administration of agents and their conversations. The conversation protocol itself, the WebSocket and streams are in the reference. Health and figures are those of a server of its own, not of routes in another application.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
@@ -69,8 +70,9 @@ struct Reason {
         approvals::list, approvals::of_instance, approvals::one, approvals::answer,
         schedules::list, schedules::one, schedules::put, schedules::delete,
         files::list, files::read, files::write, files::remove,
-        fibers::list, fibers::one,
+        fibers::list, fibers::one, fibers::cancel, fibers::resolve, fibers::delete,
         spend::all, spend::of_instance,
+        operations::healthz, operations::readyz, operations::metrics,
     ),
     components(schemas(instances::Waits, Reason), responses(Refused)),
     modifiers(&Keys),
