@@ -1,15 +1,22 @@
-//! Changes of an instance's files from outside, each on the condition that the file is what the caller
-//! thinks it is.
+//! Changes of an instance's files from outside: of single files on the condition that the file is what the
+//! caller thinks it is, of all of them by snapshots and archives.
 
 use bowline_runtime::{Edit, Failure};
-use bowline_sandbox::workspace::{ChangeSet, EntryKind, Overlay, WorkspaceError, WriteOptions};
+use bowline_sandbox::{
+    archive::{self, ArchiveError},
+    workspace::{ChangeSet, EntryKind, Overlay, Workspace, WorkspaceError, WriteOptions},
+};
+use bowline_store::Timestamp;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::program::workspace_failure;
 
-/// A change of one path of the workspace.
+/// Who made a change when nobody says so.
+const ORIGIN: &str = "a caller from outside";
+
+/// A change of the workspace.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "type")]
 pub enum FileEdit {
@@ -31,6 +38,33 @@ pub enum FileEdit {
         #[serde(default)]
         when: When,
     },
+    /// Unpacks an archive: all of it, or nothing.
+    Unpack {
+        /// The folder, relative to `/workspace`; it is made.
+        path: String,
+    },
+    /// Freezes the files under a name.
+    Snapshot {
+        /// The name, which no other snapshot has.
+        name: String,
+    },
+    /// Removes a snapshot.
+    RemoveSnapshot {
+        /// Its name.
+        name: String,
+    },
+    /// Makes the files what they were in a snapshot.
+    Restore {
+        /// Its name.
+        name: String,
+    },
+}
+
+/// A change, and who is said to have made it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Asked {
+    origin: String,
+    edit: FileEdit,
 }
 
 /// What a file has to be before it is changed. Tags are those of [`tag`]; `*` is any.
@@ -56,11 +90,20 @@ impl When {
 }
 
 impl FileEdit {
-    /// As the runtime takes it, with the content of a file that is written.
+    /// As the runtime takes it, with the content of the file that is written, or the archive.
     pub fn with(self, content: Bytes) -> Edit {
+        self.signed(ORIGIN, content)
+    }
+
+    /// The same, and the log of the files says that `origin` did it.
+    pub fn signed(self, origin: impl Into<String>, content: Bytes) -> Edit {
+        let asked = Asked {
+            origin: origin.into(),
+            edit: self,
+        };
         Edit {
             // Strings and flags, which always have a JSON form.
-            what: serde_json::to_value(self).unwrap_or_default(),
+            what: serde_json::to_value(asked).unwrap_or_default(),
             bytes: content,
         }
     }
@@ -83,45 +126,95 @@ pub async fn tag(overlay: &Overlay, path: &str) -> Result<Option<String>, Worksp
     }
 }
 
-/// Makes a change in an overlay; returns what changes, and what the caller is told.
-pub(crate) async fn make(overlay: &Overlay, edit: &Edit) -> Result<(ChangeSet, Value), Failure> {
-    let asked: FileEdit = serde_json::from_value(edit.what.clone()).map_err(|error| {
+/// Works a change out above the files as they are committed; returns what changes, and what the caller is
+/// told: of a file that was written `created`, `size` and `tag`; of an archive `files`, `directories`,
+/// `links` and `bytes`. Nothing is committed: that is for whoever is the only writer.
+///
+/// # Errors
+///
+/// `file_changed` when a file is not what it has to be, and what the workspace says.
+pub async fn make(
+    files: &Workspace,
+    now: Timestamp,
+    edit: &Edit,
+) -> Result<(ChangeSet, Value), Failure> {
+    let Asked {
+        origin,
+        edit: asked,
+    } = serde_json::from_value(edit.what.clone()).map_err(|error| {
         let what = format!("not a change of files: {error}");
         Failure::new("workspace_invalid", what, "")
     })?;
     let failed = |error: WorkspaceError| workspace_failure(&error);
-    let (FileEdit::Write { path, when } | FileEdit::Remove { path, when, .. }) = &asked;
-    let before = tag(overlay, path).await.map_err(failed)?;
-    if !when.fits(before.as_deref()) {
-        return Err(Failure::new(
-            "file_changed",
-            "the file is not what the request says it is",
-            "read it again, then repeat the change",
-        ));
-    }
-    let told = match &asked {
-        FileEdit::Write { path, .. } => {
-            let options = WriteOptions::with_parents();
-            let content = edit.bytes.clone();
-            let size = content.len();
-            overlay
-                .write(path, content, &options)
-                .await
-                .map_err(failed)?;
-            let tag = tag(overlay, path).await.map_err(failed)?;
-            json!({"created": before.is_none(), "size": size, "tag": tag})
+    let overlay = files.begin(now).await.map_err(failed)?;
+    let content = edit.bytes.clone();
+    let (whole, told) = match &asked {
+        FileEdit::Write { path, when } => {
+            let before = checked(&overlay, path, when).await?;
+            let (size, options) = (content.len(), WriteOptions::with_parents());
+            let written = overlay.write(path, content, &options).await;
+            written.map_err(failed)?;
+            let tag = tag(&overlay, path).await.map_err(failed)?;
+            let told = json!({"created": before.is_none(), "size": size, "tag": tag});
+            (None, told)
         }
         FileEdit::Remove {
-            path, recursive, ..
+            path,
+            recursive,
+            when,
         } => {
+            checked(&overlay, path, when).await?;
             let removed = overlay.remove(path, *recursive, false).await;
             removed.map_err(failed)?;
-            json!({})
+            (None, json!({}))
         }
+        FileEdit::Unpack { path } => {
+            let unpacked = archive::unpack_archive(&overlay, content, path).await;
+            let all = unpacked.map_err(archive_failure)?;
+            let told = json!({
+                "files": all.files, "directories": all.directories, "links": all.links,
+                "bytes": all.bytes,
+            });
+            (None, told)
+        }
+        FileEdit::Snapshot { name } => (Some(files.snapshot(name, now).await), json!({})),
+        FileEdit::RemoveSnapshot { name } => {
+            (Some(files.remove_snapshot(name, now).await), json!({}))
+        }
+        FileEdit::Restore { name } => (Some(files.restore(name, now).await), json!({})),
     };
-    let mut changes = overlay.changes().map_err(failed)?;
+    let changes = whole.unwrap_or_else(|| overlay.changes());
+    let mut changes = changes.map_err(failed)?;
     if !changes.is_empty() {
-        changes.sign("a caller from outside").map_err(failed)?;
+        changes.sign(origin).map_err(failed)?;
     }
     Ok((changes, told))
+}
+
+/// The tag of the file, which has to be what the caller thinks it is.
+async fn checked(overlay: &Overlay, path: &str, when: &When) -> Result<Option<String>, Failure> {
+    let before = tag(overlay, path).await;
+    let before = before.map_err(|error| workspace_failure(&error))?;
+    if when.fits(before.as_deref()) {
+        return Ok(before);
+    }
+    Err(Failure::new(
+        "file_changed",
+        "the file is not what the request says it is",
+        "read it again, then repeat the change",
+    ))
+}
+
+/// What an archive is refused with.
+pub fn archive_failure(error: ArchiveError) -> Failure {
+    match error {
+        ArchiveError::Workspace(error) => workspace_failure(&error),
+        error @ (ArchiveError::Unsafe { .. }
+        | ArchiveError::Malformed(_)
+        | ArchiveError::Members) => Failure::new(
+            "workspace_invalid",
+            error.to_string(),
+            "nothing was changed",
+        ),
+    }
 }

@@ -657,9 +657,8 @@ impl Instance for AgentInstance {
                 "send a message first",
             ));
         }
-        let failed = |error| workspace_failure(&error);
-        let overlay = self.workspace.begin(self.shared.sources.now()).await;
-        let (changes, told) = edit::make(&overlay.map_err(failed)?, edit).await?;
+        let now = self.shared.sources.now();
+        let (changes, told) = edit::make(&self.workspace, now, edit).await?;
         let mut step = Step::new();
         if !changes.is_empty() {
             step.rows.extend(changes.rows.iter().cloned());

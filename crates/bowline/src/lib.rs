@@ -29,6 +29,7 @@
 //! # }
 //! ```
 
+mod archive;
 pub mod cli;
 pub mod config;
 pub mod error;

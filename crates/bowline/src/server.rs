@@ -54,7 +54,7 @@ pub use keys::{Key, KeyHash, Keys, MAX_KEYS, fresh as fresh_key};
 pub use listen::{Peer, Server};
 pub use local::Socket;
 pub use rates::Rate;
-pub use refusal::Refusal;
+pub use refusal::{Refusal, Refused};
 pub(crate) use routes::embedded;
 pub use routes::router;
 pub use settings::Settings;

@@ -16,13 +16,14 @@ use super::{
     signals::Signals,
     terminal::Terminal,
 };
-use crate::{error::Error, service::Service};
+use crate::{error::Error, server::App, service::Service};
 
 /// Serve the agents of a project while you write them.
 ///
 /// It is `bowline serve`, and besides: an agent whose files change is read again, and a conversation goes
 /// on with it from its next model call on. A mistake is shown with its line, and the agent stays as it
-/// was. What arrives, what the agents say and do, and what it costs is a line each. Web pages that this
+/// was. What arrives, what the agents say and do, what it costs, and each request that is refused is a line
+/// of its own. Web pages that this
 /// machine serves may use it.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
@@ -53,7 +54,10 @@ pub(super) async fn dev(
     let service = bowline.start();
     let log = Log::new(terminal, service.sources().clone());
     let logging = show(&service, log);
-    let serving = Serving::start(&place, &service, settings, terminal).await?;
+    let refusals = Log::new(terminal, service.sources().clone());
+    let app = App::new(service.clone(), settings);
+    let app = app.on_refused(move |refused| refusals.refused(refused));
+    let serving = Serving::start(&place, app, terminal).await?;
     let reloading = {
         let service = service.clone();
         let log = Log::new(terminal, service.sources().clone());

@@ -4,17 +4,18 @@
 mod remote;
 
 use std::{
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use bowline_agent::{Agent, actor, approval::Answered, record::Compaction};
 use bowline_runtime::submission::{self, Submission};
-use bowline_store::Store;
+use bowline_store::{SqliteStore, Store};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::remote::{Hearing, Remote};
+use self::remote::Hearing;
+pub(super) use self::remote::Remote;
 use super::place::Place;
 use crate::{
     error::Error,
@@ -25,6 +26,28 @@ use crate::{
 
 /// How long those who came through the socket have to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+
+/// The data, for a command that changes it and runs nothing.
+pub(super) enum Data {
+    /// For this process alone.
+    Own(Arc<SqliteStore>),
+    /// Another process has it.
+    Remote(Remote),
+}
+
+impl Data {
+    /// Takes the data, or finds the process that has it.
+    pub(super) async fn open(place: &Place) -> Result<Self, Error> {
+        match place.take() {
+            Ok(store) => Ok(Self::Own(store)),
+            Err(error) if error.code == "store_locked" => match Remote::find(place).await? {
+                Some(remote) => Ok(Self::Remote(remote)),
+                None => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+}
 
 /// Whoever changes what is stored.
 pub(super) enum Hand {
@@ -63,15 +86,9 @@ impl Hand {
         agent: Option<Agent>,
         running: Running,
     ) -> Result<Self, Error> {
-        let bowline = match place.open() {
-            Ok(bowline) => bowline,
-            Err(error) if error.code == "store_locked" => {
-                return match Remote::find(place).await? {
-                    Some(remote) => Ok(Self::Remote(remote)),
-                    None => Err(error),
-                };
-            }
-            Err(error) => return Err(error),
+        let bowline = match Data::open(place).await? {
+            Data::Own(store) => place.on(store),
+            Data::Remote(remote) => return Ok(Self::Remote(remote)),
         };
         let bowline = match agent {
             Some(agent) => bowline.agent(agent),
@@ -88,7 +105,11 @@ impl Hand {
                     ..Settings::default()
                 };
                 let stop = CancellationToken::new();
-                let serving = socket.serve(&App::new(service.clone(), settings), stop.clone());
+                let project = place.project.clone();
+                // Read when somebody asks for one, so that a run does not wait for all of them.
+                let lookup = move |name: &str| project.agent(name, None);
+                let app = App::new(service.clone(), settings).with_lookup(lookup);
+                let serving = socket.serve(&app, stop.clone());
                 Some((stop, serving))
             }
             Err(error) => {

@@ -1,26 +1,35 @@
 //! `bowline import`.
 
-use std::{fs::File, io::BufReader, path::PathBuf, process::ExitCode};
+use std::{
+    fs::File,
+    io::{self, BufReader, Read as _},
+    path::PathBuf,
+    process::ExitCode,
+};
 
-use bowline_agent::{KIND, actor};
-use bowline_runtime::submission;
-use bowline_store::{Dump, DumpError, Store as _};
+use bowline_store::{DumpError, Store as _};
 use clap::Args;
 use serde_json::json;
 
 use super::{
     Global,
+    hand::Data,
     place::Place,
     run,
     terminal::{Terminal, count},
 };
-use crate::{error::Error, service::check_instance};
+use crate::{
+    archive::{self, Imported},
+    error::Error,
+    server::local::wire::MAX_REQUEST,
+};
 
 /// Bring in a conversation from a file.
 ///
 /// All of the file is verified first, and then taken in with one commit: a file that was cut or changed
-/// changes nothing. What the conversation has open goes on at the next `bowline run` or `bowline serve`;
-/// where the original goes on as well, abort it in one of the two places.
+/// changes nothing. What the conversation has open goes on at once when a server has the data, else at the
+/// next `bowline run` or `bowline serve`; where the original goes on as well, abort it in one of the two
+/// places.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline import t1.bowline\n  \
@@ -39,28 +48,22 @@ pub(super) async fn import(
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
-    let file = File::open(&args.file)
-        .map_err(|error| DumpError::File(format!("{}: {error}", args.file.display())))?;
-    let dump = Dump::read(&mut BufReader::new(file))?;
-    if dump.actor.kind() != KIND {
-        let what = format!("it holds a {}, not a conversation", dump.actor.kind());
-        return Err(DumpError::Damaged(what).into());
-    }
-    let agent = dump.actor.name().to_owned();
-    let id = args
-        .id
-        .clone()
-        .unwrap_or_else(|| dump.actor.key().to_owned());
-    check_instance(&id)?;
-    let actor = actor(&agent, &id);
-    let store = place.take()?;
-    let outcome = dump.put(&*store, &actor).await;
-    let open = match &outcome {
-        Ok(()) => submission::open(&*store, &actor).await?.len(),
-        Err(_) => 0,
+    let failed = |error: io::Error| DumpError::File(format!("{}: {error}", args.file.display()));
+    let file = File::open(&args.file).map_err(failed)?;
+    let (imported, goes_on) = match Data::open(&place).await? {
+        Data::Own(store) => {
+            let imported = archive::import(&*store, BufReader::new(file), args.id.clone()).await;
+            store.close().await;
+            (imported?, false)
+        }
+        Data::Remote(remote) => {
+            let mut bytes = Vec::new();
+            let most = MAX_REQUEST as u64 + 1;
+            file.take(most).read_to_end(&mut bytes).map_err(failed)?;
+            (remote.import(args.id.clone(), bytes.into()).await?, true)
+        }
     };
-    store.close().await;
-    outcome?;
+    let Imported { agent, id, open } = imported;
     if terminal.json {
         terminal.json(&json!({"type": "imported", "agent": agent, "id": id, "open": open}))?;
         return Ok(ExitCode::SUCCESS);
@@ -69,12 +72,14 @@ pub(super) async fn import(
     if let Err(error) = place.project.definition(&agent) {
         terminal.error(&error);
     }
-    if open > 0 {
-        terminal.say(format_args!(
-            "{} open; to go on: {}",
-            count(open as u64, "submission"),
-            run::again(&agent, &id, global)
-        ));
+    let open = (open > 0).then(|| count(open as u64, "submission"));
+    match open {
+        Some(open) if goes_on => terminal.say(format_args!("{open} open, and going on now")),
+        Some(open) => {
+            let again = run::again(&agent, &id, global);
+            terminal.say(format_args!("{open} open; to go on: {again}"));
+        }
+        None => {}
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -40,14 +40,19 @@ impl Place {
 
     /// Takes the data directory for this process; it is made when it is not there.
     pub(super) fn open(&self) -> Result<Bowline, Error> {
+        Ok(self.on(self.take()?))
+    }
+
+    /// What this project runs, on data that was taken.
+    pub(super) fn on(&self, store: Arc<SqliteStore>) -> Bowline {
         let retention = self.project.config.retention;
         let mut code = CodeOptions::default();
         code.isolates.cache = super::code::cache_folder();
-        Ok(Bowline::on(self.take()?)
+        Bowline::on(store)
             .code(code)
             .models(self.project.models())
             .retention(retention)
-            .host(self.host()))
+            .host(self.host())
     }
 
     /// This binary is the helper of host directories. An agent in one must reach neither data nor secrets,
@@ -92,11 +97,6 @@ impl Place {
             ..SqliteOptions::default()
         };
         self.store(options).map(Some)
-    }
-
-    /// Takes the data for this process, to change what is stored without running anything.
-    pub(super) fn write(&self) -> Result<Arc<SqliteStore>, Error> {
-        self.store(SqliteOptions::default())
     }
 
     fn store(&self, options: SqliteOptions) -> Result<Arc<SqliteStore>, Error> {

@@ -76,7 +76,7 @@ pub(super) async fn serve(
     }
     let signals = Signals::new()?;
     let service = bowline.start();
-    let serving = Serving::start(&place, &service, settings, terminal).await?;
+    let serving = Serving::start(&place, App::new(service.clone(), settings), terminal).await?;
     serving.end(&service, signals).await
 }
 
@@ -88,12 +88,8 @@ pub(super) struct Serving {
 
 impl Serving {
     /// Listens, and says where.
-    pub(super) async fn start(
-        place: &Place,
-        service: &Service,
-        settings: Settings,
-        terminal: Terminal,
-    ) -> Result<Self, Error> {
+    pub(super) async fn start(place: &Place, app: App, terminal: Terminal) -> Result<Self, Error> {
+        let settings = app.settings();
         if !settings.addr.ip().is_loopback() && settings.tls.is_none() {
             terminal.say(format_args!(
                 "Keys and messages travel in the clear: set `tls` in `[server]`, or put a proxy in front."
@@ -104,7 +100,7 @@ impl Serving {
         } else {
             "http"
         };
-        let mut server = Server::bind(App::new(service.clone(), settings)).await?;
+        let mut server = Server::bind(app).await?;
         match Socket::bind(&place.data) {
             Ok(socket) => server = server.with_socket(socket),
             Err(error) => terminal.say(format_args!(

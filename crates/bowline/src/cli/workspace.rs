@@ -4,11 +4,9 @@ use std::process::ExitCode;
 
 use bowline_sandbox::{
     search::{self, Case, GrepQuery, SearchError},
-    workspace::{
-        ChangeKind, ChangeSet, EntryKind, Overlay, Workspace, WorkspaceError, WriteOptions,
-    },
+    workspace::{ChangeKind, EntryKind, Overlay, Workspace, WorkspaceError},
 };
-use bowline_store::{ActorId, Batch, SqliteStore, Store};
+use bowline_store::ActorId;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -20,8 +18,8 @@ mod transfer;
 
 /// Look at the files of a conversation, and change them.
 ///
-/// Paths are relative to /workspace. What changes files needs that no other process runs
-/// conversations on the same data.
+/// Paths are relative to /workspace. While the conversation is being answered, its files cannot be changed
+/// from outside.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline workspace ls triage t1\n  \
@@ -236,32 +234,30 @@ pub(super) async fn workspace(
             name: Some(name),
             remove,
         } => {
-            let write = change::Write::open(&place, whose).await?;
-            write.snapshot(name, *remove, terminal).await?;
+            let write = change::Write::open(&place, whose, terminal).await?;
+            write.snapshot(name, *remove).await?;
         }
         What::Restore { whose, name } => {
-            change::Write::open(&place, whose)
-                .await?
-                .restore(name, terminal)
-                .await?;
+            let write = change::Write::open(&place, whose, terminal).await?;
+            write.restore(name).await?;
         }
         What::Rm {
             whose,
             path,
             recursive,
         } => {
-            let write = change::Write::open(&place, whose).await?;
-            write.remove(path, *recursive, terminal).await?;
+            let write = change::Write::open(&place, whose, terminal).await?;
+            write.remove(path, *recursive).await?;
         }
         What::Put { whose, path, file } => {
             let content = transfer::input(file.as_deref())?;
-            let write = change::Write::open(&place, whose).await?;
-            write.put(path, content, terminal).await?;
+            let write = change::Write::open(&place, whose, terminal).await?;
+            write.put(path, content).await?;
         }
         What::Import { whose, path } => {
             let content = transfer::input(None)?;
-            let write = change::Write::open(&place, whose).await?;
-            write.import(path, content, terminal).await?;
+            let write = change::Write::open(&place, whose, terminal).await?;
+            write.import(path, content).await?;
         }
     }
     Ok(ExitCode::SUCCESS)

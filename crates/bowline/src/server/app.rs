@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use bowline_agent::Agent;
 use bowline_runtime::{
     Sources,
     stream::{StreamOptions, Streams},
@@ -10,16 +11,20 @@ use bowline_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Settings,
+    Refused, Settings,
     conversation::{feed::Feeds, histories::Histories},
     guard::Guard,
     stream::Webhooks,
 };
-use crate::{service::Service, telemetry::Telemetry};
+use crate::{error::Error, service::Service, telemetry::Telemetry};
 
 /// What every route has. Cheap to clone.
 #[derive(Clone)]
-pub struct App(Arc<Inner>);
+pub struct App {
+    inner: Arc<Inner>,
+    lookup: Option<Lookup>,
+    refused: Option<Watcher>,
+}
 
 struct Inner {
     service: Service,
@@ -34,10 +39,16 @@ struct Inner {
     sockets: TaskTracker,
 }
 
+/// Reads an agent of the project.
+type Lookup = Arc<dyn Fn(&str) -> Result<Agent, Error> + Send + Sync>;
+
+/// Is told of each request that is refused.
+type Watcher = Arc<dyn Fn(&Refused) + Send + Sync>;
+
 impl fmt::Debug for App {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("App")
-            .field("settings", &self.0.settings)
+            .field("settings", &self.inner.settings)
             .finish_non_exhaustive()
     }
 }
@@ -49,7 +60,7 @@ impl App {
         let streams = Streams::new(store.clone(), sources.clone(), StreamOptions::default());
         let webhooks = Webhooks::new(store, sources);
         streams.deliver_with(webhooks.clone());
-        Self(Arc::new(Inner {
+        let inner = Inner {
             feeds: Feeds::new(service.clone(), settings.linger),
             histories: Histories::new(service.store().clone()),
             guard: Guard::new(&settings),
@@ -60,62 +71,107 @@ impl App {
             streams,
             webhooks,
             draining: CancellationToken::new(),
-        }))
+        };
+        Self {
+            inner: Arc::new(inner),
+            lookup: None,
+            refused: None,
+        }
+    }
+
+    /// Where an agent is found that is not served yet, for a process that began with one of them.
+    #[must_use]
+    pub(crate) fn with_lookup(
+        mut self,
+        lookup: impl Fn(&str) -> Result<Agent, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.lookup = Some(Arc::new(lookup));
+        self
+    }
+
+    /// Tells of each request that is refused, also those that upgrade to a WebSocket. Do not wait in it.
+    #[must_use]
+    pub fn on_refused(mut self, watcher: impl Fn(&Refused) + Send + Sync + 'static) -> Self {
+        self.refused = Some(Arc::new(watcher));
+        self
+    }
+
+    /// Tells whoever watches; an answer of the protocol of streams has a status and no error.
+    pub(super) fn tell_refused(&self, method: &str, path: &str, status: u16, error: Option<Error>) {
+        let Some(watcher) = &self.refused else {
+            return;
+        };
+        watcher(&Refused {
+            method: method.to_owned(),
+            path: path.to_owned(),
+            status,
+            error: error.unwrap_or_else(|| Error::failure("", "", "")),
+        });
+    }
+
+    /// Sees to it that an agent is served, where it can be found.
+    pub(super) fn look_up(&self, agent: &str) -> Result<(), Error> {
+        if let Some(lookup) = &self.lookup
+            && self.service().definition(agent).is_none()
+        {
+            self.service().put_agent(lookup(agent)?);
+        }
+        Ok(())
     }
 
     /// The agents.
     pub fn service(&self) -> &Service {
-        &self.0.service
+        &self.inner.service
     }
 
     /// The store, for reading.
     pub fn store(&self) -> &Arc<dyn Store> {
-        self.0.service.store()
+        self.inner.service.store()
     }
 
     /// Time, randomness and ids.
     pub fn sources(&self) -> &Sources {
-        self.0.service.sources()
+        self.inner.service.sources()
     }
 
     /// How the server listens.
     pub fn settings(&self) -> &Settings {
-        &self.0.settings
+        &self.inner.settings
     }
 
     /// Who is let in.
     pub(super) fn guard(&self) -> &Guard {
-        &self.0.guard
+        &self.inner.guard
     }
 
     /// What is counted.
     pub(super) fn telemetry(&self) -> &Telemetry {
-        &self.0.telemetry
+        &self.inner.telemetry
     }
 
     /// The WebSockets that are open.
     pub(super) fn sockets(&self) -> &TaskTracker {
-        &self.0.sockets
+        &self.inner.sockets
     }
 
     /// What the readers of conversations share.
     pub(super) fn feeds(&self) -> &Feeds {
-        &self.0.feeds
+        &self.inner.feeds
     }
 
     /// The histories that were asked for.
     pub(super) fn histories(&self) -> &Histories {
-        &self.0.histories
+        &self.inner.histories
     }
 
     /// The streams of the store.
     pub fn streams(&self) -> &Streams {
-        &self.0.streams
+        &self.inner.streams
     }
 
     /// Who calls the webhooks of subscriptions.
     pub(super) fn webhooks(&self) -> &Webhooks {
-        &self.0.webhooks
+        &self.inner.webhooks
     }
 
     /// Ends what a router of [`Bowline::router`](crate::Bowline::router) serves, once its listener takes
@@ -131,6 +187,6 @@ impl App {
 
     /// Cancelled when the server stops: streams and waits end then, in good order.
     pub fn draining(&self) -> &CancellationToken {
-        &self.0.draining
+        &self.inner.draining
     }
 }

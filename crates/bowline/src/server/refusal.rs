@@ -136,6 +136,32 @@ impl Refusal {
         }
     }
 
+    /// The error as the owner of the server may see it.
+    pub(super) fn reason(&self) -> Error {
+        match self {
+            Self::Internal(text) => Error::failure(self.code(), text, ""),
+            Self::Other(error) => error.clone(),
+            Self::InvalidRequest(_)
+            | Self::InvalidJson(_)
+            | Self::RouteNotFound
+            | Self::StreamNotFound
+            | Self::AttachmentNotFound
+            | Self::InstanceNotFound
+            | Self::MethodNotAllowed(_)
+            | Self::InstanceExists { .. }
+            | Self::UnsupportedMediaType(_)
+            | Self::OffsetGone
+            | Self::RangeNotThere(_)
+            | Self::BodyTooLarge
+            | Self::BodyTimeout
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::HostNotAllowed
+            | Self::OriginNotAllowed
+            | Self::RateLimited(_) => Error::failure(self.code(), self.to_string(), ""),
+        }
+    }
+
     fn details(&self) -> Value {
         if let Self::InstanceExists { uid } = self {
             json!({"uid": uid})
@@ -165,6 +191,10 @@ fn status_of(error: &Error) -> StatusCode {
         | "conversation_busy"
         | "archive_exists"
         | "archive_busy"
+        | "fiber_not_interrupted"
+        | "fiber_not_settled"
+        | "fiber_unknown"
+        | "actor_deleting"
         | "workspace_exists"
         | "workspace_is_directory"
         | "workspace_not_directory"
@@ -172,9 +202,11 @@ fn status_of(error: &Error) -> StatusCode {
         | "workspace_conflict"
         | "store_conflict" => StatusCode::CONFLICT,
         "file_changed" => StatusCode::PRECONDITION_FAILED,
-        "archive_too_large" | "message_too_large" | "workspace_too_large" | "workspace_quota" => {
-            StatusCode::PAYLOAD_TOO_LARGE
-        }
+        "archive_too_large"
+        | "message_too_large"
+        | "fiber_too_large"
+        | "workspace_too_large"
+        | "workspace_quota" => StatusCode::PAYLOAD_TOO_LARGE,
         "invalid_key"
         | "instance_invalid"
         | "approval_invalid"
@@ -245,6 +277,23 @@ impl From<BytesRejection> for Refusal {
     }
 }
 
+/// A request that was not answered as asked, for whoever watches the server.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// The method.
+    pub method: String,
+    /// The path, without the query, which may hold a key.
+    pub path: String,
+    /// The status.
+    pub status: u16,
+    /// Why; what is the server's own fault is told as it is.
+    pub error: Error,
+}
+
+/// Marks an answer with why it is one of these.
+#[derive(Debug, Clone)]
+pub(super) struct Reason(pub(super) Error);
+
 /// Marks an answer whose error has to be logged, with what only the log may say.
 #[derive(Debug, Clone)]
 pub(super) struct Logged {
@@ -265,6 +314,7 @@ impl IntoResponse for Refusal {
         let details = if internal { json!("") } else { self.details() };
         let body = json!({"error": {"type": self.code(), "message": message, "details": details}});
         let mut response = (status, Json(body)).into_response();
+        response.extensions_mut().insert(Reason(self.reason()));
         let headers = response.headers_mut();
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Self::MethodNotAllowed(known) = &self

@@ -86,7 +86,7 @@ fn traced(headers: &HeaderMap, id: &str) -> Trace {
 async fn identify(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let id = app.sources().id("req_");
-    let (method, path) = (request.method().clone(), request.uri().path());
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let trace = traced(request.headers(), &id);
     let span = tracing::info_span!(
@@ -107,6 +107,15 @@ async fn identify(State(app): State<App>, mut request: Request, next: Next) -> R
         response = refusal::log(response, &app.sources().id("err_"), &id);
     }
     let (status, took) = (response.status().as_u16(), began.elapsed());
+    if status >= 400 {
+        let reason = response.extensions_mut().remove::<refusal::Reason>();
+        app.tell_refused(
+            method.as_str(),
+            &path,
+            status,
+            reason.map(|reason| reason.0),
+        );
+    }
     let route = route.as_ref().map(MatchedPath::as_str);
     app.telemetry()
         .answered(route, method.as_str(), status, took);

@@ -112,6 +112,10 @@ pub(super) async fn upgrade(
         }
         Err(_) => true,
     };
+    if let Err(refusal) = &target {
+        let (path, status) = (parts.uri.path(), refusal.status().as_u16());
+        app.tell_refused("GET", path, status, Some(refusal.reason()));
+    }
     let tracked = app.sockets().token();
     Ok(upgrade.on_upgrade(move |socket| async move {
         match target {

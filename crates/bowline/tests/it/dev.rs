@@ -104,6 +104,37 @@ fn an_agent_that_changes_is_read_again_and_one_with_a_mistake_stays_as_it_was() 
 }
 
 #[test]
+fn a_request_that_is_refused_is_a_line_that_says_why() {
+    let world = World::with_script(&says("One."));
+    let mut dev = Dev::start(&world);
+    assert_eq!(dev.server.get("/agents/nobody/a?token=hidden").status, 404);
+    let line = dev.line("request-refused");
+    assert_eq!(line["error"]["type"], "route_not_found");
+    assert_eq!(
+        (&line["method"], &line["path"], &line["status"]),
+        (&"GET".into(), &"/agents/nobody/a".into(), &404.into())
+    );
+    dev.server.get("/agents/demo/a?offset=nonsense");
+    assert_eq!(dev.line("request-refused")["status"], 400);
+    drop(dev);
+
+    // The same for a person.
+    let mut command = world.command(&["dev", "--addr", "127.0.0.1:0"]);
+    let (server, mut lines) = Serving::spawn_said(&mut command);
+    server.get("/nothing%1b%5b31m");
+    let mut line = String::new();
+    while !line.contains('✗') {
+        line.clear();
+        assert!(lines.read_line(&mut line).unwrap() > 0);
+    }
+    let (_, line) = line.trim_end().split_once("  ").unwrap();
+    assert_eq!(
+        line,
+        "GET /nothing%1b%5b31m  ✗ 404 route_not_found there is nothing at this path"
+    );
+}
+
+#[test]
 fn a_turn_that_is_under_way_ends_with_the_agent_that_it_began_with() {
     let first = r#"
 turns:

@@ -114,7 +114,33 @@ fn walk(world: &World) -> Vec<(String, String)> {
     run(&["spend"]);
     run(&["spend", "--calls", "demo", "a", "--json"]);
     run(&["export", "demo", "a", "a.bowline"]);
-    run(&["workspace", "ls", "demo", "a"]);
+    for line in [
+        "put demo a kept/x.bin notes.bin",
+        "put demo a kept/x.bin notes.bin --json",
+        "put demo a .. notes.bin",
+        "snapshot demo a before",
+        "snapshot demo a before",
+        "rm demo a kept",
+        "rm demo a kept -r",
+        "rm demo a kept -r --json",
+        "restore demo a before --json",
+        "restore demo a nothing",
+        "cat demo a kept/x.bin",
+        "snapshot demo a before --remove",
+        "snapshot demo a before --remove",
+        "import demo a",
+        "put demo none x notes.bin",
+        "log demo a",
+        "ls demo a",
+    ] {
+        let args: Vec<_> = ["workspace"].into_iter().chain(line.split(' ')).collect();
+        run(&args);
+    }
+    run(&["import", "a.bowline"]);
+    run(&["import", "a.bowline", "--id", "z", "--json"]);
+    run(&["import", "notes.bin"]);
+    run(&["import", "none.bowline"]);
+    run(&["show", "demo", "z"]);
     run(&["delete", "demo", "a"]);
     run(&["delete", "demo", "a", "--yes"]);
     run(&["show", "demo", "a"]);
@@ -242,6 +268,29 @@ fn a_run_that_has_the_data_takes_other_commands_in() {
     let owner = begun(&world, &ENDLESS);
     let other = world.run(&["run", "demo", "--id", "f", "-m", "Hi"]);
     assert_eq!(other.status, 0, "{}", other.all());
+    // Also to agents that it was not started for.
+    world.write(
+        "agents/other/agent.md",
+        "---\nmodel: scripted/other.yaml\napprovals: {bash: required}\n---\nAnswer.\n",
+    );
+    world.write("agents/other/other.yaml", SCRIPT);
+    let other = world.run(&["run", "other", "--id", "a", "-m", "Hi"]);
+    assert_eq!(other.status, 0, "{}", other.all());
+    world.run(&["run", "other", "--id", "a", "-m", "consent?"]);
+    let shown = world.run(&["show", "other", "a", "--json"]).lines();
+    let waiting = shown[0]["approvals"][0]["approvalId"].as_str().unwrap();
+    let approved = world.run(&["approve", waiting]);
+    assert_eq!(approved.status, 0, "{}", approved.all());
+    let put = world.run(&["workspace", "put", "other", "a", "x", "notes.bin"]);
+    assert_eq!(put.status, 0, "{}", put.all());
+    let unknown = world.run(&["run", "nobody", "--id", "a", "-m", "Hi", "--json"]);
+    assert_eq!(
+        unknown.lines()[0]["error"]["type"],
+        "definition_agent_not_found"
+    );
+    // What is being answered is not changed under it.
+    let busy = world.run(&["workspace", "put", "demo", "e", "x", "notes.bin", "--json"]);
+    assert_eq!(busy.lines()[0]["error"]["type"], "conversation_busy");
     let abort = world.run(&["abort", "demo", "e"]);
     assert_eq!(abort.status, 0, "{}", abort.all());
     let (status, last) = end(owner);
@@ -268,5 +317,63 @@ fn an_option_that_only_the_owner_of_the_data_can_follow_is_refused() {
     let ran = world.run(&args);
     assert_eq!(ran.status, 2, "{}", ran.all());
     assert_eq!(ran.lines()[0]["error"]["type"], "local_option");
+    drop(server);
+}
+
+#[test]
+fn a_conversation_that_is_brought_in_beside_a_server_goes_on_at_once() {
+    let world = world();
+    let mut first = begun(&world, &ENDLESS);
+    first.kill().unwrap();
+    first.wait().unwrap();
+    let taken = world.run(&["export", "demo", "e", "e.bowline"]);
+    assert_eq!(taken.status, 0, "{}", taken.all());
+    assert_eq!(world.run(&["delete", "demo", "e", "--yes"]).status, 0);
+    let server = Serving::start(&world);
+    let brought = world.run(&["import", "e.bowline", "--id", "f"]);
+    assert!(
+        brought
+            .stderr
+            .contains("1 submission open, and going on now"),
+        "{}",
+        brought.all()
+    );
+    let aborted = world.run(&["abort", "demo", "f", "--json"]);
+    assert_eq!(aborted.lines()[0]["submissions"][0]["outcome"], "aborted");
+    drop(server);
+}
+
+#[test]
+fn an_archive_beside_a_server_is_unpacked_whole_or_not_at_all() {
+    let world = world();
+    let server = Serving::start(&world);
+    assert_eq!(
+        world.run(&["run", "demo", "--id", "a", "-m", "Hi"]).status,
+        0
+    );
+    let put = world.run(&["workspace", "put", "demo", "a", "deep/one.txt", "notes.bin"]);
+    assert_eq!(put.status, 0, "{}", put.all());
+    let export = world.command(&["workspace", "export", "demo", "a"]);
+    let packed = { export }.output().unwrap().stdout;
+    let import = |bytes: &[u8]| {
+        let mut child = world
+            .command(&["workspace", "import", "demo", "a", "copy", "--json"])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), bytes).unwrap();
+        world.ran(child.wait_with_output().unwrap())
+    };
+    let torn = import(&packed[..packed.len() / 2 + 7]);
+    assert_eq!(
+        torn.lines()[0]["error"]["type"],
+        "workspace_invalid",
+        "{}",
+        torn.all()
+    );
+    let whole = import(&packed);
+    assert_eq!(whole.lines()[0]["files"], 1, "{}", whole.all());
+    let listed = world.run(&["workspace", "ls", "demo", "a", "-r"]).stdout;
+    assert!(listed.contains("copy/deep/one.txt"), "{listed}");
     drop(server);
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     time::Duration,
 };
 
@@ -67,6 +67,17 @@ impl Serving {
         let first: Value = serde_json::from_str(&line).unwrap();
         let addr = first["addr"].as_str().unwrap().parse().unwrap();
         (Self { child, addr }, stdout)
+    }
+
+    /// Starts a command that serves and tells a person so; what it says after that line comes too.
+    pub(crate) fn spawn_said(command: &mut Command) -> (Self, BufReader<ChildStderr>) {
+        let mut child = command.spawn().unwrap();
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let addr = line.split("http://").nth(1).expect(&line);
+        let addr = addr.split(". ").next().unwrap().parse().unwrap();
+        (Self { child, addr }, stderr)
     }
 
     pub(crate) fn kill(mut self) {

@@ -19,6 +19,7 @@ use crate::{
         terminal::{Paint, Terminal, count, duration, grouped, one_line, shorten},
     },
     error::Error,
+    server::Refused,
 };
 
 /// Characters of a text that are shown, at most and at least; between them it has to fit into a line.
@@ -139,6 +140,32 @@ impl Log {
         self.write(what, &format!("{mark} {}", one_line(&error.message)));
         if !error.hint.is_empty() {
             self.write(what, &format!("  {}", one_line(&error.hint)));
+        }
+    }
+
+    /// A request was refused.
+    pub(super) fn refused(&self, refused: &Refused) {
+        let Refused {
+            method,
+            path,
+            status,
+            error,
+        } = refused;
+        if self.terminal.json {
+            let error =
+                json!({"type": error.code, "message": error.message, "details": error.hint});
+            let _ = self.terminal.json(&json!({
+                "type": "request-refused", "method": method, "path": path, "status": status,
+                "error": error,
+            }));
+            return;
+        }
+        let who = shorten(&one_line(&format!("{method} {path}")), EXCERPT.0);
+        let why = one_line(format!("{} {}", error.code, error.message).trim());
+        let mark = self.terminal.err.paint(Paint::Bad, "✗");
+        self.write(&who, &format!("{mark} {status} {why}"));
+        if !error.hint.is_empty() {
+            self.write(&who, &format!("  {}", one_line(&error.hint)));
         }
     }
 

@@ -12,22 +12,27 @@ use axum::{
     body::{Body, BodyDataStream, Bytes},
     http::{Method, Request, Response, StatusCode, header},
 };
-use bowline_agent::{actor, approval::Answered, record::Compaction};
+use bowline_agent::{actor, approval::Answered, edit::FileEdit, record::Compaction};
 use bowline_runtime::submission;
 use bowline_store::{SqliteStore, Store};
 use futures::StreamExt as _;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
+    archive::Imported,
     cli::{fault::Fault, place::Place},
     error::Error,
     follow::{Begin, Begun, Happened},
     server::local::{
         self,
-        wire::{Beginning, Compacting, Line, MAX_LINE, SPOKEN, VERSION, Which, Whose},
+        wire::{
+            Beginning, Compacting, Editing, Importing, Line, MAX_LINE, SPOKEN, VERSION, Which,
+            Whose,
+        },
     },
     service::{Reply, reply_to},
 };
@@ -75,11 +80,9 @@ impl Remote {
         begin: Begin,
     ) -> Result<(Begun, Hearing), Error> {
         let (head, files) = Beginning::new(agent, id, begin);
-        let pieces = [line(&head)].into_iter().chain(files);
-        let body = Body::from_stream(futures::stream::iter(
-            pieces.map(Ok::<_, std::convert::Infallible>),
-        ));
-        let response = self.call(Method::POST, "/begin", body).await?;
+        let response = self
+            .call(Method::POST, "/begin", body(&head, files))
+            .await?;
         let mut lines = Lines::new(response);
         match lines.next().await? {
             Line::Begun(begun) => Ok((begun, Hearing::start(lines))),
@@ -137,17 +140,47 @@ impl Remote {
         self.ask("/delete", &whose(agent, id)).await
     }
 
+    /// Changes the files of a conversation; returns what `edit::make` tells.
+    pub(crate) async fn edit(
+        &self,
+        agent: &str,
+        id: &str,
+        edit: FileEdit,
+        origin: String,
+        content: Bytes,
+    ) -> Result<Value, Error> {
+        let asked = Editing {
+            whose: whose(agent, id),
+            edit,
+            origin,
+        };
+        self.ask_with("/edit", &asked, [content]).await
+    }
+
+    /// Brings a conversation in.
+    pub(crate) async fn import(&self, id: Option<String>, file: Bytes) -> Result<Imported, Error> {
+        self.ask_with("/import", &Importing { id }, [file]).await
+    }
+
+    /// Sends a line and the bytes that belong to it, and reads the whole answer.
+    async fn ask_with<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        head: &impl Serialize,
+        files: impl IntoIterator<Item = Bytes>,
+    ) -> Result<T, Error> {
+        let response = self.call(Method::POST, path, body(head, files)).await?;
+        let bytes = whole(response).await?;
+        serde_json::from_slice(&bytes).map_err(|error| gone(&error.to_string()))
+    }
+
     /// Sends a line, and reads the whole answer.
     async fn ask<T: DeserializeOwned>(
         &self,
         path: &str,
         head: &impl Serialize,
     ) -> Result<T, Error> {
-        let response = self
-            .call(Method::POST, path, Body::from(line(head)))
-            .await?;
-        let bytes = whole(response).await?;
-        serde_json::from_slice(&bytes).map_err(|error| gone(&error.to_string()))
+        self.ask_with(path, head, []).await
     }
 
     /// Sends a request on a connection of its own; what was refused is an error.
@@ -200,6 +233,13 @@ fn which(agent: &str, id: &str, submission: &str) -> Which {
         whose: whose(agent, id),
         submission: submission.to_owned(),
     }
+}
+
+/// A line of JSON, and the bytes that belong to it.
+fn body(head: &impl Serialize, files: impl IntoIterator<Item = Bytes>) -> Body {
+    let pieces: Vec<_> = [line(head)].into_iter().chain(files).collect();
+    let pieces = pieces.into_iter().map(Ok::<_, std::convert::Infallible>);
+    Body::from_stream(futures::stream::iter(pieces))
 }
 
 fn line(head: &impl Serialize) -> Bytes {

@@ -1,150 +1,161 @@
-//! What changes files: one commit each, with the record that says so.
+//! What changes files: one commit each, with the record that says so. Whoever has the data makes it.
 
-use std::sync::Arc;
-
+use bowline_agent::edit::{self, FileEdit};
 use bowline_runtime::{Sources, Step, kind};
-use bowline_sandbox::archive;
+use bowline_store::{Batch, SqliteStore, Store as _};
 use bytes::Bytes;
+use serde_json::Value;
 
 use super::*;
-use crate::service;
+use crate::cli::{hand::Data, terminal::count};
 
-/// The files of a conversation, for this process alone.
-pub(super) struct Write {
-    store: Arc<SqliteStore>,
+/// The files of a conversation, to change them.
+pub(super) struct Write<'a> {
+    data: Data,
+    whose: &'a Whose,
     actor: ActorId,
-    files: Workspace,
-    sources: Sources,
+    terminal: Terminal,
 }
 
-impl Write {
-    pub(super) async fn open(place: &Place, whose: &Whose) -> Result<Self, Error> {
+impl<'a> Write<'a> {
+    pub(super) async fn open(
+        place: &Place,
+        whose: &'a Whose,
+        terminal: Terminal,
+    ) -> Result<Self, Error> {
         // That it is there is known before the data is taken.
         let reading = place.conversation(&whose.agent, &whose.id).await?;
         let actor = reading.actor.clone();
         drop(reading);
-        let store = place.write()?;
-        service::check_instance(&whose.id)?;
         Ok(Self {
-            files: Workspace::open(store.clone(), actor.clone()),
-            sources: Sources::system(),
-            store,
+            data: Data::open(place).await?,
+            whose,
             actor,
+            terminal,
         })
     }
 
-    /// Takes the conversation over for one commit: whoever opens it next reads the files again.
-    async fn commit(self, mut changes: ChangeSet, what: &str) -> Result<(), Error> {
-        if changes.is_empty() {
-            self.store.close().await;
-            return Ok(());
+    /// Makes a change; `what` is the command.
+    async fn make(&self, what: &str, change: FileEdit, content: Bytes) -> Result<Value, Error> {
+        let origin = format!("bowline workspace {what}");
+        let Whose { agent, id } = self.whose;
+        match &self.data {
+            Data::Own(store) => {
+                let edit = change.signed(origin, content);
+                let made = commit(store, &self.actor, &edit, what).await;
+                store.close().await;
+                made
+            }
+            Data::Remote(remote) => remote.edit(agent, id, change, origin, content).await,
         }
-        changes.sign(format!("bowline workspace {what}"))?;
-        let head = self.store.head(&self.actor).await?;
-        let (epoch, seq) = head.map_or((0, 0), |head| (head.epoch, head.seq));
-        let mut step = Step::new();
-        let change = serde_json::json!({ "change": format!("workspace {what}") });
-        step.record(kind::ACTOR_OPENED, self.sources.now(), &change);
-        let mut batch = Batch::new(self.actor.clone(), epoch + 1, seq);
-        batch.records = step.records;
-        batch.rows = changes.rows;
-        batch.blobs = changes.blobs;
-        self.store.commit(batch).await?;
-        self.store.close().await;
-        Ok(())
     }
 
-    async fn begin(&self) -> Result<Overlay, Error> {
-        Ok(self.files.begin(self.sources.now()).await?)
-    }
-
-    pub(super) async fn put(
-        self,
-        path: &str,
-        content: Bytes,
-        terminal: Terminal,
-    ) -> Result<(), Error> {
-        let overlay = self.begin().await?;
+    pub(super) async fn put(self, path: &str, content: Bytes) -> Result<(), Error> {
         let size = content.len();
-        overlay
-            .write(path, content, &WriteOptions::with_parents())
-            .await?;
-        self.commit(overlay.changes()?, "put").await?;
-        if terminal.json {
-            return terminal.json(&json!({"type": "written", "path": path, "bytes": size}));
-        }
-        terminal.say(format_args!("wrote {size} bytes to {path}"));
-        Ok(())
-    }
-
-    pub(super) async fn remove(
-        self,
-        path: &str,
-        recursive: bool,
-        terminal: Terminal,
-    ) -> Result<(), Error> {
-        let overlay = self.begin().await?;
-        overlay.remove(path, recursive, false).await?;
-        self.commit(overlay.changes()?, "rm").await?;
-        if terminal.json {
-            return terminal.json(&json!({"type": "removed", "path": path}));
-        }
-        Ok(())
-    }
-
-    pub(super) async fn snapshot(
-        self,
-        name: &str,
-        remove: bool,
-        terminal: Terminal,
-    ) -> Result<(), Error> {
-        let now = self.sources.now();
-        let (changes, what) = if remove {
-            (self.files.remove_snapshot(name, now).await?, "removed")
-        } else {
-            (self.files.snapshot(name, now).await?, "taken")
+        let change = FileEdit::Write {
+            path: path.to_owned(),
+            when: edit::When::default(),
         };
-        self.commit(changes, "snapshot").await?;
-        if terminal.json {
-            return terminal.json(&json!({"type": format!("snapshot-{what}"), "name": name}));
+        self.make("put", change, content).await?;
+        if self.terminal.json {
+            let line = json!({"type": "written", "path": path, "bytes": size});
+            return self.terminal.json(&line);
         }
-        terminal.say(format_args!("snapshot {name} {what}"));
+        self.terminal
+            .say(format_args!("wrote {size} bytes to {path}"));
         Ok(())
     }
 
-    pub(super) async fn restore(self, name: &str, terminal: Terminal) -> Result<(), Error> {
-        let changes = self.files.restore(name, self.sources.now()).await?;
-        self.commit(changes, "restore").await?;
-        if terminal.json {
-            return terminal.json(&json!({"type": "restored", "name": name}));
+    pub(super) async fn remove(self, path: &str, recursive: bool) -> Result<(), Error> {
+        let change = FileEdit::Remove {
+            path: path.to_owned(),
+            recursive,
+            when: edit::When::default(),
+        };
+        self.make("rm", change, Bytes::new()).await?;
+        if self.terminal.json {
+            return self
+                .terminal
+                .json(&json!({"type": "removed", "path": path}));
         }
-        terminal.say(format_args!("the files are those of snapshot {name}"));
         Ok(())
     }
 
-    pub(super) async fn import(
-        self,
-        path: &str,
-        content: Bytes,
-        terminal: Terminal,
-    ) -> Result<(), Error> {
-        let overlay = self.begin().await?;
-        let summary = archive::unpack_archive(&overlay, content, path)
-            .await
-            .map_err(transfer::archive_error)?;
-        self.commit(overlay.changes()?, "import").await?;
-        if terminal.json {
-            return terminal.json(&json!({
-                "type": "imported", "path": path, "files": summary.files,
-                "directories": summary.directories, "links": summary.links,
-                "bytes": summary.bytes,
+    pub(super) async fn snapshot(self, name: &str, remove: bool) -> Result<(), Error> {
+        let named = name.to_owned();
+        let (change, what) = if remove {
+            (FileEdit::RemoveSnapshot { name: named }, "removed")
+        } else {
+            (FileEdit::Snapshot { name: named }, "taken")
+        };
+        self.make("snapshot", change, Bytes::new()).await?;
+        if self.terminal.json {
+            let line = json!({"type": format!("snapshot-{what}"), "name": name});
+            return self.terminal.json(&line);
+        }
+        self.terminal.say(format_args!("snapshot {name} {what}"));
+        Ok(())
+    }
+
+    pub(super) async fn restore(self, name: &str) -> Result<(), Error> {
+        let change = FileEdit::Restore {
+            name: name.to_owned(),
+        };
+        self.make("restore", change, Bytes::new()).await?;
+        if self.terminal.json {
+            return self
+                .terminal
+                .json(&json!({"type": "restored", "name": name}));
+        }
+        self.terminal
+            .say(format_args!("the files are those of snapshot {name}"));
+        Ok(())
+    }
+
+    pub(super) async fn import(self, path: &str, content: Bytes) -> Result<(), Error> {
+        let change = FileEdit::Unpack {
+            path: path.to_owned(),
+        };
+        let told = self.make("import", change, content).await?;
+        let number = |key: &str| told[key].as_u64().unwrap_or_default();
+        if self.terminal.json {
+            return self.terminal.json(&json!({
+                "type": "imported", "path": path, "files": number("files"),
+                "directories": number("directories"), "links": number("links"),
+                "bytes": number("bytes"),
             }));
         }
-        terminal.say(format_args!(
+        self.terminal.say(format_args!(
             "unpacked {} and {} bytes into {path}",
-            crate::cli::terminal::count(summary.files, "file"),
-            summary.bytes
+            count(number("files"), "file"),
+            number("bytes")
         ));
         Ok(())
     }
+}
+
+/// Takes the conversation over for one commit: whoever opens it next reads the files again.
+async fn commit(
+    store: &std::sync::Arc<SqliteStore>,
+    actor: &ActorId,
+    edit: &bowline_runtime::Edit,
+    what: &str,
+) -> Result<Value, Error> {
+    let now = Sources::system().now();
+    let files = Workspace::open(store.clone(), actor.clone());
+    let (changes, told) = edit::make(&files, now, edit).await?;
+    if changes.is_empty() {
+        return Ok(told);
+    }
+    let head = store.head(actor).await?;
+    let (epoch, seq) = head.map_or((0, 0), |head| (head.epoch, head.seq));
+    let mut step = Step::new();
+    let change = json!({ "change": format!("workspace {what}") });
+    step.record(kind::ACTOR_OPENED, now, &change);
+    let mut batch = Batch::new(actor.clone(), epoch + 1, seq);
+    batch.records = step.records;
+    batch.rows = changes.rows;
+    batch.blobs = changes.blobs;
+    store.commit(batch).await?;
+    Ok(told)
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use base64::Engine as _;
-use bowline_sandbox::archive::{self, ArchiveError};
+use bowline_agent::edit::archive_failure;
+use bowline_sandbox::archive;
 use bytes::Bytes;
 
 use super::*;
@@ -17,17 +18,6 @@ use crate::cli::fault::Fault;
 const MOST: u64 = 128 << 20;
 /// Bytes read at once.
 const PIECE: usize = 1 << 20;
-
-pub(super) fn archive_error(error: ArchiveError) -> Error {
-    match error {
-        ArchiveError::Workspace(error) => error.into(),
-        error => Error::failure(
-            "workspace_invalid",
-            error.to_string(),
-            "nothing was changed",
-        ),
-    }
-}
 
 /// A file of this machine, or standard input.
 pub(super) fn input(file: Option<&Path>) -> Result<Bytes, Error> {
@@ -168,7 +158,7 @@ pub(super) async fn export(files: &Workspace, path: &str, terminal: Terminal) ->
     if let Some(error) = failed {
         return Err(error);
     }
-    let summary = exported.map_err(archive_error)?;
+    let summary = exported.map_err(archive_failure)?;
     terminal.say(format_args!(
         "{} and {} bytes",
         crate::cli::terminal::count(summary.files, "file"),

@@ -9,13 +9,19 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use bowline_agent::approval::Answered;
+use bowline_agent::{
+    actor,
+    approval::{self, Answered},
+};
 use bowline_runtime::RuntimeError;
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
-use super::wire::{Beginning, Compacting, Line, MAX_REQUEST, SPOKEN, VERSION, Which, Whose};
+use super::wire::{
+    Beginning, Compacting, Editing, Importing, Line, MAX_REQUEST, SPOKEN, VERSION, Which, Whose,
+};
 use crate::{
+    archive,
     error::{Error, Kind},
     follow::Following,
     server::App,
@@ -31,6 +37,8 @@ pub(in crate::server) fn routes() -> Router<App> {
         .route("/local/answer", post(answer))
         .route("/local/compact", post(compact))
         .route("/local/delete", post(delete))
+        .route("/local/edit", post(edit))
+        .route("/local/import", post(import))
         .layer(middleware::from_fn(same))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
 }
@@ -92,6 +100,7 @@ async fn hello(State(app): State<App>) -> Json<serde_json::Value> {
 /// Takes a submission up, and tells what happens to it until it settles or nobody reads any more.
 async fn begin(State(app): State<App>, body: Bytes) -> Result<Response, Refused> {
     let (Beginning { whose, begin }, files) = head(body)?;
+    app.look_up(&whose.agent)?;
     let begin = begin
         .with(files)
         .ok_or_else(|| unreadable("a file of the message is not there"))?;
@@ -166,11 +175,15 @@ async fn reply(State(app): State<App>, body: Bytes) -> Result<impl IntoResponse,
 async fn abort(State(app): State<App>, body: Bytes) -> Result<impl IntoResponse, Refused> {
     let (Which { whose, submission }, _) = head(body)?;
     let (agent, id) = (&whose.agent, &whose.id);
+    app.look_up(agent)?;
     json(app.service().abort(agent, id, Some(&submission)).await?)
 }
 
 async fn answer(State(app): State<App>, body: Bytes) -> Result<impl IntoResponse, Refused> {
     let (answered, _): (Answered, _) = head(body)?;
+    if let Some((actor, _)) = approval::find(&**app.store(), &answered.approval_id).await? {
+        app.look_up(actor.name())?;
+    }
     let (actor, submission) = app.service().answer(answered).await?;
     app.service().wake(actor.name(), actor.key()).await?;
     json(submission)
@@ -179,6 +192,7 @@ async fn answer(State(app): State<App>, body: Bytes) -> Result<impl IntoResponse
 async fn compact(State(app): State<App>, body: Bytes) -> Result<impl IntoResponse, Refused> {
     let (asked, _): (Compacting, _) = head(body)?;
     let (agent, id) = (&asked.whose.agent, &asked.whose.id);
+    app.look_up(agent)?;
     let compacting = app.service().compact(agent, id, asked.instructions);
     tokio::select! {
         made = compacting => json(made?),
@@ -189,4 +203,28 @@ async fn compact(State(app): State<App>, body: Bytes) -> Result<impl IntoRespons
 async fn delete(State(app): State<App>, body: Bytes) -> Result<impl IntoResponse, Refused> {
     let (whose, _): (Whose, _) = head(body)?;
     json(app.service().delete(&whose.agent, &whose.id).await?)
+}
+
+async fn edit(State(app): State<App>, body: Bytes) -> Result<impl IntoResponse, Refused> {
+    let (asked, content): (Editing, _) = head(body)?;
+    let (agent, id) = (&asked.whose.agent, &asked.whose.id);
+    app.look_up(agent)?;
+    let edit = asked.edit.signed(asked.origin, content);
+    json(
+        app.service()
+            .runtime()
+            .edit(&actor(agent, id), edit)
+            .await?,
+    )
+}
+
+async fn import(State(app): State<App>, body: Bytes) -> Result<impl IntoResponse, Refused> {
+    let (Importing { id }, file) = head(body)?;
+    let imported = archive::import(&**app.store(), &*file, id).await?;
+    let (agent, id) = (&imported.agent, &imported.id);
+    // What it has open goes on here; of an agent that is not here nothing can.
+    if app.look_up(agent).is_ok() && app.service().definition(agent).is_some() {
+        app.service().wake(agent, id).await?;
+    }
+    json(imported)
 }

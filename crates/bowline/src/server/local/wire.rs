@@ -3,7 +3,7 @@
 //! A request is a line of JSON and then the bytes that belong to it, one after the other; an answer is
 //! JSON, one object or one a line.
 
-use bowline_agent::{Input, Outgoing, approval::Answered};
+use bowline_agent::{Input, Outgoing, approval::Answered, edit::FileEdit};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What both ends must be of; told in [`VERSION`].
-pub(crate) const SPOKEN: &str = concat!(env!("CARGO_PKG_VERSION"), "/1");
+pub(crate) const SPOKEN: &str = concat!(env!("CARGO_PKG_VERSION"), "/2");
 /// The header that tells it.
 pub(crate) const VERSION: &str = "x-bowline-local";
 /// Largest request, in bytes: a message with its files, or a conversation that is brought in.
@@ -64,6 +64,22 @@ pub(crate) struct Compacting {
     #[serde(flatten)]
     pub(crate) whose: Whose,
     pub(crate) instructions: Option<String>,
+}
+
+/// `POST /local/edit`: changes the files of a conversation, with the bytes behind the line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Editing {
+    #[serde(flatten)]
+    pub(crate) whose: Whose,
+    pub(crate) edit: FileEdit,
+    /// Who is said to have done it.
+    pub(crate) origin: String,
+}
+
+/// `POST /local/import`: brings in the conversation behind the line.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Importing {
+    pub(crate) id: Option<String>,
 }
 
 /// A line of the answer to [`Beginning`].
