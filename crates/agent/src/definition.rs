@@ -25,6 +25,7 @@ use crate::skill::Skill;
 use crate::tool::script::Script;
 
 pub mod document;
+mod code;
 mod error;
 mod fault;
 mod feature;
@@ -34,6 +35,7 @@ mod limits;
 mod load;
 mod name;
 
+pub use code::CodeSettings;
 pub use error::{DefinitionError, DefinitionErrorKind};
 pub use fault::{Fault, FaultKind};
 pub use limits::{LimitSettings, Limits};

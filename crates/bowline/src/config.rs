@@ -22,6 +22,7 @@ use crate::telemetry::log::Format;
 
 mod auth;
 pub(crate) mod bindings;
+mod code;
 mod error;
 mod gateway;
 mod models;
@@ -29,6 +30,7 @@ mod secrets;
 
 pub use auth::Certificate;
 pub use bindings::{Auth, AuthKind, BindingSettings, Document};
+pub use code::IsolateSettings;
 pub use error::{ConfigError, ConfigErrorKind};
 pub use gateway::Gateway;
 pub use secrets::Secrets;
@@ -57,6 +59,9 @@ pub struct Config {
     pub egress: Allow,
     /// `[limits]`: for agents that set none of their own.
     pub limits: LimitSettings,
+    /// `[code]`: what the isolates of a process may use together. What one run may use is in
+    /// [`Config::limits`].
+    pub isolates: IsolateSettings,
     /// `[server]`.
     pub server: Server,
     /// `[retention]`.
@@ -128,6 +133,7 @@ impl Config {
             bindings: BTreeMap::new(),
             egress: Allow::default(),
             limits: LimitSettings::default(),
+            isolates: IsolateSettings::default(),
             server: Server::default(),
             retention: Retention::default(),
             keys: Vec::new(),
@@ -160,7 +166,7 @@ impl Config {
 
     /// Takes the settings of a file, and says where the secrets are.
     fn read(&mut self, text: &str) -> Result<SecretsPlace, Fault> {
-        const SECTIONS: [&str; 11] = [
+        const SECTIONS: [&str; 12] = [
             "project",
             "data",
             "models",
@@ -172,6 +178,7 @@ impl Config {
             "secrets",
             "retention",
             "gateway",
+            "code",
         ];
         let root = Node::from_toml(text)?;
         let sections = root.table("", &SECTIONS)?;
@@ -195,6 +202,9 @@ impl Config {
         }
         if let Some(node) = sections.get("limits") {
             self.limits = LimitSettings::read(node)?;
+        }
+        if let Some(node) = sections.get("code") {
+            (self.limits.code, self.isolates) = code::read(node)?;
         }
         if let Some(node) = sections.get("server") {
             self.server = auth::server(node, &self.project)?;

@@ -18,6 +18,11 @@ use crate::{config::Config, error::Error, outside::Network};
 
 mod services;
 
+/// What `fetch` may reach without a project; nothing when nothing is granted.
+pub(crate) fn web(egress: &Allow) -> Option<Arc<dyn Binding>> {
+    services::web(egress, &Arc::new(Network::new()))
+}
+
 /// Looks up a variable of the environment. The library never reads the environment by itself.
 pub type Environment = Arc<dyn Fn(&str) -> Option<String> + Send + Sync>;
 
@@ -111,11 +116,6 @@ impl Project {
         let env = self.env.clone();
         let secrets = self.config.secrets.lookup(move |name| env(name));
         services::service(&self.dir, name, settings, &secrets, &self.wire)
-    }
-
-    /// `fetch`, as far as the project's `[egress]` grants it.
-    pub fn web(&self) -> Option<Arc<dyn Binding>> {
-        services::web(&self.config.egress, &self.wire)
     }
 
     /// The agents, with what is wrong with those that cannot be used.

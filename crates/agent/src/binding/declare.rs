@@ -7,6 +7,7 @@
 mod print;
 mod shape;
 
+use bowline_sandbox::isolate::is_reserved_word;
 use serde_json::Value as Json;
 
 use super::{Binding, Method};
@@ -103,7 +104,7 @@ fn names(method: &Method) -> Vec<String> {
         if !print::is_identifier(&name) {
             name.insert(0, '_');
         }
-        if print::is_reserved(&name) || names.contains(&name) {
+        if is_reserved_word(&name) || names.contains(&name) {
             name = format!("{name}_{}", names.len() + 1);
         }
         names.push(name);

@@ -24,8 +24,18 @@ impl Web {
     /// The name of its global.
     pub const NAME: &'static str = "web";
 
-    /// What makes `fetch` a global: a line to put before a program that has this binding.
-    pub const FETCH: &'static str = include_str!("web/fetch.js");
+    /// What stands before a program of these sources, so that `fetch`, `Headers` and `Response` are globals
+    /// where the program has this binding: code, or nothing where no source names one of them.
+    pub fn before<'a>(sources: impl IntoIterator<Item = &'a str>) -> &'static str {
+        const FETCH: &str = include_str!("web/fetch.js");
+        let names = ["fetch", "Headers", "Response"];
+        let mut sources = sources.into_iter();
+        if sources.any(|source| names.iter().any(|name| source.contains(name))) {
+            FETCH
+        } else {
+            ""
+        }
+    }
 
     /// Over what enforces the policy.
     pub fn new(outside: Arc<dyn Outside>) -> Self {

@@ -3,6 +3,7 @@
 use bowline_sandbox::isolate::{IsolateError, Program};
 
 use super::CODEMODE;
+use crate::binding::Web;
 
 /// The file name in the positions of the model's code.
 pub(crate) const FILE: &str = "code.ts";
@@ -29,21 +30,19 @@ try { found = await import('snippets/' + name + '.ts'); } \
 catch (error) { return { error: 'the snippet \"' + name + '\" cannot be run: ' + (error?.message ?? error) }; } \
 return typeof found.default === 'function' ? await found.default(input) : found.default; } }); })(); ";
 
+/// What stands before a source: `codemode` and `fetch`, where it names them.
+fn before(source: &str) -> String {
+    let codemode = if source.contains(CODEMODE) { BEFORE } else { "" };
+    format!("{codemode}{}", Web::before([source]))
+}
+
 /// The program of the model's code, with the snippets if it mentions `codemode`.
 pub(crate) fn program(source: &str, snippets: &[Snippet]) -> Result<Program, IsolateError> {
-    if !source.contains(CODEMODE) {
-        return Program::new(FILE, source);
-    }
-    let mut program = Program::with_before(FILE, source, BEFORE)?;
-    if source.contains("run") {
+    let mut program = Program::with_before(FILE, source, &before(source))?;
+    if source.contains(CODEMODE) && source.contains("run") {
         for snippet in snippets {
             let name = format!("{FOLDER}/{}.ts", snippet.name);
-            let before = if snippet.source.contains(CODEMODE) {
-                BEFORE
-            } else {
-                ""
-            };
-            program = program.snippet(&name, &snippet.source, before)?;
+            program = program.snippet(&name, &snippet.source, &before(&snippet.source))?;
         }
     }
     Ok(program)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::code::CodeSettings;
 use super::document::Node;
 use super::fault::Fault;
 
@@ -26,6 +27,8 @@ pub struct LimitSettings {
     pub tokens: Option<u64>,
     /// See [`Limits::depth`]: 0 to 16.
     pub depth: Option<u32>,
+    /// What a run of code may use: `[code]` of `bowline.toml`, which is no key of `limits`.
+    pub code: CodeSettings,
 }
 
 impl LimitSettings {
@@ -70,6 +73,7 @@ impl LimitSettings {
             attempts: small("attempts", 1, 1_000)?,
             tokens: count("tokens", 1, u64::MAX >> 1)?,
             depth: small("depth", 0, 16)?,
+            code: CodeSettings::default(),
         })
     }
 

@@ -16,6 +16,7 @@ use super::error::{DefinitionError, DefinitionErrorKind};
 use super::fault::{Fault, FaultKind, closest, quoted};
 use super::feature::Feature;
 use super::front_matter::{FrontMatter, entries, read_text};
+use super::code::CodeSettings;
 use super::limits::{LimitSettings, Limits};
 use super::name::{AgentName, InvalidName, is_tool_name};
 use super::{
@@ -92,7 +93,7 @@ pub fn load(
     definition.tools = tools(&keys).map_err(at)?;
     definition.bindings = lines(&keys, "bindings").map_err(at)?;
     definition.egress = egress(&keys).map_err(at)?;
-    definition.code = code_mode(&keys).map_err(at)?;
+    definition.code = code_mode(&keys, &shared.code).map_err(at)?;
     definition.scripts = scripts(project, &mut definition)?;
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
@@ -464,49 +465,16 @@ fn tools(keys: &Table<'_>) -> Result<Vec<String>, Fault> {
 }
 
 /// Whether the model runs code, with its limits: `true`, or a table of them.
-fn code_mode(keys: &Table<'_>) -> Result<Option<CodeLimits>, Fault> {
-    const MIB: u64 = 1 << 20;
+fn code_mode(keys: &Table<'_>, shared: &CodeSettings) -> Result<Option<CodeLimits>, Fault> {
     let Some(node) = keys.get("code") else {
         return Ok(None);
     };
-    let mut limits = crate::code::default_limits();
+    let limits = shared.apply(crate::code::default_limits());
     if !node.is_table() {
         return Ok(node.bool("code")?.then_some(limits));
     }
-    let names = [
-        "wall",
-        "cpu",
-        "memory_mib",
-        "output_kib",
-        "log_kib",
-        "calls",
-        "call_kib",
-        "concurrency",
-    ];
-    let table = node.table("code", &names)?;
-    let duration = |key: &str, most: u64, is: &mut Duration| -> Result<(), Fault> {
-        if let Some(node) = table.get(key) {
-            *is = node.duration(key, Duration::from_millis(10), Duration::from_secs(most))?;
-        }
-        Ok(())
-    };
-    duration("wall", 86_400, &mut limits.wall)?;
-    duration("cpu", 3_600, &mut limits.cpu)?;
-    if let Some(node) = table.get("memory_mib") {
-        limits.memory = node.count("memory_mib", 4, CodeLimits::MEMORY_MAX / MIB)? * MIB;
-    }
-    let small = |key: &str, unit: u64, most: u64, is: &mut u32| -> Result<(), Fault> {
-        if let Some(node) = table.get(key) {
-            *is = u32::try_from(node.count(key, 1, most)? * unit).unwrap_or(u32::MAX);
-        }
-        Ok(())
-    };
-    small("output_kib", 1_024, 65_536, &mut limits.output)?;
-    small("log_kib", 1_024, 65_536, &mut limits.log)?;
-    small("calls", 1, 1_000_000, &mut limits.calls)?;
-    small("call_kib", 1_024, 65_536, &mut limits.call_bytes)?;
-    small("concurrency", 1, 10_000, &mut limits.concurrency)?;
-    Ok(Some(limits))
+    let table = node.table("code", &CodeSettings::KEYS)?;
+    Ok(Some(CodeSettings::read(&table)?.apply(limits)))
 }
 
 /// The agent's own tools in TypeScript, and those of the project that it lists. In the list a tool may

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
-use bowline_agent::binding::{Binding, State};
+use bowline_agent::binding::{Binding, State, Web};
 use bowline_runtime::Sources;
+use bowline_sandbox::egress::Allow;
 use bowline_sandbox::isolate::{
     Isolate, IsolateError, Limits, LogLevel, LogLine, Program, Status, Value,
 };
@@ -32,8 +33,8 @@ use crate::error::Error;
 
 /// Run JavaScript or TypeScript in an isolate; print what an agent's code sees.
 ///
-/// Code in an isolate reaches no network, no files and no process; it has the time and the memory that
-/// its limits allow.
+/// Code in an isolate reaches no files, no process, and no network but what is granted; it has the time and
+/// the memory that its limits allow.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline code run sum.ts\n  \
@@ -55,6 +56,9 @@ struct With {
     /// A folder that it sees as `state`; what it changes there is written back when it completes
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
+    /// A `host[:port][/path]` that `fetch` may reach, once for each; without one there is no `fetch`
+    #[arg(long, value_name = "PATTERN")]
+    egress: Vec<String>,
     /// Seconds that it may take, waiting included
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wall: u64,
@@ -81,6 +85,9 @@ impl With {
         if self.workspace.is_some() {
             bindings.push(Arc::new(State::new()));
         }
+        let egress = Allow::new(&self.egress);
+        let egress = egress.map_err(|error| Error::failure(error.code(), error.to_string(), ""))?;
+        bindings.extend(crate::project::web(&egress));
         if self.binding.is_empty() {
             return Ok(bindings);
         }
@@ -189,10 +196,17 @@ fn program(file: &Path, modules: &[PathBuf]) -> Result<Program, Error> {
         path: path.display().to_string(),
         why: why.to_string(),
     };
-    let mut program = Program::new(&name, &source.map_err(|why| unreadable(file, &why))?)?;
+    let source = source.map_err(|why| unreadable(file, &why))?;
+    let mut others = Vec::new();
     for path in modules {
-        let source = std::fs::read_to_string(path).map_err(|why| unreadable(path, &why))?;
-        program = program.module(&path.display().to_string(), &source)?;
+        let text = std::fs::read_to_string(path).map_err(|why| unreadable(path, &why))?;
+        others.push((path.display().to_string(), text));
+    }
+    let texts = others.iter().map(|(_, text)| text.as_str());
+    let before = Web::before(texts.chain([source.as_str()]));
+    let mut program = Program::with_before(&name, &source, before)?;
+    for (name, text) in &others {
+        program = program.module(name, text)?;
     }
     Ok(program)
 }

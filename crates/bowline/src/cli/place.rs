@@ -47,6 +47,7 @@ impl Place {
     pub(super) fn on(&self, store: Arc<SqliteStore>) -> Bowline {
         let retention = self.project.config.retention;
         let mut code = CodeOptions::default();
+        self.project.config.isolates.apply(&mut code);
         code.isolates.cache = super::code::cache_folder();
         Bowline::on(store)
             .code(code)

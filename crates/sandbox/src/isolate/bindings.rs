@@ -42,10 +42,9 @@ impl BindingError {
     }
 }
 
-/// Words that cannot name a global constant, and globals that code needs.
-const TAKEN: &[&str] = &[
+/// Words of the language that cannot name a variable or a parameter.
+const RESERVED: &[&str] = &[
     "arguments",
-    "async",
     "await",
     "break",
     "case",
@@ -66,8 +65,6 @@ const TAKEN: &[&str] = &[
     "finally",
     "for",
     "function",
-    "globalThis",
-    "global",
     "if",
     "implements",
     "import",
@@ -90,12 +87,19 @@ const TAKEN: &[&str] = &[
     "true",
     "try",
     "typeof",
-    "undefined",
     "var",
     "void",
     "while",
     "with",
     "yield",
+];
+
+/// Other names that cannot be a binding's: globals that code needs.
+const TAKEN: &[&str] = &[
+    "async",
+    "globalThis",
+    "global",
+    "undefined",
     "NaN",
     "Infinity",
     "Object",
@@ -181,6 +185,12 @@ const TAKEN: &[&str] = &[
     "SuppressedError",
 ];
 
+/// Whether a name is a word of JavaScript (in a module, so strictly), which no variable and no parameter
+/// can have.
+pub fn is_reserved_word(name: &str) -> bool {
+    RESERVED.contains(&name)
+}
+
 impl Bindings {
     /// All names together, in bytes.
     pub const MAX_BYTES: usize = 1 << 20;
@@ -204,7 +214,7 @@ impl Bindings {
             .next()
             .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b'$');
         let rest = bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
-        if !first || !rest || namespace.len() > 64 || TAKEN.contains(&namespace) {
+        if !first || !rest || namespace.len() > 64 || is_reserved_word(namespace) || TAKEN.contains(&namespace) {
             return Err(BindingError::Name(namespace.to_owned()));
         }
         if self.0.spaces.iter().any(|(name, _)| name == namespace) {

@@ -15,6 +15,10 @@ pub struct Limits {
     /// Linear memory in bytes, the engine's own 2 MiB included. Default 64 MiB, at least 4 MiB, at most
     /// [`Limits::MEMORY_MAX`].
     pub memory: u64,
+    /// How deep calls may nest: the part of the guest's stack that they may fill, in bytes. Default and most
+    /// [`Limits::STACK`], about 2,000 simple calls; at least [`Limits::STACK_MIN`]. A call beyond it throws a
+    /// `RangeError`, which the program may catch.
+    pub stack: u32,
     /// The encoded result (or error) in bytes. Default 1 MiB.
     pub output: u32,
     /// All lines of the log together, in bytes. Default 256 KiB.
@@ -31,9 +35,10 @@ pub struct Limits {
 impl Limits {
     /// The largest memory that can be set: 512 MiB.
     pub const MEMORY_MAX: u64 = 512 << 20;
-    /// The depth of JavaScript calls is bounded by this much stack inside the guest, in bytes. It is
-    /// part of the image and cannot be set.
+    /// The stack inside the guest that JavaScript may fill, in bytes: 480 KiB. It is part of the image.
     pub const STACK: u32 = 480 << 10;
+    /// The smallest stack that can be set, in bytes: 64 KiB.
+    pub const STACK_MIN: u32 = 64 << 10;
 }
 
 impl Default for Limits {
@@ -42,6 +47,7 @@ impl Default for Limits {
             wall: Duration::from_secs(60),
             cpu: Duration::from_secs(5),
             memory: 64 << 20,
+            stack: Self::STACK,
             output: 1 << 20,
             log: 256 << 10,
             calls: 10_000,

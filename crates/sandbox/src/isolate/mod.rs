@@ -54,7 +54,7 @@ mod value;
 mod wire;
 
 pub use admission::Slot;
-pub use bindings::{BindingError, Bindings};
+pub use bindings::{BindingError, Bindings, is_reserved_word};
 pub use engine::{Isolates, IsolatesOptions};
 pub use error::IsolateError;
 #[doc(hidden)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use bowline_store::Timestamp;
-use wasmtime::{Global, Instance, Memory, Store, Trap, TypedFunc};
+use wasmtime::{Global, Instance, Memory, Store, Trap, TypedFunc, Val};
 
 use super::admission::Slot;
 use super::engine::{Isolates, Shared};
@@ -112,7 +112,10 @@ struct Live {
     store: Store<Guest>,
     memory: Memory,
     stack: Global,
+    /// Where the stack begins in the image; nothing of a waiting program lies below.
     stack_top: i32,
+    /// Where it begins for this program, lower where it may use less of it.
+    stack_start: i32,
     alloc: TypedFunc<u32, u32>,
     settle: TypedFunc<(u32, u32), u32>,
     bindings: [u8; 32],
@@ -237,6 +240,12 @@ impl Live {
             .ok_or_else(missing)?;
         store.data_mut().memory = Some(memory);
         let stack_top = stack.get(&mut store).i32().ok_or_else(missing)?;
+        // The engine compares the stack pointer with an address that the image fixes.
+        let unused = Limits::STACK - store.data().limits.stack.clamp(Limits::STACK_MIN, Limits::STACK);
+        let stack_start = stack_top - i32::try_from(unused & !15).unwrap_or(0);
+        stack
+            .set(&mut store, Val::I32(stack_start))
+            .map_err(fault)?;
         let alloc = typed(&mut store, &instance, &exports.alloc).map_err(fault)?;
         let settle = typed(&mut store, &instance, &exports.settle).map_err(fault)?;
         let live = Self {
@@ -244,6 +253,7 @@ impl Live {
             memory,
             stack,
             stack_top,
+            stack_start,
             alloc,
             settle,
             bindings,
@@ -273,7 +283,7 @@ impl Live {
 
     /// The stack is empty, so memory is all there is.
     fn quiet(&mut self) -> bool {
-        self.stack.get(&mut self.store).i32() == Some(self.stack_top)
+        self.stack.get(&mut self.store).i32() == Some(self.stack_start)
     }
 
     fn fill(&mut self, found: &saved::Found) -> Result<(), IsolateError> {
