@@ -4,6 +4,7 @@
 //! The agent is scripted and the disk is real. CPU time and bytes are those of this process, read
 //! from `/proc`; where that is missing they are zero.
 
+pub mod agents;
 pub(crate) mod child;
 pub mod idle;
 pub mod isolate;

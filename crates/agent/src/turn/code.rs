@@ -51,6 +51,8 @@ mod calls;
 use boundary::Ledger;
 use calls::{Finished, Made};
 
+/// A run that waits longer for a call lets another one begin.
+const REST_AFTER: Duration = Duration::from_millis(20);
 /// How long a run works before what it did is made durable without another reason.
 const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// What the engine gets as the limit of wall clock: it is kept here, because time in which nobody worked
@@ -120,6 +122,8 @@ struct Drive<'a> {
     bindings: Bindings,
     /// Nothing before it started, and after it ended or was parked.
     isolate: Option<Isolate>,
+    /// It has not had to wait for what may take its time.
+    busy: bool,
     status: Status,
     /// Calls that the program made and that have no answer.
     waiting: BTreeMap<u32, Made>,
@@ -231,6 +235,7 @@ pub(super) async fn run(
         program,
         bindings: Bindings::none(),
         isolate: None,
+        busy: true,
         status: Status::Waiting,
         waiting: BTreeMap::new(),
         fresh: VecDeque::new(),
@@ -307,7 +312,7 @@ impl Drive<'_> {
         let slot = tokio::select! {
             biased;
             () = self.attempt.cancel().cancelled() => return Err(Stop::Cancelled.into()),
-            slot = isolates.admit(&owner) => slot?,
+            slot = isolates.admit_busy(&owner) => slot?,
         };
         let (saved, entries) = match before {
             Some(open) => (open.saved, open.entries),
@@ -540,6 +545,10 @@ impl Drive<'_> {
         let never = self.began + NO_WALL;
         let due = timer.map_or(never, |(at, _)| at);
         let deadline = self.deadline();
+        if self.current.is_none() {
+            self.rest();
+        }
+        let rest_at = self.busy.then(|| Instant::now() + REST_AFTER);
         let save_at = self
             .save_at()
             .filter(|_| self.current.is_none())
@@ -566,7 +575,19 @@ impl Drive<'_> {
                 Ok(())
             }
             () = tokio::time::sleep_until(deadline) => Err(self.over().into()),
+            () = tokio::time::sleep_until(rest_at.unwrap_or(never)) => {
+                self.rest();
+                Ok(())
+            }
             () = tokio::time::sleep_until(save_at) => self.boundary(Why::Save, Step::new(), Vec::new()).await,
+        }
+    }
+
+    /// Another one may begin: this one waits for what may take its time.
+    fn rest(&mut self) {
+        if let Some(isolate) = self.isolate.as_mut().filter(|_| self.busy) {
+            isolate.rest();
+            self.busy = false;
         }
     }
 

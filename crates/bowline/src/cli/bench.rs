@@ -95,6 +95,9 @@ enum What {
         /// Programs that are parked
         #[arg(long, default_value_t = 10_000)]
         parked: usize,
+        /// Agents that run code at the same time, in a process of their own; 0 leaves it out
+        #[arg(long, default_value_t = 1_000)]
+        agents: usize,
         /// A native QuickJS to compare loops with; found on the path by default
         #[arg(long, value_name = "PROGRAM")]
         qjs: Option<PathBuf>,
@@ -177,6 +180,7 @@ pub(super) async fn bench(args: &Bench, terminal: Terminal) -> Result<ExitCode, 
             "recovery-begin" => measure::recovery::begin(&parent, *many).await?,
             "recovery-resume" => measure::recovery::resume(&parent, *many).await?,
             "idle" => measure::idle::serve(&parent, *many).await?,
+            "isolate-agents" => measure::agents::serve(&parent, *many).await?,
             "http" => measure::http::serve(&parent, *many).await?,
             other => return Err(Fault::Arguments(format!("there is no part {other}")).into()),
         }
@@ -197,6 +201,7 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
             runs,
             live,
             parked,
+            agents,
             qjs,
         } => {
             let amount = measure::isolate::Amount {
@@ -205,7 +210,7 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
                 parked: *parked,
                 qjs: qjs.clone(),
             };
-            isolate(amount, dir, terminal).await
+            isolate(amount, *agents, dir, terminal).await
         }
         What::Workspace { rounds } => {
             let report = measure::workspace::figures(dir, *rounds).await?;
@@ -325,14 +330,16 @@ async fn store(rounds: usize, millis: u64, dir: &Path, terminal: Terminal) -> Re
 
 async fn isolate(
     amount: measure::isolate::Amount,
+    agents: usize,
     dir: &Path,
     terminal: Terminal,
 ) -> Result<(), Error> {
-    let dir = dir.to_path_buf();
-    let run = tokio::task::spawn_blocking(move || measure::isolate::isolates(&dir, amount));
-    let figures = run
+    let own = dir.to_path_buf();
+    let run = tokio::task::spawn_blocking(move || measure::isolate::isolates(&own, amount));
+    let mut figures = run
         .await
         .map_err(|error| Fault::Output(std::io::Error::other(error)))??;
+    measure::agents::agents(dir, agents, &mut figures).await?;
     if !terminal.json {
         return terminal.answer(figures);
     }

@@ -11,6 +11,9 @@ pub struct IsolateSettings {
     pub live: Option<u32>,
     /// `isolates_each`: how many of them one conversation may have, 1 to 10,000.
     pub each: Option<u32>,
+    /// `busy`: how many runs of code may be between their start and their first wait for something that
+    /// takes its time, 1 to 10,000.
+    pub busy: Option<u32>,
     /// `waiting`: programs that may wait for an isolate, 0 to 1,000,000.
     pub waiting: Option<u32>,
     /// `total_memory_mib`: memory of all of them together, 16 to 1,048,576; in bytes here.
@@ -25,6 +28,7 @@ impl IsolateSettings {
         let isolates = &mut options.isolates;
         isolates.live = self.live.unwrap_or(isolates.live);
         isolates.live_per_owner = self.each.unwrap_or(isolates.live_per_owner);
+        isolates.busy = self.busy.unwrap_or(isolates.busy);
         isolates.waiting = self.waiting.unwrap_or(isolates.waiting);
         isolates.memory = self.memory.unwrap_or(isolates.memory);
         options.at_once = self.at_once.unwrap_or(options.at_once);
@@ -32,9 +36,10 @@ impl IsolateSettings {
 }
 
 pub(super) fn read(node: &Node) -> Result<(CodeSettings, IsolateSettings), Fault> {
-    const OWN: [&str; 5] = [
+    const OWN: [&str; 6] = [
         "isolates",
         "isolates_each",
+        "busy",
         "waiting",
         "total_memory_mib",
         "at_once",
@@ -51,6 +56,7 @@ pub(super) fn read(node: &Node) -> Result<(CodeSettings, IsolateSettings), Fault
     let settings = IsolateSettings {
         live: small("isolates", 1, 10_000)?,
         each: small("isolates_each", 1, 10_000)?,
+        busy: small("busy", 1, 10_000)?,
         waiting: small("waiting", 0, 1_000_000)?,
         memory: count("total_memory_mib", 16, 1 << 20)?.map(|mib| mib << 20),
         at_once: small("at_once", 1, 1_024)?.and_then(|found| usize::try_from(found).ok()),

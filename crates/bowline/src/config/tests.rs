@@ -3,6 +3,8 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
+use bowline_agent::code::CodeOptions;
+use bowline_agent::definition::CodeLimits;
 use bowline_model::{Api, Price};
 
 use super::*;
@@ -63,6 +65,22 @@ model = "fake.yaml"
 [limits]
 spend_usd = 5
 wall = "2h"
+[code]
+wall = "10m"
+cpu = "250ms"
+memory_mib = 32
+stack_kib = 128
+output_kib = 2
+log_kib = 3
+calls = 4
+call_kib = 5
+concurrency = 6
+isolates = 70
+isolates_each = 8
+busy = 12
+waiting = 9
+total_memory_mib = 100
+at_once = 11
 [server]
 addr = "0.0.0.0:80"
 [egress]
@@ -88,6 +106,30 @@ allow = []
     assert_eq!(config.models["fake"].model.as_deref(), Some("fake.yaml"));
     assert_eq!(config.limits.spend_usd, Some(5_000_000));
     assert_eq!(config.limits.wall, Some(Duration::from_secs(7_200)));
+    let code = config.limits.code.apply(bowline_agent::code::default_limits());
+    let expected = CodeLimits {
+        wall: Duration::from_secs(600),
+        cpu: Duration::from_millis(250),
+        memory: 32 << 20,
+        stack: 128 << 10,
+        output: 2 << 10,
+        log: 3 << 10,
+        calls: 4,
+        call_bytes: 5 << 10,
+        concurrency: 6,
+    };
+    assert_eq!(code, expected);
+    let mut options = CodeOptions::default();
+    config.isolates.apply(&mut options);
+    let isolates = &options.isolates;
+    assert_eq!(
+        (isolates.live, isolates.live_per_owner, isolates.waiting),
+        (70, 8, 9)
+    );
+    assert_eq!(
+        (isolates.memory, isolates.busy, options.at_once),
+        (100 << 20, 12, 11)
+    );
     assert_eq!(config.server.addr.port(), 80);
 }
 
@@ -160,6 +202,18 @@ fn mistakes_are_named_with_line_and_next_step() {
             "unknown_key",
             ":2: unknown key `turn` in `limits`",
             "did you mean `turns`?",
+        ),
+        (
+            "[code]\nstack_kib = 4096",
+            "invalid_value",
+            ":2: `stack_kib` wants a whole number from 64 to 480, not `4096`",
+            "change the value of `stack_kib`",
+        ),
+        (
+            "[code]\nisolate = 5",
+            "unknown_key",
+            ":2: unknown key `isolate` in `code`",
+            "did you mean `isolates`?",
         ),
         (
             "[server]\naddr = 'localhost'",

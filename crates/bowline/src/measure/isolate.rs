@@ -125,7 +125,7 @@ impl fmt::Display for Figures {
 }
 
 impl Figures {
-    fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str) {
+    pub(super) fn add(&mut self, what: impl Into<String>, value: f64, unit: &'static str) {
         self.rows.push(Figure {
             what: what.into(),
             value,
@@ -163,7 +163,7 @@ pub fn isolates(dir: &Path, amount: Amount) -> Result<Figures, Error> {
 fn measure(dir: &Path, amount: Amount) -> Result<Figures, IsolateError> {
     let mut figures = Figures::default();
     let options = IsolatesOptions {
-        cache: Some(dir.join("isolate-cache")),
+        cache: Some(dir.join(super::agents::CACHE)),
         live: amount.live.max(64),
         live_per_owner: u32::MAX,
         ..IsolatesOptions::default()
@@ -435,23 +435,24 @@ impl Bench {
     fn forms(&self, limits: &Limits, figures: &mut Figures) -> Result<(), IsolateError> {
         for (what, source) in ENDLESS {
             let program = Program::new("main.ts", source)?;
-            let (mut used, mut excess) = (Vec::new(), Vec::new());
+            let (mut used, mut excess, mut ends) = (Vec::new(), Vec::new(), String::new());
             for _ in 0..5 {
                 let begin = Instant::now();
                 let isolate = self.start(&program, limits)?;
                 let wall = begin.elapsed();
+                // Some use up their memory before their time; an end by any limit is one.
                 match isolate.status() {
                     Status::Stopped(IsolateError::Cpu(_)) => {}
-                    Status::Stopped(error) => return Err(error.clone()),
+                    Status::Stopped(error) => ends = format!(" (ended by {})", error.code()),
                     Status::Waiting | Status::Completed(_) | Status::Threw(_) => {
-                        return Err(IsolateError::Stopped);
+                        return Err(IsolateError::Fault(format!("{what} ended by itself")));
                     }
                 }
                 used.push(isolate.usage().cpu);
                 excess.push(wall.saturating_sub(BUDGET));
             }
-            figures.times(format!("budget of 50 ms, {what}: CPU used"), used);
-            figures.times(format!("budget of 50 ms, {what}: wall beyond it"), excess);
+            figures.times(format!("budget of 50 ms, {what}{ends}: CPU used"), used);
+            figures.times(format!("budget of 50 ms, {what}{ends}: wall beyond it"), excess);
         }
         Ok(())
     }
@@ -497,14 +498,20 @@ fn per_second(runs: usize, all: Duration) -> f64 {
     float(runs) / all.as_secs_f64().max(1e-9)
 }
 
+/// A line of `/proc/self/status` in KiB; 0 where it is missing.
+pub(super) fn memory_kib(what: &str) -> f64 {
+    line_of("/proc/self/status", what)
+}
+
 /// Memory of this process in KiB; 0 where `/proc` is missing. All isolates map the pages of the image that
 /// they have not changed: `Pss:` counts a page that several mappings share once, `Rss:` in each.
 fn resident(what: &str) -> f64 {
-    std::fs::read_to_string("/proc/self/smaps_rollup")
-        .ok()
-        .and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with(what))?;
-            line.split_whitespace().nth(1)?.parse().ok()
-        })
-        .unwrap_or(0.0)
+    line_of("/proc/self/smaps_rollup", what)
+}
+
+fn line_of(file: &str, what: &str) -> f64 {
+    let text = std::fs::read_to_string(file).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(what));
+    let number = line.and_then(|line| line.split_whitespace().nth(1));
+    number.and_then(|number| number.parse().ok()).unwrap_or(0.0)
 }

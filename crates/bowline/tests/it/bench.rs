@@ -137,3 +137,41 @@ fn a_server_that_works_for_long_does_not_grow() {
     assert_eq!(figures["grown"].as_array().unwrap().len(), 0, "{figures}");
     assert!(world.files().is_empty());
 }
+
+#[test]
+fn the_bench_of_isolates_prints_every_figure_and_leaves_nothing() {
+    let world = World::empty();
+    let line = [
+        "bench", "isolate", "--runs", "16", "--live", "20", "--parked", "20", "--agents", "20",
+        "--qjs", "there-is-none", "--dir", ".", "--json",
+    ];
+    let ran = world.run(&line);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let told = &ran.lines()[0];
+    let rows: Vec<_> = told["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| row["what"].as_str().unwrap())
+        .collect();
+    for part in [
+        "boot, engine compiled",
+        "boot, engine from the cache",
+        "fresh isolate to its result, 1 + 1, 1 threads",
+        "fresh isolate, three calls, 16 threads",
+        "call of a binding",
+        "save, trivial program",
+        "size, 200 objects and a Map",
+        "20 programs started and parked",
+        "memory of one",
+        "fib(27)",
+        "wall beyond it",
+        "1 + 1 beside those forms",
+        "types stripped, 2000 lines",
+        "20 agents at once",
+    ] {
+        assert!(rows.iter().any(|row| row.contains(part)), "{part}: {rows:?}");
+    }
+    assert!(told["notes"][0].as_str().unwrap().contains("there-is-none"));
+    assert!(world.files().is_empty());
+}

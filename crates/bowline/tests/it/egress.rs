@@ -79,3 +79,98 @@ at_end: repeat_last
     );
     assert_eq!((count(&asked), count(&refused)), (1, 0));
 }
+
+/// A server on the loopback that tells each request what it said, but for `/moved`, which leads to
+/// `elsewhere`.
+fn echo(elsewhere: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut said = Vec::new();
+            let mut byte = [0];
+            while !said.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() > 0 {
+                said.push(byte[0]);
+            }
+            let head = String::from_utf8(said).unwrap().to_ascii_lowercase();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "));
+            let mut body = vec![0; length.map_or(0, |text| text.parse().unwrap())];
+            stream.read_exact(&mut body).unwrap();
+            let told = head + &String::from_utf8(body).unwrap();
+            let answer = if told.contains(" /moved ") {
+                format!("HTTP/1.1 302 Found\r\nlocation: http://{elsewhere}/landed\r\ncontent-length: 0")
+            } else {
+                format!("HTTP/1.1 200 OK\r\ncontent-length: {}", told.len())
+            };
+            let told = if answer.contains("302") { "" } else { &told };
+            let answer = format!("{answer}\r\nconnection: close\r\n\r\n{told}");
+            stream.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    host
+}
+
+/// What code does with the network; `{first}` leads to another origin, `{third}` is not allowed.
+const FETCHES: &str = r#"async () => {
+  const sent = await fetch("http://{first}/a", { method: "POST", body: new URLSearchParams({ q: "x y" }) });
+  const form = await sent.text();
+  const headers = { Authorization: "Bearer mine", Cookie: "c=1", "X-Kept": "yes" };
+  const there = await (await fetch("http://{first}/b", { headers })).text();
+  const moved = await fetch(new URL("http://{first}/moved"), { headers });
+  const landed = await moved.text();
+  const refused = await fetch("http://{third}/").catch((error) => error.code);
+  return [sent.status, form.endsWith("q=x+y"), form.includes("application/x-www-form-urlencoded"),
+    there.includes("authorization: bearer mine"), there.includes("cookie: c=1"),
+    moved.redirected, landed.includes("get /landed"), landed.includes("x-kept: yes"),
+    landed.includes("authorization"), landed.includes("cookie"), refused].join();
+}"#;
+
+#[test]
+fn code_fetches_what_egress_allows_and_a_redirect_takes_no_credential_elsewhere() {
+    let second = echo(String::new());
+    let first = echo(second.clone());
+    let third = echo(String::new());
+    let code = FETCHES
+        .replace("{first}", &first)
+        .replace("{third}", &third);
+    let told = "200,true,true,true,true,true,true,true,false,false,egress_denied";
+    let world = World::with_script("turns: []\n");
+    world.write("fetch.ts", &code);
+    let allowed = [&first, &second].map(|host| format!("http://{host}"));
+    let granted = [
+        "code", "run", "fetch.ts", "--egress", &allowed[0], "--egress", &allowed[1],
+    ];
+    let ran = world.run(&granted);
+    assert_eq!((ran.status, ran.stdout.trim()), (0, told), "{}", ran.stderr);
+    let ran = world.run(&["code", "run", "fetch.ts", "--json"]);
+    assert!(
+        ran.stdout.contains("fetch is not defined"),
+        "{}",
+        ran.stdout
+    );
+    let ran = world.run(&["code", "run", "fetch.ts", "--egress", "a*.test", "--json"]);
+    assert!(ran.stdout.contains("egress_pattern"), "{}", ran.stdout);
+
+    let script = |expected: &str| {
+        let turns = serde_json::json!({"turns": [
+            {"tools": [{"name": "code", "input": {"code": code}}]},
+            {"expect": {"last_tool": "code", "matches": expected}, "text": "Done."},
+        ]});
+        world.write("agents/demo/demo.yaml", &turns.to_string());
+    };
+    let agent = |egress: &str| {
+        let text = format!("---\nmodel: scripted/demo.yaml\ncode: true\n{egress}---\nAnswer.\n");
+        world.write("agents/demo/agent.md", &text);
+    };
+    agent(&format!("egress: [\"{}\", \"{}\"]\n", allowed[0], allowed[1]));
+    script(told);
+    let ran = world.run(&["run", "demo", "-m", "go", "--id", "a", "--quiet"]);
+    assert_eq!(ran.stdout, "Done.\n", "{}", ran.stderr);
+    agent("");
+    script("fetch is not defined");
+    let ran = world.run(&["run", "demo", "-m", "go", "--id", "b", "--quiet"]);
+    assert_eq!(ran.stdout, "Done.\n", "{}", ran.stderr);
+}

@@ -1,4 +1,7 @@
 //! Who gets the next isolate: owners take turns.
+//!
+//! Two bounds: how many live, and how many of them are busy. One that waits for something that takes its
+//! time is not busy any more, so those that are never stand in line behind it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,12 +15,14 @@ use super::IsolateError;
 pub struct Slot {
     admission: Arc<Admission>,
     owner: String,
+    busy: bool,
 }
 
 #[derive(Debug)]
 pub(super) struct Admission {
     total: u32,
     per_owner: u32,
+    busy: u32,
     waiting: u32,
     state: Mutex<State>,
 }
@@ -25,6 +30,7 @@ pub(super) struct Admission {
 #[derive(Debug, Default)]
 struct State {
     live: u32,
+    busy: u32,
     waiting: u32,
     owners: HashMap<String, Owner>,
     /// Owners with someone waiting, in the order of their turns. An owner that may have no more is
@@ -35,7 +41,13 @@ struct State {
 #[derive(Debug, Default)]
 struct Owner {
     live: u32,
-    waiting: VecDeque<oneshot::Sender<Slot>>,
+    waiting: VecDeque<Waiter>,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    sender: oneshot::Sender<Slot>,
+    busy: bool,
 }
 
 impl State {
@@ -49,7 +61,7 @@ impl State {
             while owner
                 .waiting
                 .front()
-                .is_some_and(oneshot::Sender::is_closed)
+                .is_some_and(|waiter| waiter.sender.is_closed())
             {
                 owner.waiting.pop_front();
                 *waiting -= 1;
@@ -64,25 +76,28 @@ impl State {
 }
 
 impl Admission {
-    pub(super) fn new(total: u32, per_owner: u32, waiting: u32) -> Arc<Self> {
+    pub(super) fn new(options: &super::IsolatesOptions, total: u32) -> Arc<Self> {
         Arc::new(Self {
             total,
-            per_owner: per_owner.clamp(1, total),
-            waiting,
+            per_owner: options.live_per_owner.clamp(1, total),
+            busy: options.busy.max(1),
+            waiting: options.waiting,
             state: Mutex::default(),
         })
     }
 
-    fn slot(self: &Arc<Self>, owner: &str) -> Slot {
+    fn slot(self: &Arc<Self>, owner: &str, busy: bool) -> Slot {
         Slot {
             admission: Arc::clone(self),
             owner: owner.to_owned(),
+            busy,
         }
     }
 
-    pub(super) fn try_admit(self: &Arc<Self>, owner: &str) -> Option<Slot> {
+    pub(super) fn try_admit(self: &Arc<Self>, owner: &str, busy: bool) -> Option<Slot> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let room = state.live < self.total
+            && (!busy || state.busy < self.busy)
             && state
                 .owners
                 .get(owner)
@@ -91,12 +106,17 @@ impl Admission {
             return None;
         }
         state.live += 1;
+        state.busy += u32::from(busy);
         state.owners.entry(owner.to_owned()).or_default().live += 1;
-        Some(self.slot(owner))
+        Some(self.slot(owner, busy))
     }
 
-    pub(super) async fn admit(self: &Arc<Self>, owner: &str) -> Result<Slot, IsolateError> {
-        if let Some(slot) = self.try_admit(owner) {
+    pub(super) async fn admit(
+        self: &Arc<Self>,
+        owner: &str,
+        busy: bool,
+    ) -> Result<Slot, IsolateError> {
+        if let Some(slot) = self.try_admit(owner, busy) {
             return Ok(slot);
         }
         let receiver = {
@@ -108,7 +128,7 @@ impl Admission {
             let (sender, receiver) = oneshot::channel();
             let entry = state.owners.entry(owner.to_owned()).or_default();
             let first = entry.waiting.is_empty();
-            entry.waiting.push_back(sender);
+            entry.waiting.push_back(Waiter { sender, busy });
             if first {
                 state.turns.push_back(owner.to_owned());
             }
@@ -135,27 +155,31 @@ impl Admission {
         if state.live >= self.total {
             return None;
         }
+        let room = state.busy < self.busy;
         let at = state.turns.iter().position(|name| {
-            state
-                .owners
-                .get(name)
-                .is_some_and(|owner| owner.live < self.per_owner)
+            let owner = state.owners.get(name);
+            owner.is_some_and(|owner| {
+                let next = owner.waiting.front();
+                owner.live < self.per_owner && next.is_some_and(|next| room || !next.busy)
+            })
         })?;
         let name = state.turns.remove(at)?;
         let owner = state.owners.get_mut(&name)?;
-        let sender = owner.waiting.pop_front()?;
+        let Waiter { sender, busy } = owner.waiting.pop_front()?;
         owner.live += 1;
         state.live += 1;
+        state.busy += u32::from(busy);
         state.waiting -= 1;
         if !owner.waiting.is_empty() {
             state.turns.push_back(name.clone());
         }
-        Some((sender, self.slot(&name)))
+        Some((sender, self.slot(&name, busy)))
     }
 
-    fn release(&self, name: &str) {
+    fn release(&self, name: &str, busy: bool) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.live -= 1;
+        state.busy -= u32::from(busy);
         if let Some(owner) = state.owners.get_mut(name) {
             owner.live -= 1;
             if owner.live == 0 && owner.waiting.is_empty() {
@@ -165,9 +189,20 @@ impl Admission {
     }
 }
 
+impl Slot {
+    /// It is not busy any more.
+    pub(super) fn rest(&mut self) {
+        if std::mem::take(&mut self.busy) {
+            let state = &self.admission.state;
+            state.lock().unwrap_or_else(PoisonError::into_inner).busy -= 1;
+            self.admission.serve();
+        }
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.admission.release(&self.owner);
+        self.admission.release(&self.owner, self.busy);
         self.admission.serve();
     }
 }

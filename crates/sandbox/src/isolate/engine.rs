@@ -34,6 +34,9 @@ pub struct IsolatesOptions {
     pub live: u32,
     /// How many of them one owner may have. Default 100.
     pub live_per_owner: u32,
+    /// How many of all may be busy: admitted by [`Isolates::admit_busy`] and not yet at
+    /// [`Isolate::rest`](super::Isolate::rest). It keeps the memory of many short programs small. Default 64.
+    pub busy: u32,
     /// Programs that may wait for an isolate. Default 10,000.
     pub waiting: u32,
     /// Memory of all isolates together, in bytes. Default 4 GiB.
@@ -46,6 +49,7 @@ impl Default for IsolatesOptions {
             cache: None,
             live: 1_000,
             live_per_owner: 100,
+            busy: 64,
             waiting: 10_000,
             memory: 4 << 30,
         }
@@ -115,7 +119,7 @@ impl Isolates {
                 base,
                 memory_limit: options.memory,
                 memory_used: AtomicU64::new(0),
-                admission: Admission::new(live, options.live_per_owner, options.waiting),
+                admission: Admission::new(options, live),
             }),
         })
     }
@@ -126,12 +130,21 @@ impl Isolates {
     /// # Errors
     /// [`IsolateError::QueueFull`] when too many wait already.
     pub async fn admit(&self, owner: &str) -> Result<Slot, IsolateError> {
-        self.shared.admission.admit(owner).await
+        self.shared.admission.admit(owner, false).await
+    }
+
+    /// The same for a program that counts as busy until it ends, or its caller says that it waits for
+    /// something that takes its time: see [`IsolatesOptions::busy`].
+    ///
+    /// # Errors
+    /// As [`Isolates::admit`].
+    pub async fn admit_busy(&self, owner: &str) -> Result<Slot, IsolateError> {
+        self.shared.admission.admit(owner, true).await
     }
 
     /// Room for one more isolate, if there is some and nobody waits for it.
     pub fn try_admit(&self, owner: &str) -> Option<Slot> {
-        self.shared.admission.try_admit(owner)
+        self.shared.admission.try_admit(owner, false)
     }
 
     /// The identity of the image, on which saved programs depend: a SHA-256 in hexadecimal digits.

@@ -120,7 +120,7 @@ struct Live {
     settle: TypedFunc<(u32, u32), u32>,
     bindings: [u8; 32],
     shared: Arc<Shared>,
-    _slot: Slot,
+    slot: Slot,
 }
 
 impl std::fmt::Debug for Isolate {
@@ -258,7 +258,7 @@ impl Live {
             settle,
             bindings,
             shared: Arc::clone(shared),
-            _slot: slot,
+            slot,
         };
         Ok((live, instance))
     }
@@ -411,6 +411,14 @@ impl Isolate {
             live.send(&settle, &message)
         });
         Ok(())
+    }
+
+    /// It waits for something that may take long: another one may be busy in its place. It keeps its own,
+    /// and does not count as busy again.
+    pub fn rest(&mut self) {
+        if let Some(live) = &mut self.live {
+            live.slot.rest();
+        }
     }
 
     /// Ends it because its owner wants that, or because its time has passed.

@@ -221,6 +221,58 @@ fn recursion_ends_with_the_limit_of_the_stack_and_can_be_caught() {
 }
 
 #[test]
+fn a_smaller_stack_ends_recursion_sooner_and_can_be_another_when_a_program_goes_on() {
+    let bindings = Bindings::none().with("host", ["call"]).unwrap();
+    let with = |stack| Limits {
+        stack,
+        ..Limits::default()
+    };
+    let count = "let n = 0; const f = () => { n++; f() }; try { f() } catch (e) { if (e.name !== 'RangeError') throw e }";
+    let depth = |stack| {
+        let start = Start {
+            limits: with(stack),
+            ..start()
+        };
+        let isolate = finish(begin(&format!("{count} n"), &Bindings::none(), &start));
+        match isolate.status() {
+            Status::Completed(Value::Number(depth)) => *depth,
+            other => panic!("{other:?}"),
+        }
+    };
+    let (least, most) = (depth(Limits::STACK_MIN), depth(Limits::STACK));
+    assert!(least > 50.0 && least * 4.0 < most, "{least} {most}");
+    assert_eq!(depth(1), least);
+    let deep = "const f = (n) => n && f(n - 1) + 1; f(1000)";
+    assert_eq!(value(deep), Value::Number(1000.0));
+    assert_eq!(stopped(deep, with(Limits::STACK_MIN)), IsolateError::Stack);
+
+    let source = format!("await host.call(); {count} n");
+    for (first, second) in [
+        (Limits::STACK_MIN, Limits::STACK),
+        (Limits::STACK, Limits::STACK_MIN),
+    ] {
+        let start = Start {
+            limits: with(first),
+            ..start()
+        };
+        let saved = begin(&source, &bindings, &start).save(&[1; 32]).unwrap();
+        let slot = isolates().try_admit("test").unwrap();
+        let mut again = isolates()
+            .restore(slot, &saved, &[1; 32], &bindings, &with(second), at(0))
+            .unwrap();
+        again
+            .answer(1, &Answer::Value(Value::Undefined), at(1))
+            .unwrap();
+        match again.status() {
+            Status::Completed(Value::Number(depth)) => {
+                assert!((*depth > 1000.0) == (second == Limits::STACK), "{depth}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn other_limits_stop_programs_too() {
     let bindings = Bindings::none().with("host", ["call"]).unwrap();
     let code = |source: &str| {

@@ -1,6 +1,9 @@
 //! Owners take turns where there is not room for all.
 
-use bowline_sandbox::isolate::{IsolateError, Isolates, IsolatesOptions};
+use bowline_sandbox::isolate::{
+    Bindings, IsolateError, Isolates, IsolatesOptions, Program, Start,
+};
+use bowline_store::Timestamp;
 use futures::FutureExt as _;
 
 use super::options;
@@ -64,4 +67,33 @@ async fn those_who_left_the_queue_take_no_room_and_the_queue_is_bounded() {
     drop(slot);
     drop(second.await.unwrap());
     assert!(isolates.try_admit("e").is_some());
+}
+
+#[tokio::test]
+async fn one_that_rests_lets_another_be_busy_and_others_need_no_turn() {
+    let isolates = Isolates::open(&IsolatesOptions {
+        live: 4,
+        busy: 1,
+        ..options()
+    })
+    .unwrap();
+    let bindings = Bindings::none().with("host", ["ask"]).unwrap();
+    let program = Program::new("main.ts", "await host.ask()").unwrap();
+    let start = Start::new([1; 32], Timestamp::from_millis(0));
+    let slot = isolates.admit_busy("a").await.unwrap();
+    let mut first = isolates.start(slot, &program, &bindings, &start).unwrap();
+    let mut second = Box::pin(isolates.admit_busy("b"));
+    let mut third = Box::pin(isolates.admit_busy("c"));
+    assert!((&mut second).now_or_never().is_none());
+    assert!((&mut third).now_or_never().is_none());
+    drop(isolates.admit("d").await.unwrap());
+    first.rest();
+    first.rest();
+    let second = second.await.unwrap();
+    assert!((&mut third).now_or_never().is_none());
+    // The end of one that rested is not another end of being busy.
+    drop(first);
+    assert!((&mut third).now_or_never().is_none());
+    drop(second);
+    drop(third.await.unwrap());
 }
