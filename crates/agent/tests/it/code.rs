@@ -488,7 +488,7 @@ fn a_thousand_agents_run_code_at_once_within_their_memory_and_fairly() {
             .unwrap();
         let said = String::from_utf8_lossy(&child.stderr);
         assert!(child.status.success(), "{said}");
-        println!("{said}");
+        println!("{said}compiling the engine: {} KiB at most", peak_kib());
         return;
     };
     let runtime = tokio::runtime::Builder::new_multi_thread();

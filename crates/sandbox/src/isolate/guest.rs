@@ -148,8 +148,9 @@ impl Guest {
     }
 
     pub(super) fn end_slice(&mut self) {
-        self.usage.cpu += thread_cpu().saturating_sub(self.began);
-        self.began = thread_cpu();
+        let now = thread_cpu();
+        self.usage.cpu += now.saturating_sub(self.began);
+        self.began = now;
     }
 
     /// Called each tick while the guest runs.
