@@ -24,8 +24,8 @@ use crate::approval::Condition;
 use crate::skill::Skill;
 use crate::tool::script::Script;
 
-pub mod document;
 mod code;
+pub mod document;
 mod error;
 mod fault;
 mod feature;

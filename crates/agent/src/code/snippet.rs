@@ -32,7 +32,11 @@ return typeof found.default === 'function' ? await found.default(input) : found.
 
 /// What stands before a source: `codemode` and `fetch`, where it names them.
 fn before(source: &str) -> String {
-    let codemode = if source.contains(CODEMODE) { BEFORE } else { "" };
+    let codemode = if source.contains(CODEMODE) {
+        BEFORE
+    } else {
+        ""
+    };
     format!("{codemode}{}", Web::before([source]))
 }
 

@@ -11,12 +11,12 @@ use serde_json::Value;
 
 use bowline_sandbox::egress::Allow;
 
+use super::code::CodeSettings;
 use super::document::{Node, Table};
 use super::error::{DefinitionError, DefinitionErrorKind};
 use super::fault::{Fault, FaultKind, closest, quoted};
 use super::feature::Feature;
 use super::front_matter::{FrontMatter, entries, read_text};
-use super::code::CodeSettings;
 use super::limits::{LimitSettings, Limits};
 use super::name::{AgentName, InvalidName, is_tool_name};
 use super::{

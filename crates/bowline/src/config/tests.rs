@@ -106,7 +106,10 @@ allow = []
     assert_eq!(config.models["fake"].model.as_deref(), Some("fake.yaml"));
     assert_eq!(config.limits.spend_usd, Some(5_000_000));
     assert_eq!(config.limits.wall, Some(Duration::from_secs(7_200)));
-    let code = config.limits.code.apply(bowline_agent::code::default_limits());
+    let code = config
+        .limits
+        .code
+        .apply(bowline_agent::code::default_limits());
     let expected = CodeLimits {
         wall: Duration::from_secs(600),
         cpu: Duration::from_millis(250),
@@ -206,7 +209,7 @@ fn mistakes_are_named_with_line_and_next_step() {
         (
             "[code]\nstack_kib = 4096",
             "invalid_value",
-            ":2: `stack_kib` wants a whole number from 64 to 480, not `4096`",
+            ":2: `stack_kib` wants a whole number from 64 to 480, not the number `4096`",
             "change the value of `stack_kib`",
         ),
         (

@@ -103,7 +103,9 @@ pub(crate) async fn serve(dir: &Path, many: usize) -> Result<(), Error> {
     let mut took = Vec::with_capacity(many);
     for agent in (0..many).map(one).collect::<Vec<_>>() {
         let answered = agent.await;
-        took.push(answered.map_err(|error| Error::failure("internal_error", error.to_string(), ""))??);
+        took.push(
+            answered.map_err(|error| Error::failure("internal_error", error.to_string(), ""))??,
+        );
     }
     took.sort_by(f64::total_cmp);
     let inside = Inside {

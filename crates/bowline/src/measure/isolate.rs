@@ -452,7 +452,10 @@ impl Bench {
                 excess.push(wall.saturating_sub(BUDGET));
             }
             figures.times(format!("budget of 50 ms, {what}{ends}: CPU used"), used);
-            figures.times(format!("budget of 50 ms, {what}{ends}: wall beyond it"), excess);
+            figures.times(
+                format!("budget of 50 ms, {what}{ends}: wall beyond it"),
+                excess,
+            );
         }
         Ok(())
     }

@@ -142,8 +142,21 @@ fn a_server_that_works_for_long_does_not_grow() {
 fn the_bench_of_isolates_prints_every_figure_and_leaves_nothing() {
     let world = World::empty();
     let line = [
-        "bench", "isolate", "--runs", "16", "--live", "20", "--parked", "20", "--agents", "20",
-        "--qjs", "there-is-none", "--dir", ".", "--json",
+        "bench",
+        "isolate",
+        "--runs",
+        "16",
+        "--live",
+        "20",
+        "--parked",
+        "20",
+        "--agents",
+        "20",
+        "--qjs",
+        "there-is-none",
+        "--dir",
+        ".",
+        "--json",
     ];
     let ran = world.run(&line);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
@@ -170,7 +183,10 @@ fn the_bench_of_isolates_prints_every_figure_and_leaves_nothing() {
         "types stripped, 2000 lines",
         "20 agents at once",
     ] {
-        assert!(rows.iter().any(|row| row.contains(part)), "{part}: {rows:?}");
+        assert!(
+            rows.iter().any(|row| row.contains(part)),
+            "{part}: {rows:?}"
+        );
     }
     assert!(told["notes"][0].as_str().unwrap().contains("there-is-none"));
     assert!(world.files().is_empty());

@@ -101,7 +101,9 @@ fn echo(elsewhere: String) -> String {
             stream.read_exact(&mut body).unwrap();
             let told = head + &String::from_utf8(body).unwrap();
             let answer = if told.contains(" /moved ") {
-                format!("HTTP/1.1 302 Found\r\nlocation: http://{elsewhere}/landed\r\ncontent-length: 0")
+                format!(
+                    "HTTP/1.1 302 Found\r\nlocation: http://{elsewhere}/landed\r\ncontent-length: 0"
+                )
             } else {
                 format!("HTTP/1.1 200 OK\r\ncontent-length: {}", told.len())
             };
@@ -141,7 +143,13 @@ fn code_fetches_what_egress_allows_and_a_redirect_takes_no_credential_elsewhere(
     world.write("fetch.ts", &code);
     let allowed = [&first, &second].map(|host| format!("http://{host}"));
     let granted = [
-        "code", "run", "fetch.ts", "--egress", &allowed[0], "--egress", &allowed[1],
+        "code",
+        "run",
+        "fetch.ts",
+        "--egress",
+        &allowed[0],
+        "--egress",
+        &allowed[1],
     ];
     let ran = world.run(&granted);
     assert_eq!((ran.status, ran.stdout.trim()), (0, told), "{}", ran.stderr);
@@ -165,7 +173,10 @@ fn code_fetches_what_egress_allows_and_a_redirect_takes_no_credential_elsewhere(
         let text = format!("---\nmodel: scripted/demo.yaml\ncode: true\n{egress}---\nAnswer.\n");
         world.write("agents/demo/agent.md", &text);
     };
-    agent(&format!("egress: [\"{}\", \"{}\"]\n", allowed[0], allowed[1]));
+    agent(&format!(
+        "egress: [\"{}\", \"{}\"]\n",
+        allowed[0], allowed[1]
+    ));
     script(told);
     let ran = world.run(&["run", "demo", "-m", "go", "--id", "a", "--quiet"]);
     assert_eq!(ran.stdout, "Done.\n", "{}", ran.stderr);

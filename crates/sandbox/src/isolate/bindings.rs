@@ -214,7 +214,12 @@ impl Bindings {
             .next()
             .is_some_and(|b| b.is_ascii_alphabetic() || b == b'_' || b == b'$');
         let rest = bytes.all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'$');
-        if !first || !rest || namespace.len() > 64 || is_reserved_word(namespace) || TAKEN.contains(&namespace) {
+        if !first
+            || !rest
+            || namespace.len() > 64
+            || is_reserved_word(namespace)
+            || TAKEN.contains(&namespace)
+        {
             return Err(BindingError::Name(namespace.to_owned()));
         }
         if self.0.spaces.iter().any(|(name, _)| name == namespace) {

@@ -216,7 +216,9 @@ fn config(live: u32) -> Config {
 fn swapless() -> bool {
     let no_areas =
         std::fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() <= 1);
-    no_areas && !Path::new("/sys/block/zram0").exists()
+    // Compressed memory that was set up is about to be one.
+    let zram = std::fs::read_to_string("/sys/block/zram0/disksize");
+    no_areas && zram.map_or(true, |size| size.trim() == "0")
 }
 
 /// Moves the engine's epoch while something runs; sleeps otherwise.

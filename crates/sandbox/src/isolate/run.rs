@@ -241,7 +241,12 @@ impl Live {
         store.data_mut().memory = Some(memory);
         let stack_top = stack.get(&mut store).i32().ok_or_else(missing)?;
         // The engine compares the stack pointer with an address that the image fixes.
-        let unused = Limits::STACK - store.data().limits.stack.clamp(Limits::STACK_MIN, Limits::STACK);
+        let unused = Limits::STACK
+            - store
+                .data()
+                .limits
+                .stack
+                .clamp(Limits::STACK_MIN, Limits::STACK);
         let stack_start = stack_top - i32::try_from(unused & !15).unwrap_or(0);
         stack
             .set(&mut store, Val::I32(stack_start))

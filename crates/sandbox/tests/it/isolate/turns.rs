@@ -1,8 +1,6 @@
 //! Owners take turns where there is not room for all.
 
-use bowline_sandbox::isolate::{
-    Bindings, IsolateError, Isolates, IsolatesOptions, Program, Start,
-};
+use bowline_sandbox::isolate::{Bindings, IsolateError, Isolates, IsolatesOptions, Program, Start};
 use bowline_store::Timestamp;
 use futures::FutureExt as _;
 
