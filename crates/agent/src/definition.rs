@@ -80,6 +80,8 @@ pub struct Definition {
     pub code: Option<CodeLimits>,
     /// Its tools in TypeScript: its own, and those of the project that it lists.
     pub scripts: Vec<Arc<Script>>,
+    /// What a call of one of them may use, but for its time, which it sets itself.
+    pub script_limits: CodeLimits,
     /// What needs a person's consent, by tool or `binding.method`; what is not there does not.
     pub approvals: BTreeMap<String, Approval>,
     /// How long a request for consent, or a question, waits for an answer, by tool. Default 30 days.
@@ -113,6 +115,7 @@ impl Definition {
             egress: Allow::default(),
             code: None,
             scripts: Vec::new(),
+            script_limits: CodeLimits::default(),
             approvals: BTreeMap::new(),
             approvals_expire: BTreeMap::new(),
             limits: Limits::default(),

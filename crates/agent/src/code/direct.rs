@@ -37,6 +37,7 @@ pub(crate) struct Place {
     /// Whose turn it is when isolates are scarce.
     owner: String,
     bindings: Vec<Arc<dyn Binding>>,
+    limits: Limits,
     /// `binding.method` that a person has to be asked about first.
     asks: BTreeSet<String>,
 }
@@ -50,6 +51,7 @@ impl Place {
             engine: Arc::clone(engine),
             owner: definition.name.to_string(),
             bindings: registry.bindings().to_vec(),
+            limits: definition.script_limits.clone(),
             asks: definition.approvals.iter().filter_map(asks).collect(),
         }
     }
@@ -132,7 +134,7 @@ pub(crate) async fn run(
     start.input = job.input;
     start.limits = Limits {
         wall: job.wall,
-        ..Limits::default()
+        ..place.limits.clone()
     };
     let mut run = Run {
         place,

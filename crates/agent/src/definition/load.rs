@@ -94,6 +94,7 @@ pub fn load(
     definition.bindings = lines(&keys, "bindings").map_err(at)?;
     definition.egress = egress(&keys).map_err(at)?;
     definition.code = code_mode(&keys, &shared.code).map_err(at)?;
+    definition.script_limits = shared.code.apply(CodeLimits::default());
     definition.scripts = scripts(project, &mut definition)?;
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;

@@ -87,7 +87,7 @@ impl Job {
             Self::Code(_) => definition.code.clone().unwrap_or_default(),
             Self::Script(script, _) => Limits {
                 wall: script.policy.timeout,
-                ..Limits::default()
+                ..definition.script_limits.clone()
             },
         }
     }

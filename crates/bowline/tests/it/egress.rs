@@ -184,4 +184,26 @@ fn code_fetches_what_egress_allows_and_a_redirect_takes_no_credential_elsewhere(
     script("fetch is not defined");
     let ran = world.run(&["run", "demo", "-m", "go", "--id", "b", "--quiet"]);
     assert_eq!(ran.stdout, "Done.\n", "{}", ran.stderr);
+
+    // A tool in TypeScript has the same, in the files that it imports too, durable or not.
+    let library = format!("export const all = {code};\n");
+    world.write("agents/demo/lib/all.ts", &library);
+    for (name, setting) in [("look", "timeout: \"20s\""), ("look-long", "durable: true")] {
+        let tool = format!(
+            "import {{ all }} from \"../lib/all\";\nexport const tool = {{ {setting} }};\n\
+             /** Looks. */\nexport default async function look(): Promise<string> {{\n  return await all();\n}}\n"
+        );
+        world.write(&format!("agents/demo/tools/{name}.ts"), &tool);
+    }
+    let granted = format!("egress: [\"{}\", \"{}\"]\n", allowed[0], allowed[1]);
+    let text = format!("---\nmodel: scripted/demo.yaml\n{granted}---\nAnswer.\n");
+    world.write("agents/demo/agent.md", &text);
+    let turns = serde_json::json!({"turns": [
+        {"tools": [{"name": "look", "input": {}}]},
+        {"expect": {"last_tool": "look", "matches": told}, "tools": [{"name": "look-long", "input": {}}]},
+        {"expect": {"last_tool": "look-long", "matches": told}, "text": "Done."},
+    ]});
+    world.write("agents/demo/demo.yaml", &turns.to_string());
+    let ran = world.run(&["run", "demo", "-m", "go", "--id", "c", "--quiet"]);
+    assert_eq!(ran.stdout, "Done.\n", "{}", ran.stderr);
 }

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 use super::{DURABLE_TIMEOUT, MAX_TIMEOUT, Policy, Script};
 use crate::{
     approval::Condition,
+    binding::Web,
     definition::{
         Approval, DefinitionError, DefinitionErrorKind, Fault, FaultKind, closest, document::Node,
         entries, is_tool_name,
@@ -213,13 +214,14 @@ fn program(files: &[(String, String)], durable: bool) -> Result<Program, Isolate
     let Some(((name, text), others)) = files.split_first() else {
         return Err(IsolateError::Engine("there is no file".to_owned()));
     };
+    let before = Web::before(files.iter().map(|(_, text)| text.as_str()));
     let (mut program, others) = if durable {
         let name = Value::from(name.as_str());
         let entry =
             format!("import run from {name};\n{DURABLE}\nexport default (input) => run(input);");
-        (Program::new("tool.js", &entry)?, files)
+        (Program::with_before("tool.js", &entry, before)?, files)
     } else {
-        (Program::new(name, text)?, others)
+        (Program::with_before(name, text, before)?, others)
     };
     for (name, text) in others {
         program = program.module(name, text)?;
