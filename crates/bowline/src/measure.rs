@@ -15,6 +15,7 @@ pub mod workspace;
 use std::{fmt, path::Path, time::Instant};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use serde::Serialize;
 
 use bowline_agent::{
     Conversation,
@@ -34,7 +35,8 @@ pub mod streams;
 mod wire;
 
 /// One way to use an agent.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Row {
     /// What was measured.
     pub what: String,
@@ -51,7 +53,8 @@ pub struct Row {
 }
 
 /// A whole run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// One for each way.
     pub rows: Vec<Row>,
@@ -60,7 +63,8 @@ pub struct Report {
 }
 
 /// What building the context costs at one length.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct ContextRow {
     /// Entries of the conversation: a message, an answer with a call, its result, in turn.
     pub entries: usize,

@@ -12,6 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Serialize, Serializer};
+
 use crate::{ActorId, Batch, Record, SqliteOptions, SqliteStore, Store, Timestamp};
 
 /// Bytes of each appended record's body.
@@ -20,7 +22,7 @@ const RECORD: usize = 1024;
 const ACTORS: [usize; 4] = [1, 16, 64, 1000];
 
 /// One way to commit with one number of actors.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Row {
     /// `group commit`, or `one transaction each`.
     pub mode: &'static str,
@@ -31,8 +33,10 @@ pub struct Row {
     /// Appends a second in the middle round.
     pub median: f64,
     /// The time that half of the appends took at most, over all rounds.
+    #[serde(rename = "p50Ms", serialize_with = "millis")]
     pub p50: Duration,
     /// The time that 99 of 100 appends took at most, over all rounds.
+    #[serde(rename = "p99Ms", serialize_with = "millis")]
     pub p99: Duration,
     /// Flushes over all rounds.
     pub flushes: u64,
@@ -41,12 +45,21 @@ pub struct Row {
 }
 
 /// A whole run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Flushes a second of 4 KiB appended to a file, in the best and in the middle round.
+    #[serde(rename = "rawFlushesPerSecond", serialize_with = "best_and_middle")]
     pub raw: (f64, f64),
     /// One for each mode and number of actors.
     pub rows: Vec<Row>,
+}
+
+fn millis<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64() * 1e3)
+}
+
+fn best_and_middle<S: Serializer>(raw: &(f64, f64), serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map([("best", raw.0), ("median", raw.1)])
 }
 
 /// Measures in `dir`, which must be on the disk that matters and is left empty. Takes about

@@ -1,7 +1,7 @@
 //! `bowline bench`.
 
 use std::{
-    fmt::Display,
+    fmt::{self, Display, Formatter},
     io::{BufRead as _, BufReader, Error as IoError},
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -11,7 +11,6 @@ use std::{
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
-use serde_json::json;
 
 use super::{fault::Fault, terminal::Terminal};
 use crate::{error::Error, measure};
@@ -214,55 +213,12 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
         }
         What::Workspace { rounds } => {
             let report = measure::workspace::figures(dir, *rounds).await?;
-            if !terminal.json {
-                return terminal.answer(report);
-            }
-            let rows: Vec<_> = report
-                .rows
-                .iter()
-                .map(|row| {
-                    json!({
-                        "what": row.what, "wallMs": row.wall_ms, "bestMs": row.best_ms,
-                        "cpuMs": row.cpu_ms,
-                    })
-                })
-                .collect();
-            terminal.json(&json!({"type": "bench", "what": "workspace", "rows": rows}))
+            tell("workspace", report, terminal)
         }
-        What::Turn { turns } => {
-            let report = measure::turns(dir, *turns).await?;
-            if !terminal.json {
-                return terminal.answer(report);
-            }
-            let rows: Vec<_> = report.rows.iter().map(|row| json!({
-                "what": row.what, "turns": row.turns, "cpuMs": row.cpu_ms, "wallMs": row.wall_ms,
-                "flushes": row.flushes, "writtenKib": row.written_kib,
-            })).collect();
-            let context: Vec<_> = report
-                .context
-                .iter()
-                .map(|row| {
-                    json!({
-                        "entries": row.entries, "anewMs": row.anew_ms, "nextUs": row.next_us,
-                    })
-                })
-                .collect();
-            terminal
-                .json(&json!({"type": "bench", "what": "turn", "rows": rows, "context": context}))
-        }
+        What::Turn { turns } => tell("turn", measure::turns(dir, *turns).await?, terminal),
         What::Model { rounds, megabytes } => {
             let report = measure::model::run(*rounds, *megabytes).await?;
-            if !terminal.json {
-                return terminal.answer(report);
-            }
-            let rows: Vec<_> = report.throughput.iter().map(|row| json!({
-                "what": row.what, "mbPerSecond": row.mb_per_s, "eventsPerSecond": row.events_per_s,
-            })).collect();
-            terminal.json(&json!({
-                "type": "bench", "what": "model", "rows": rows,
-                "latencyUs": {"p50": report.latency_p50_us, "p99": report.latency_p99_us},
-                "socketUs": {"p50": report.floor_p50_us, "p99": report.floor_p99_us},
-            }))
+            tell("model", report, terminal)
         }
         What::Streams(args) => streams(args, dir, terminal).await,
         What::Http(args) => http(args, dir, terminal).await,
@@ -276,28 +232,53 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
                 conversations: *conversations,
                 seed: *seed,
             };
-            figures("soak", measure::soak::soak(dir, plan).await?, terminal)
+            let figures = measure::soak::soak(dir, plan).await?;
+            tell("soak", Figures { figures }, terminal)
         }
-        What::Recovery { conversations } => figures(
-            "recovery",
-            measure::recovery::run(dir, *conversations).await?,
-            terminal,
-        ),
-        What::Idle { instances } => figures(
-            "idle",
-            measure::idle::run(dir, (*instances).max(2)).await?,
-            terminal,
-        ),
+        What::Recovery { conversations } => {
+            let figures = measure::recovery::run(dir, *conversations).await?;
+            tell("recovery", Figures { figures }, terminal)
+        }
+        What::Idle { instances } => {
+            let figures = measure::idle::run(dir, (*instances).max(2)).await?;
+            tell("idle", Figures { figures }, terminal)
+        }
         What::Child { .. } => Ok(()),
     }
 }
 
-/// A report whose figures are told as they are.
-fn figures(what: &str, report: impl Display + Serialize, terminal: Terminal) -> Result<(), Error> {
+/// A report in a field of its own, for one that is not rows.
+#[derive(Debug, Serialize)]
+struct Figures<R> {
+    figures: R,
+}
+
+impl<R: Display> Display for Figures<R> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        self.figures.fmt(f)
+    }
+}
+
+/// What was measured: as a table, or as one line of JSON with the fields of the report.
+fn tell(what: &str, report: impl Display + Serialize, terminal: Terminal) -> Result<(), Error> {
+    #[derive(Serialize)]
+    struct Told<'a, R> {
+        #[serde(rename = "type")]
+        kind: &'static str,
+        what: &'a str,
+        #[serde(flatten)]
+        report: R,
+    }
     if !terminal.json {
         return terminal.answer(report);
     }
-    terminal.json(&json!({"type": "bench", "what": what, "figures": report}))
+    let told = Told {
+        kind: "bench",
+        what,
+        report,
+    };
+    let told = serde_json::to_value(told).map_err(|error| Fault::Output(error.into()))?;
+    terminal.json(&told)
 }
 
 async fn store(rounds: usize, millis: u64, dir: &Path, terminal: Terminal) -> Result<(), Error> {
@@ -309,23 +290,7 @@ async fn store(rounds: usize, millis: u64, dir: &Path, terminal: Terminal) -> Re
         .map_err(std::io::Error::other)
         .and_then(|report| report)
         .map_err(Fault::Output)?;
-    if !terminal.json {
-        return terminal.answer(report);
-    }
-    let rows: Vec<_> = report
-        .rows
-        .iter()
-        .map(|row| {
-            json!({
-                "mode": row.mode, "actors": row.actors, "best": row.best, "median": row.median,
-                "p50Ms": row.p50.as_secs_f64() * 1e3, "p99Ms": row.p99.as_secs_f64() * 1e3,
-                "flushes": row.flushes, "appends": row.appends,
-            })
-        })
-        .collect();
-    let raw = json!({"best": report.raw.0, "median": report.raw.1});
-    terminal
-        .json(&json!({"type": "bench", "what": "store", "rawFlushesPerSecond": raw, "rows": rows}))
+    tell("store", report, terminal)
 }
 
 async fn isolate(
@@ -340,20 +305,7 @@ async fn isolate(
         .await
         .map_err(|error| Fault::Output(std::io::Error::other(error)))??;
     measure::agents::agents(dir, agents, &mut figures).await?;
-    if !terminal.json {
-        return terminal.answer(figures);
-    }
-    let rows: Vec<_> = figures
-        .rows
-        .iter()
-        .map(|figure| {
-            json!({
-                "what": figure.what, "value": figure.value, "p99": figure.p99, "unit": figure.unit,
-            })
-        })
-        .collect();
-    terminal
-        .json(&json!({"type": "bench", "what": "isolate", "rows": rows, "notes": figures.notes}))
+    tell("isolate", figures, terminal)
 }
 
 async fn streams(args: &Streams, dir: &Path, terminal: Terminal) -> Result<(), Error> {
@@ -373,7 +325,7 @@ async fn streams(args: &Streams, dir: &Path, terminal: Terminal) -> Result<(), E
     };
     let report = measure::streams::streams(&target).await;
     drop(own);
-    rows("streams", report.map_err(Fault::Output)?, terminal)
+    tell("streams", report.map_err(Fault::Output)?, terminal)
 }
 
 async fn http(args: &Http, dir: &Path, terminal: Terminal) -> Result<(), Error> {
@@ -396,25 +348,7 @@ async fn http(args: &Http, dir: &Path, terminal: Terminal) -> Result<(), Error> 
     };
     let report = measure::http::http(&target).await;
     drop(own);
-    rows("http", report.map_err(Fault::Output)?, terminal)
-}
-
-/// Tells the rows of a measurement.
-fn rows(what: &str, report: measure::streams::Report, terminal: Terminal) -> Result<(), Error> {
-    if !terminal.json {
-        return terminal.answer(report);
-    }
-    let rows: Vec<_> = report
-        .rows
-        .iter()
-        .map(|row| {
-            json!({
-                "what": row.what, "perSecond": row.rate, "cpuUs": row.cpu_us,
-                "p50Ms": row.p50_ms, "p99Ms": row.p99_ms, "kibEach": row.kib,
-            })
-        })
-        .collect();
-    terminal.json(&json!({"type": "bench", "what": what, "rows": rows}))
+    tell("http", report.map_err(Fault::Output)?, terminal)
 }
 
 /// A server that ends with the measurement.

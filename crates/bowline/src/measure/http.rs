@@ -6,6 +6,7 @@
 //! that this process starts.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, Error},
     net::SocketAddr,
@@ -48,6 +49,8 @@ const FILES: [(&str, &str); 5] = [
 const TIMED: &str = "timed";
 /// Readers that are connected at once, while they connect.
 const CONNECTING: usize = 64;
+/// Conversations after which the caches of the store are full.
+const CACHED: usize = 1_000;
 /// Turns of one window of the long conversation.
 const WINDOW: u64 = 50;
 
@@ -142,10 +145,11 @@ pub(crate) async fn serve(dir: &Path, idle: usize) -> Result<(), error::Error> {
     };
     let mut tail = service.store().tail(&actor("bench", TIMED));
     let server = Server::bind(App::new(service, settings)).await?;
-    let stamps = dir.join("stamps");
-    tokio::spawn(async move {
+    let (stamps, here) = (dir.join("stamps"), tokio::runtime::Handle::current());
+    // A thread of its own, which waits behind no task: the next commit may come soon.
+    std::thread::spawn(move || {
         let mut last = 0;
-        while let Some(seq) = tail.beyond(last).await {
+        while let Some(seq) = here.block_on(tail.beyond(last)) {
             let line = format!("{seq} {}\n", now_ns());
             last = seq;
             // Without them nothing is timed, which the measurement says.
@@ -281,8 +285,9 @@ impl Run {
         Ok(vec![turns, accepted])
     }
 
-    /// How long it takes from a commit that is durable until readers have it. Where nobody tells when
-    /// that was, it is taken from when the message was accepted.
+    /// How long it takes from a commit that is durable until readers have all of it; a message has two,
+    /// what was said and the answer. Where nobody tells when that was, it is taken from when the message
+    /// was accepted.
     async fn delivery(self: &Arc<Self>, followers: usize) -> io::Result<Row> {
         const MESSAGES: usize = 20;
         let own = self.target.own.as_ref().map(|(_, dir)| dir.join("stamps"));
@@ -330,22 +335,28 @@ impl Run {
             let all = seen.acquire_many(count(followers)).await;
             all.map_err(Error::other)?.forget();
         }
-        let stamps = own.map_or_else(Vec::new, |file| stamps(&file));
+        let stamps = own.map_or_else(BTreeMap::new, |file| stamps(&file));
         let mut times = Vec::new();
         while let Some(done) = readers.join_next().await {
             let all = done.map_err(Error::other)??;
-            times.extend(all.into_iter().filter_map(|(seq, at)| {
+            // The last that a reader was told of a commit; where nobody tells of commits, each event.
+            let mut told: BTreeMap<u64, u64> = BTreeMap::new();
+            for (seq, at) in all {
                 let since = if stamps.is_empty() {
-                    accepted.iter().rev().find(|since| **since <= at).copied()
+                    accepted.iter().rev().find(|since| **since <= at)
                 } else {
-                    // A piece of text is told between two records.
-                    stamps
-                        .iter()
-                        .find(|(known, _)| *known == seq)
-                        .map(|one| one.1)
+                    // Its records are up to there: what is told of one before the last is part of it.
+                    stamps.range(seq..).next().map(|(_, since)| since)
                 };
-                Some(Duration::from_nanos(at.saturating_sub(since?)))
-            }));
+                let Some(since) = since else { continue };
+                if stamps.is_empty() {
+                    times.push(Duration::from_nanos(at.saturating_sub(*since)));
+                } else {
+                    told.insert(*since, at);
+                }
+            }
+            let took = |(since, at): (u64, u64)| Duration::from_nanos(at.saturating_sub(since));
+            times.extend(told.into_iter().map(took));
         }
         let from = if stamps.is_empty() {
             "accepted"
@@ -367,13 +378,14 @@ impl Run {
     async fn parked(self: &Arc<Self>, many: usize) -> io::Result<Row> {
         let path = |number: usize| format!("/agents/parked/{}-{number}", self.name);
         let mut client = self.client().await?;
-        // What the first one loads is not counted.
-        for number in 0..64 {
+        // What the first ones load is not counted, nor that the caches of the store fill.
+        let warm = many.clamp(64, CACHED);
+        for number in 0..warm {
             self.send(&mut client, &path(number), "Go").await?;
         }
         self.at_rest(&mut client).await?;
         let before = self.memory();
-        for number in 64..many + 64 {
+        for number in warm..many + warm {
             self.send(&mut client, &path(number), "Go").await?;
         }
         self.at_rest(&mut client).await?;
@@ -506,7 +518,7 @@ impl Run {
 }
 
 /// When each record was durable, by its sequence.
-fn stamps(file: &Path) -> Vec<(u64, u64)> {
+fn stamps(file: &Path) -> BTreeMap<u64, u64> {
     let text = fs::read_to_string(file).unwrap_or_default();
     let stamp = |line: &str| {
         let (seq, at) = line.split_once(' ')?;

@@ -10,6 +10,7 @@ use bowline_sandbox::isolate::{
     Status, Value,
 };
 use bowline_store::Timestamp;
+use serde::Serialize;
 
 use super::native;
 use crate::error::Error;
@@ -85,7 +86,7 @@ pub struct Amount {
 }
 
 /// One figure.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Figure {
     /// What was measured.
     pub what: String,
@@ -98,7 +99,7 @@ pub struct Figure {
 }
 
 /// A whole run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Figures {
     /// The rows, in the order they were measured.
     pub rows: Vec<Figure>,

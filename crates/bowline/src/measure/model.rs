@@ -13,6 +13,7 @@ use bowline_model::{
     sse::SseParser,
 };
 use futures::StreamExt as _;
+use serde::Serialize;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -29,29 +30,38 @@ const BEGIN: &str =
 const GAP: Duration = Duration::from_millis(1);
 
 /// The throughput of one format.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Throughput {
     /// The format.
     pub what: String,
     /// Megabytes of the stream that are read in a second, on one core: the best of the rounds.
+    #[serde(rename = "mbPerSecond")]
     pub mb_per_s: f64,
     /// Events of the stream that are read in a second.
+    #[serde(rename = "eventsPerSecond")]
     pub events_per_s: f64,
 }
 
+/// How long something took, in microseconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Times {
+    /// Half were faster.
+    pub p50: f64,
+    /// 99 of 100 were faster.
+    pub p99: f64,
+}
+
 /// A whole run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// One for each format.
+    #[serde(rename = "rows")]
     pub throughput: Vec<Throughput>,
-    /// From the write of a piece to its event, in microseconds: half are faster.
-    pub latency_p50_us: f64,
-    /// The same: 99 of 100 are faster.
-    pub latency_p99_us: f64,
-    /// The same connection without a provider: what the sockets and the scheduler take, half.
-    pub floor_p50_us: f64,
-    /// The same, 99 of 100.
-    pub floor_p99_us: f64,
+    /// From the write of a piece to its event.
+    pub latency_us: Times,
+    /// The same connection without a provider: what the sockets and the scheduler take.
+    pub socket_us: Times,
 }
 
 impl fmt::Display for Report {
@@ -67,7 +77,7 @@ impl fmt::Display for Report {
         writeln!(
             f,
             "from socket to event: p50 {:.0} µs, p99 {:.0} µs; the socket alone: {:.0} µs, {:.0} µs",
-            self.latency_p50_us, self.latency_p99_us, self.floor_p50_us, self.floor_p99_us
+            self.latency_us.p50, self.latency_us.p99, self.socket_us.p50, self.socket_us.p99
         )
     }
 }
@@ -103,19 +113,22 @@ pub async fn run(rounds: usize, megabytes: usize) -> Result<Report, Error> {
     }
     let failed = |error: std::io::Error| Error::failure("output_failed", error.to_string(), "");
     let floor = latencies(false).await.map_err(failed)?;
-    (report.floor_p50_us, report.floor_p99_us) = percentiles(floor);
+    report.socket_us = percentiles(floor);
     let whole = latencies(true).await.map_err(failed)?;
-    (report.latency_p50_us, report.latency_p99_us) = percentiles(whole);
+    report.latency_us = percentiles(whole);
     Ok(report)
 }
 
-fn percentiles(mut micros: Vec<f64>) -> (f64, f64) {
+fn percentiles(mut micros: Vec<f64>) -> Times {
     micros.sort_by(f64::total_cmp);
     let at = |part: f64| {
         let index = (micros.len() as f64 * part) as usize;
         micros.get(index).copied().unwrap_or(0.0)
     };
-    (at(0.5), at(0.99))
+    Times {
+        p50: at(0.5),
+        p99: at(0.99),
+    }
 }
 
 /// The parser of server-sent events alone.

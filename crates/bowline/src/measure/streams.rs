@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::Serialize;
 use tokio::{sync::Mutex, task::JoinSet};
 
 use super::wire::{self, Client};
@@ -40,11 +41,13 @@ pub struct Target {
 }
 
 /// One measurement.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Row {
     /// What was measured.
     pub what: String,
     /// How many a second; the unit stands in `what`.
+    #[serde(rename = "perSecond")]
     pub rate: Option<f64>,
     /// Processor time of the server for each, in microseconds.
     pub cpu_us: Option<f64>,
@@ -53,11 +56,13 @@ pub struct Row {
     /// The time that 99 of 100 took at most.
     pub p99_ms: Option<f64>,
     /// Memory for each, in KiB.
+    #[serde(rename = "kibEach")]
     pub kib: Option<f64>,
 }
 
 /// A whole run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// One for each measurement.
     pub rows: Vec<Row>,

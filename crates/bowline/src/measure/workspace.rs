@@ -13,6 +13,7 @@ use bowline_sandbox::{
 };
 use bowline_store::{ActorId, Batch, SqliteOptions, SqliteStore, Store};
 use bytes::Bytes;
+use serde::Serialize;
 
 use super::cpu_ms;
 use crate::error::Error;
@@ -21,7 +22,8 @@ use crate::error::Error;
 const FILES: u32 = 1_000;
 
 /// One operation.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Row {
     /// What was measured.
     pub what: &'static str,
@@ -35,7 +37,8 @@ pub struct Row {
 }
 
 /// A whole run.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Report {
     /// One for each operation.
     pub rows: Vec<Row>,

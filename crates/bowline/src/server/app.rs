@@ -4,14 +4,14 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bowline_agent::Agent;
 use bowline_runtime::{
-    Sources,
+    RuntimeError, Sources,
     stream::{StreamOptions, Streams},
 };
 use bowline_store::Store;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Refused, Settings,
+    Refusal, Refused, Settings,
     conversation::{feed::Feeds, histories::Histories},
     guard::Guard,
     stream::Webhooks,
@@ -188,5 +188,14 @@ impl App {
     /// Cancelled when the server stops: streams and waits end then, in good order.
     pub fn draining(&self) -> &CancellationToken {
         &self.inner.draining
+    }
+
+    /// Whether somebody may wait here for what comes. While the server stops such a wait would end at once,
+    /// and whoever waits would come back, again and again, until what runs has ended.
+    pub(super) fn may_wait(&self) -> Result<(), Refusal> {
+        if self.draining().is_cancelled() {
+            return Err(RuntimeError::Stopped.into());
+        }
+        Ok(())
     }
 }

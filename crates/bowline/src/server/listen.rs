@@ -1,16 +1,17 @@
 //! A listener with its connections.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{fmt::Display, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
+use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto::Builder,
+    server::conn::auto,
     service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
+    net::{TcpListener, TcpStream, UnixStream},
     sync::Semaphore,
     task::JoinSet,
 };
@@ -18,7 +19,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Layer as _;
 
-use super::{App, Settings, Socket, Tls, router};
+use super::{App, Socket, Tls, router};
 use crate::{
     error::Error,
     telemetry::{Connected, Taken},
@@ -151,12 +152,22 @@ impl Server {
 
 /// The connections of a listener.
 pub(super) struct Connections {
-    router: Router,
-    settings: Settings,
-    builder: Builder<TokioExecutor>,
+    how: Arc<How>,
+    tls: Option<Tls>,
     room: Arc<Semaphore>,
     tasks: TaskTracker,
     places: Taken,
+}
+
+/// How connections are answered. They share it, so that one that rests holds little.
+#[derive(Clone)]
+struct How {
+    router: Router,
+    http1: http1::Builder,
+    /// Finds out the version by itself, which costs each connection a larger buffer.
+    either: auto::Builder<TokioExecutor>,
+    head_timeout: Duration,
+    write_timeout: Duration,
     draining: CancellationToken,
     cut: CancellationToken,
 }
@@ -165,60 +176,62 @@ impl Connections {
     /// The connections of a listener with these routes.
     pub(super) fn new(app: &App, router: Router) -> Self {
         let settings = app.settings();
-        let mut builder = Builder::new(TokioExecutor::new());
-        builder
+        let mut http1 = http1::Builder::new();
+        http1
+            .timer(TokioTimer::new())
+            .header_read_timeout(settings.head_timeout)
+            .max_buf_size(MAX_HEAD)
+            .max_headers(MAX_HEADERS)
+            .keep_alive(true);
+        let mut either = auto::Builder::new(TokioExecutor::new());
+        either
             .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(settings.head_timeout)
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .keep_alive(true);
-        builder
+        either
             .http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
             .keep_alive_interval(Some(settings.head_timeout));
-        Self {
+        let how = How {
             router,
-            settings: settings.clone(),
-            builder,
+            http1,
+            either,
+            head_timeout: settings.head_timeout,
+            write_timeout: settings.write_timeout,
+            draining: app.draining().clone(),
+            cut: CancellationToken::new(),
+        };
+        Self {
+            how: Arc::new(how),
+            tls: settings.tls.clone(),
             room: Arc::new(Semaphore::new(settings.max_connections)),
             tasks: TaskTracker::new(),
             places: app.telemetry().places().clone(),
-            draining: app.draining().clone(),
-            cut: CancellationToken::new(),
         }
     }
 
     /// Answers on a connection, in a task of its own. `held` is let go when it ends.
-    pub(super) fn spawn<I>(&self, io: I, peer: Peer, held: impl Send + 'static)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let one = self.connection(peer);
+    pub(super) fn spawn<I: Transport>(&self, io: I, peer: Peer, held: impl Send + 'static) {
+        let one = Connection {
+            how: self.how.clone(),
+            peer,
+        };
         let counted = Connected::new(&self.places);
-        let (tls, handshake) = (self.tls(peer), self.settings.head_timeout);
+        let tls = self.tls(peer);
         self.tasks.spawn(async move {
-            one.secured(tls, handshake, io).await;
+            one.serve(tls, io).await;
             drop((held, counted));
         });
     }
 
-    fn connection(&self, peer: Peer) -> Connection {
-        Connection {
-            router: self.router.clone(),
-            builder: self.builder.clone(),
-            peer,
-            write_timeout: self.settings.write_timeout,
-            draining: self.draining.clone(),
-            cut: self.cut.clone(),
-        }
-    }
-
     fn tls(&self, peer: Peer) -> Option<Tls> {
         match peer {
-            Peer::Address(_) => self.settings.tls.clone(),
+            Peer::Address(_) => self.tls.clone(),
             Peer::Local => None,
         }
     }
@@ -226,8 +239,14 @@ impl Connections {
     /// Answers one request of each further connection, so that whoever looks sees that the server stops.
     async fn turn_away(&self, listener: &TcpListener) -> std::convert::Infallible {
         let mut late = JoinSet::new();
-        let mut builder = self.builder.clone();
-        builder.http1().keep_alive(false);
+        let mut how = How {
+            // It has one request to make, and is not to be hurried.
+            draining: CancellationToken::new(),
+            ..How::clone(&self.how)
+        };
+        how.http1.keep_alive(false);
+        how.either.http1().keep_alive(false);
+        let how = Arc::new(how);
         loop {
             tokio::select! {
                 Some(_) = late.join_next() => {}
@@ -236,14 +255,8 @@ impl Connections {
                         tokio::time::sleep(BACK_OFF).await;
                         continue;
                     };
-                    let peer = Peer::Address(peer);
-                    let one = Connection {
-                        builder: builder.clone(),
-                        // It has one request to make, and is not to be hurried.
-                        draining: CancellationToken::new(),
-                        ..self.connection(peer)
-                    };
-                    late.spawn(one.secured(self.tls(peer), self.settings.head_timeout, io));
+                    let (how, peer) = (how.clone(), Peer::Address(peer));
+                    late.spawn(Connection { how, peer }.serve(self.tls(peer), io));
                 }
             }
         }
@@ -253,7 +266,7 @@ impl Connections {
     pub(super) async fn drain(self, bound: Duration) -> bool {
         self.tasks.close();
         let ended = tokio::time::timeout(bound, self.tasks.wait()).await.is_ok();
-        self.cut.cancel();
+        self.how.cut.cancel();
         self.tasks.wait().await;
         ended
     }
@@ -277,65 +290,141 @@ impl Connections {
             tracing::warn!("what still runs is stopped; the next start goes on with it");
         }
         drop(listener);
-        self.cut.cancel();
+        self.how.cut.cancel();
         self.tasks.wait().await;
         ended
     }
 }
 
+/// What connections come over.
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The version that is spoken, once that can be seen.
+    fn version(&self) -> impl Future<Output = Version> + Send;
+}
+
+/// A version of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Version {
+    /// 1.0 or 1.1.
+    One,
+    /// Not 1, or not to be told yet.
+    Other,
+}
+
+impl Transport for TcpStream {
+    async fn version(&self) -> Version {
+        const PREFACE: &[u8] = b"PRI ";
+        let mut first = [0; PREFACE.len()];
+        match self.peek(&mut first).await {
+            Ok(read @ 1..) if !PREFACE.starts_with(&first[..read]) => Version::One,
+            Ok(_) | Err(_) => Version::Other,
+        }
+    }
+}
+
+impl Transport for UnixStream {
+    async fn version(&self) -> Version {
+        Version::One
+    }
+}
+
+/// What answers on a connection until that ends. Boxed, so that each kind takes what it needs and no more.
+type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
+
 /// One connection, and what it is answered by.
 struct Connection {
-    router: Router,
-    builder: Builder<TokioExecutor>,
+    how: Arc<How>,
     peer: Peer,
-    write_timeout: Duration,
-    draining: CancellationToken,
-    cut: CancellationToken,
 }
 
 impl Connection {
-    /// Answers behind a handshake, where there is a certificate.
-    async fn secured<I>(self, tls: Option<Tls>, within: Duration, io: I)
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let peer = self.peer;
-        let Some(tls) = tls else {
-            return self.answer(io).await;
+    /// Answers until the connection ends, behind a handshake where there is a certificate.
+    async fn serve<I: Transport>(self, tls: Option<Tls>, io: I) {
+        let answering = match tls {
+            None => self.plain(io).await,
+            Some(tls) => Box::pin(self.secured(tls, io)).await,
         };
-        match tokio::time::timeout(within, tls.acceptor().accept(io)).await {
-            Ok(Ok(io)) => self.answer(io).await,
-            Ok(Err(error)) => tracing::debug!(?peer, %error, "no handshake"),
-            Err(_) => tracing::debug!(?peer, "the handshake took too long"),
+        if let Some(answering) = answering {
+            answering.await;
         }
     }
 
-    async fn answer<I>(self, io: I)
+    async fn plain<I: Transport>(self, io: I) -> Option<Answering> {
+        let version = tokio::select! {
+            biased;
+            version = io.version() => version,
+            () = self.how.draining.cancelled() => return None,
+            () = tokio::time::sleep(self.how.head_timeout) => return None,
+        };
+        Some(self.answer(version, io))
+    }
+
+    async fn secured<I: Transport>(self, tls: Tls, io: I) -> Option<Answering> {
+        let peer = self.peer;
+        let handshake = tls.acceptor().accept(io);
+        match tokio::time::timeout(self.how.head_timeout, handshake).await {
+            Ok(Ok(io)) => {
+                let version = match io.get_ref().1.alpn_protocol() {
+                    Some(b"http/1.1") => Version::One,
+                    Some(_) | None => Version::Other,
+                };
+                return Some(self.answer(version, io));
+            }
+            Ok(Err(error)) => tracing::debug!(?peer, %error, "no handshake"),
+            Err(_) => tracing::debug!(?peer, "the handshake took too long"),
+        }
+        None
+    }
+
+    fn answer<I>(self, version: Version, io: I) -> Answering
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let Self { how, peer } = self;
         // A reader that takes nothing for long holds what was made for it.
         let mut io = TimeoutStream::new(io);
-        io.set_write_timeout(Some(self.write_timeout));
+        io.set_write_timeout(Some(how.write_timeout));
         let io = TokioIo::new(Box::pin(io));
-        let service = TowerToHyperService::new(Extension(self.peer).layer(self.router));
-        let connection = self.builder.serve_connection_with_upgrades(io, service);
-        tokio::pin!(connection);
-        let mut ending = false;
-        loop {
-            tokio::select! {
-                ended = connection.as_mut() => {
-                    if let Err(error) = ended {
-                        tracing::debug!(peer = ?self.peer, error, "a connection broke off");
-                    }
-                    break;
-                }
-                () = self.draining.cancelled(), if !ending => {
-                    ending = true;
-                    connection.as_mut().graceful_shutdown();
-                }
-                () = self.cut.cancelled() => break,
+        let service = TowerToHyperService::new(Extension(peer).layer(how.router.clone()));
+        match version {
+            Version::One => {
+                let connection = how.http1.serve_connection(io, service).with_upgrades();
+                Box::pin(until_end(connection, |it| it.graceful_shutdown(), how, peer))
             }
+            Version::Other => Box::pin(async move {
+                let either = how.either.clone();
+                let connection = either.serve_connection_with_upgrades(io, service);
+                until_end(connection, |it| it.graceful_shutdown(), how, peer).await;
+            }),
+        }
+    }
+}
+
+/// Answers until the connection ends, or is cut; when the server stops, the request that is under way is
+/// the last one.
+async fn until_end<C, E: Display>(
+    connection: C,
+    end: impl Fn(Pin<&mut C>),
+    how: Arc<How>,
+    peer: Peer,
+) where
+    C: Future<Output = Result<(), E>>,
+{
+    tokio::pin!(connection);
+    let mut ending = false;
+    loop {
+        tokio::select! {
+            ended = connection.as_mut() => {
+                if let Err(error) = ended {
+                    tracing::debug!(?peer, %error, "a connection broke off");
+                }
+                break;
+            }
+            () = how.draining.cancelled(), if !ending => {
+                ending = true;
+                end(connection.as_mut());
+            }
+            () = how.cut.cancelled() => break,
         }
     }
 }

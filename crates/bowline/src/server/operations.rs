@@ -46,9 +46,7 @@ pub(super) async fn healthz() -> Json<Health> {
     (status = "default", response = Refused),
 ))]
 pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Refusal> {
-    if app.draining().is_cancelled() {
-        return Err(bowline_runtime::RuntimeError::Stopped.into());
-    }
+    app.may_wait()?;
     app.store().next_wake().await?;
     Ok(Json(Health { status: "ready" }))
 }

@@ -8,7 +8,8 @@
 //!   `approve`, `reject`, `answer`; see `call`.
 //!
 //! A connection that may not be there is closed with a code from 4400 on, since a client cannot see the
-//! status of a refused handshake. One that ends because the server does gets 1012, and comes back.
+//! status of a refused handshake. One that ends because the server does gets 1012, and comes back; while
+//! the server stops, its handshake gets 503.
 
 use std::{sync::Arc, time::Duration};
 
@@ -77,6 +78,7 @@ pub(super) async fn upgrade(
     target: Result<Target, Refusal>,
     query: &[(String, String)],
 ) -> Result<Response, Refusal> {
+    app.may_wait()?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app).await;
     let upgrade = upgrade.map_err(|_| {
         Refusal::InvalidRequest("the request to upgrade to a WebSocket is not complete".to_owned())

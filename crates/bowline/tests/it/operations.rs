@@ -376,6 +376,55 @@ fn a_stop_turns_away_what_is_new_and_lets_what_runs_come_to_its_end() {
 }
 
 #[test]
+fn whoever_follows_is_told_to_come_later_while_a_server_stops() {
+    let world = World::with_script(SCRIPT);
+    let mut serving = Serving::start_with(&world, &[], Stdio::null());
+    let sent = serving.say("a", "never");
+    let addr = serving.addr;
+    let put = format!(
+        "PUT /v1/stream/s HTTP/1.0\r\nhost: {addr}\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n"
+    );
+    assert_eq!(Answer::read(serving.open(&put, b"")).status, 201);
+    signal(&serving, "-TERM");
+    loop {
+        if serving.get("/readyz").status == 503 {
+            break;
+        }
+    }
+    let submission = sent["submissionId"].as_str().unwrap();
+    let upgrade = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n\
+        sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    for (path, headers) in [
+        ("/agents/demo/a?view=updates&live=sse&offset=-1", ""),
+        ("/agents/demo/a?view=updates&live=long-poll&offset=now", ""),
+        (
+            &*format!("/agents/demo/a/submissions/{submission}?wait=30"),
+            "",
+        ),
+        ("/v1/stream/s?live=sse&offset=-1", ""),
+        ("/v1/stream/s?live=long-poll&offset=-1", ""),
+        ("/v1/stream/agents/demo/a?live=sse&offset=-1", ""),
+        ("/v1/stream/agents/demo/a?live=long-poll&offset=now", ""),
+        ("/agents/demo/a", upgrade),
+    ] {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: {addr}\r\n{headers}\r\n");
+        let answer = Answer::read(serving.open(&head, b""));
+        let told = (answer.status, answer.headers.get("retry-after"));
+        assert_eq!(told, (503, Some(&"1".to_owned())), "{path}");
+    }
+    // What can be told at once still is.
+    for path in [
+        "/agents/demo/a?view=updates&offset=-1",
+        "/v1/stream/s?offset=-1",
+        &*format!("/agents/demo/a/submissions/{submission}"),
+    ] {
+        assert_eq!(serving.get(path).status, 200, "{path}");
+    }
+    signal(&serving, "-TERM");
+    assert_eq!(serving.child.wait().unwrap().code(), Some(143));
+}
+
+#[test]
 fn what_runs_longer_than_a_stop_waits_is_left_for_the_next_start() {
     let world = World::with_script(SCRIPT);
     world.write(

@@ -33,8 +33,6 @@ pub(crate) struct Assembly {
     call: u32,
     /// The transcript that is answered: its ids are taken.
     messages: Transcript,
-    /// All ids that are taken; collected when the first one clashes.
-    taken: Option<HashSet<String>>,
     /// The ids of this answer.
     ids: HashSet<String>,
     /// What the answer may begin with once more, because it goes on from there, and how much of that has
@@ -54,7 +52,6 @@ impl Assembly {
             parts: Vec::new(),
             call: request.position.call,
             messages: request.messages.clone(),
-            taken: None,
             ids: HashSet::new(),
             repeated: request.begun.clone().map(|begun| (begun, 0)),
         }
@@ -198,20 +195,32 @@ impl Assembly {
         index
     }
 
-    /// `wanted`, or what is nearest to it and not taken. An id that is new, which is the usual case,
-    /// is compared with the transcript and nothing is copied.
-    fn distinct(&mut self, wanted: String) -> String {
-        if self.taken.is_none() {
-            let clash = self.ids.contains(&wanted) || calls(&self.messages).any(|id| id == wanted);
-            if !clash {
-                return wanted;
+    /// `wanted`, or what is nearest to it and not taken. The transcript is looked through once, and nothing
+    /// of it is copied: a long one has thousands of calls.
+    fn distinct(&self, wanted: String) -> String {
+        let (mut clash, mut last) = (false, 1_u64);
+        for id in calls(&self.messages).chain(self.ids.iter().map(String::as_str)) {
+            match id.strip_prefix(&*wanted) {
+                Some("") => clash = true,
+                Some(rest) => {
+                    let number = rest.strip_prefix('_').and_then(|rest| rest.parse().ok());
+                    last = last.max(number.unwrap_or(1));
+                }
+                None => {}
             }
-            self.taken = Some(calls(&self.messages).map(str::to_owned).collect());
         }
-        let taken = self.taken.get_or_insert_default();
-        distinct(&wanted, MAX_ID, |candidate| {
-            self.ids.contains(candidate) || taken.contains(candidate)
-        })
+        if !clash {
+            return wanted;
+        }
+        let next = last
+            .checked_add(1)
+            .map(|number| format!("{wanted}_{number}"));
+        match next.filter(|next| next.len() <= MAX_ID) {
+            Some(next) => next,
+            None => distinct(&wanted, MAX_ID, |candidate| {
+                self.ids.contains(candidate) || calls(&self.messages).any(|id| id == candidate)
+            }),
+        }
     }
 
     pub(crate) fn call_delta(&mut self, index: usize, delta: &str) {

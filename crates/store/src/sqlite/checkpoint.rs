@@ -20,14 +20,16 @@ use crate::StoreError;
 
 /// The hard bound, in soft bounds.
 const HARD: i64 = 4;
-/// Bytes of a frame of the log: a page and its header.
-const FRAME: i64 = 4096 + 24;
+/// Bytes that stand before each page in the log.
+const FRAME_HEAD: i64 = 24;
 
 /// The writer's side.
 #[derive(Debug)]
 pub(super) struct Checkpoints {
     /// Frames after which the thread is woken.
     soft: i64,
+    /// Bytes of a frame.
+    frame: i64,
     nudge: Option<SyncSender<()>>,
     busy: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -47,15 +49,20 @@ struct Log {
 impl Checkpoints {
     /// Starts the thread on a connection of its own.
     pub(super) fn start(conn: Connection, shared: Arc<Shared>, kib: u32) -> std::io::Result<Self> {
+        let page: i64 = conn
+            .pragma_query_value(None, "page_size", |row| row.get(0))
+            .map_err(std::io::Error::other)?;
+        let frame = page + FRAME_HEAD;
         let (nudge, nudges) = sync_channel(1);
         let busy = Arc::new(AtomicBool::new(false));
         let seen = Arc::clone(&busy);
         let thread = std::thread::Builder::new()
             .name("store-checkpoint".into())
             .spawn(move || copy_when_nudged(&conn, &shared, &nudges, &seen))?;
-        let soft = (i64::from(kib) * 1024 / FRAME).max(1);
+        let soft = (i64::from(kib) * 1024 / frame).max(1);
         Ok(Self {
             soft,
+            frame,
             nudge: Some(nudge),
             busy,
             thread: Some(thread),
@@ -67,8 +74,8 @@ impl Checkpoints {
     /// After each transaction; `bytes` is roughly what it wrote.
     pub(super) fn after_commit(&mut self, conn: &Connection, shared: &Shared, bytes: usize) {
         // A transaction writes whole pages, several for a small batch.
-        self.unmeasured = self.unmeasured.saturating_add(bytes + 32 * 1024);
-        let quarter = usize::try_from(self.soft * FRAME / 4).unwrap_or(usize::MAX);
+        self.unmeasured = self.unmeasured.saturating_add(bytes + 16 * 1024);
+        let quarter = usize::try_from(self.soft * self.frame / 4).unwrap_or(usize::MAX);
         if self.unmeasured < quarter || shared.stopped().is_some() {
             return;
         }

@@ -1,8 +1,9 @@
 //! The threads that read.
 
 use std::{
+    collections::VecDeque,
     fmt,
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
 };
 
@@ -20,9 +21,57 @@ type Job = Box<dyn FnOnce(&Connection) + Send>;
 /// A few connections, each with a thread that serves one read after the other, so that no read
 /// blocks the async runtime.
 pub(super) struct Readers {
-    queue: Mutex<Option<mpsc::Sender<Job>>>,
+    queue: Arc<Queue>,
     places: Arc<Semaphore>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What waits for a reader. One thread is woken for each job: a turn reads a few times, and what waking
+/// costs is more than what is read.
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    closed: bool,
+}
+
+impl Queue {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `false` once it is closed.
+    fn push(&self, job: Job) -> bool {
+        let mut waiting = self.waiting();
+        if waiting.closed {
+            return false;
+        }
+        waiting.jobs.push_back(job);
+        drop(waiting);
+        self.changed.notify_one();
+        true
+    }
+
+    /// The next job; `None` once it is closed and empty. Blocks.
+    fn next(&self) -> Option<Job> {
+        let waiting = self.waiting();
+        let idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && !waiting.closed;
+        let waiting = self.changed.wait_while(waiting, idle);
+        waiting
+            .unwrap_or_else(PoisonError::into_inner)
+            .jobs
+            .pop_front()
+    }
+
+    fn close(&self) {
+        self.waiting().closed = true;
+        self.changed.notify_all();
+    }
 }
 
 impl fmt::Debug for Readers {
@@ -33,15 +82,12 @@ impl fmt::Debug for Readers {
 
 impl Readers {
     pub(super) fn start(connections: Vec<Connection>) -> std::io::Result<Self> {
-        let (queue, jobs) = mpsc::channel::<Job>();
-        let jobs = Arc::new(Mutex::new(jobs));
+        let queue = Arc::new(Queue::default());
         let mut threads = Vec::new();
         for conn in connections {
-            let jobs = Arc::clone(&jobs);
+            let jobs = Arc::clone(&queue);
             let serve = move || {
-                loop {
-                    let next = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
-                    let Ok(job) = next else { return };
+                while let Some(job) = jobs.next() {
                     job(&conn);
                 }
             };
@@ -52,7 +98,7 @@ impl Readers {
             );
         }
         Ok(Self {
-            queue: Mutex::new(Some(queue)),
+            queue,
             places: Arc::new(Semaphore::new(QUEUE)),
             threads: Mutex::new(threads),
         })
@@ -81,16 +127,12 @@ impl Readers {
 
     /// For the few reads that nobody waits for.
     pub(super) fn enqueue(&self, job: Job) -> bool {
-        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.as_ref().is_some_and(|queue| queue.send(job).is_ok())
+        self.queue.push(job)
     }
 
     /// Serves what is queued, then stops. Blocks.
     pub(super) fn stop(&self) {
-        self.queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        self.queue.close();
         self.places.close();
         let threads =
             std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));

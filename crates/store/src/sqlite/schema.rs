@@ -21,6 +21,10 @@ pub(super) const FILE: &str = "store.db";
 const LOCK: &str = "LOCK";
 /// The newest format that this version reads, and the one it writes (`PRAGMA user_version`).
 const FORMAT: u32 = 1;
+/// Bytes of a page of a new database; one that is there keeps its own. A commit writes every page that it
+/// changes whole, and a small one changes few bytes of each of about eight. Half of this is written less
+/// still, but what is large is read at half the speed.
+const PAGE: u32 = 2048;
 /// Marks a database as ours (`PRAGMA application_id`): "bwln".
 const APPLICATION: i32 = 0x6277_6c6e;
 
@@ -190,7 +194,7 @@ fn prepare_connection(
     conn.pragma_update(None, "cache_size", -i64::from(options.cache_kib))?;
     match role {
         Role::Writer => {
-            conn.pragma_update(None, "page_size", 4096)?;
+            conn.pragma_update(None, "page_size", PAGE)?;
             conn.pragma_update(None, "journal_mode", "WAL")?;
             conn.pragma_update(None, "synchronous", "FULL")?;
             conn.pragma_update(None, "wal_autocheckpoint", 0)?;
@@ -201,7 +205,9 @@ fn prepare_connection(
             )?;
             conn.pragma_update(None, "foreign_keys", false)?;
             if let Some(pages) = options.max_pages {
-                conn.pragma_update(None, "max_page_count", pages)?;
+                let page: u32 = conn.pragma_query_value(None, "page_size", |row| row.get(0))?;
+                let most = u64::from(pages) * 4096 / u64::from(page.max(1));
+                conn.pragma_update(None, "max_page_count", most.cast_signed())?;
             }
         }
         Role::Reader => conn.pragma_update(None, "query_only", true)?,

@@ -380,7 +380,8 @@ impl Follower {
         loop {
             match &mut self.source {
                 Source::Behind(reader) => {
-                    let page = reader.next(PAGE).await?;
+                    // Boxed: whoever rests at the end need not hold its place.
+                    let page = Box::pin(reader.next(PAGE)).await?;
                     self.offset = reader.offset();
                     let all = page.entries.iter().flat_map(|entry| &entry.chunks).cloned();
                     let chunks = wire::chunks(&all.collect::<Vec<_>>());
@@ -423,7 +424,7 @@ impl Follower {
                 }
                 Source::Lost => {}
             }
-            self.fall_behind().await?;
+            Box::pin(self.fall_behind()).await?;
         }
     }
 

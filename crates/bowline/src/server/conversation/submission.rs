@@ -34,6 +34,7 @@ pub(in crate::server) async fn read(
         Found::Open(open) => open,
     };
     if wait > 0 {
+        app.may_wait()?;
         let wait = Duration::from_secs(wait as u64);
         let reply = app.service().reply(&target.agent, &target.id, &id);
         tokio::select! {

@@ -8,7 +8,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bowline_agent::feed::{Offset, Reader};
-use bowline_runtime::RuntimeError;
 use bytes::{BufMut as _, Bytes, BytesMut};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -47,10 +46,14 @@ pub(super) async fn updates(
     };
     match parameters.get("live") {
         None => at_once(&app, &target, offset).await,
-        // Who follows would come back at once, again and again, until what runs has ended.
-        Some(_) if app.draining().is_cancelled() => Err(RuntimeError::Stopped.into()),
-        Some("long-poll") => long_poll(&app, &target, offset).await,
-        Some("sse") => events(app, &target, offset).await,
+        Some("long-poll") => {
+            app.may_wait()?;
+            long_poll(&app, &target, offset).await
+        }
+        Some("sse") => {
+            app.may_wait()?;
+            events(app, &target, offset).await
+        }
         Some(_) => Err(Refusal::InvalidRequest(
             "`live` is `long-poll` or `sse`".to_owned(),
         )),

@@ -62,6 +62,9 @@ pub(super) async fn handle(call: Call<'_>, writes: bool) -> Outcome {
     }
     let query = call.head.uri.query().unwrap_or_default();
     let query = Asked::parse(query, tail)?;
+    if query.live != Live::No {
+        call.app.may_wait()?;
+    }
     let follower = call.app.feeds().follow(&actor, query.from).await;
     let follower = follower.map_err(Refusal::from)?;
     let follower = follower.map_err(|_| Problem::from(Refusal::StreamNotFound))?;

@@ -33,8 +33,14 @@ pub(super) async fn get(call: Call<'_>) -> Outcome {
     let query = Query::parse(call.head.uri.query().unwrap_or_default())?;
     match query.live {
         Live::No => catch_up(&call, query).await,
-        Live::Poll => poll(&call, query).await,
-        Live::Events => live::events(&call, query).await,
+        Live::Poll => {
+            call.app.may_wait()?;
+            poll(&call, query).await
+        }
+        Live::Events => {
+            call.app.may_wait()?;
+            live::events(&call, query).await
+        }
     }
 }
 
