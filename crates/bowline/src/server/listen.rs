@@ -389,7 +389,12 @@ impl Connection {
         match version {
             Version::One => {
                 let connection = how.http1.serve_connection(io, service).with_upgrades();
-                Box::pin(until_end(connection, |it| it.graceful_shutdown(), how, peer))
+                Box::pin(until_end(
+                    connection,
+                    |it| it.graceful_shutdown(),
+                    how,
+                    peer,
+                ))
             }
             Version::Other => Box::pin(async move {
                 let either = how.either.clone();
