@@ -74,6 +74,10 @@ pub struct Answer {
     /// The answer to a question.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+    /// Whether the run of code that made the call ends, and what it did outside is undone. It goes with
+    /// [`Decision::Reject`] only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rollback: bool,
 }
 
 /// Yes, no, an answer, or nobody said anything.
@@ -113,6 +117,7 @@ impl From<Decision> for Answered {
                 reason: None,
                 arguments: None,
                 text: None,
+                rollback: false,
             },
         }
     }
@@ -135,6 +140,14 @@ impl Answer {
         }
     }
 
+    /// No, and the run of code that made the call ends: what it did outside is undone, the last first.
+    pub fn roll_back(reason: Option<String>) -> Self {
+        Self {
+            rollback: true,
+            ..Self::reject(reason)
+        }
+    }
+
     /// The answer to a question.
     pub fn text(text: impl Into<String>) -> Self {
         Self {
@@ -145,7 +158,9 @@ impl Answer {
 
     /// Whether sending this after `before` changes nothing.
     pub fn repeats(&self, before: &Self) -> bool {
-        self.decision == before.decision && self.text == before.text
+        self.decision == before.decision
+            && self.text == before.text
+            && self.rollback == before.rollback
     }
 
     /// What the model is told of a call that must not be made, or a question without an answer.
@@ -175,6 +190,11 @@ impl Answer {
 }
 
 impl Approval {
+    /// Whether code made the call.
+    pub fn is_of_code(&self) -> bool {
+        self.tool_call_id.contains('#')
+    }
+
     /// The arguments that there is consent to.
     pub(crate) fn granted(&self) -> &Value {
         let edited = self.answer.as_ref().and_then(|one| one.arguments.as_ref());
@@ -188,6 +208,10 @@ impl Approval {
     /// `approval_invalid` when it does not fit, `approval_answered` when another one was given before.
     pub fn check(&self, mut answer: Answer) -> Result<Answer, Failure> {
         let invalid = |what: String, hint: &str| Failure::new("approval_invalid", what, hint);
+        if answer.rollback && (answer.decision != Decision::Reject || !self.is_of_code()) {
+            let what = "only the rejection of a call that code made can roll its run back".to_owned();
+            return Err(invalid(what, "answer it without `rollback`"));
+        }
         match (answer.decision, &self.question) {
             (Decision::Answer, Some(question)) => {
                 let text = answer.text.as_deref().unwrap_or_default();

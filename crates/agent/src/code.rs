@@ -8,7 +8,8 @@
 //! - `direct`: a program that runs without being written down.
 //! - `registry`: what a run may call; `own`: the agent's tools as a binding.
 //! - `discover`: `codemode.search` and `codemode.describe`; `snippet`: code that people promoted.
-//! - [`journal`]: what a run leaves in the store; `outcome`: what the model reads of it.
+//! - [`journal`]: what a run leaves in the store; `outcome`: what the model reads of it; [`runs`]: what
+//!   others see of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,10 +29,12 @@ pub mod journal;
 pub(crate) mod outcome;
 mod own;
 pub(crate) mod registry;
-pub(crate) mod snippet;
+pub mod runs;
+pub mod snippet;
 
 pub(crate) use discover::Discovery;
 pub(crate) use registry::Registry;
+pub use snippet::Snippet;
 
 /// The name of the tool that runs code.
 pub const TOOL: &str = "code";
@@ -120,6 +123,14 @@ pub enum CodeError {
         /// What it calls now.
         now: String,
     },
+    /// What was done outside cannot be undone.
+    #[error("{path} cannot be undone: {why}; undo it by hand")]
+    NotUndone {
+        /// What was called.
+        path: String,
+        /// Why.
+        why: String,
+    },
     /// A binding of the agent cannot be bound.
     #[error("{0}")]
     Binding(String),
@@ -130,6 +141,7 @@ impl CodeError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Diverged { .. } => "code_diverged",
+            Self::NotUndone { .. } => "code_not_undone",
             Self::Binding(_) => "code_binding",
         }
     }

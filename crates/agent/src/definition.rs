@@ -21,6 +21,7 @@ use serde_json::Value;
 pub use bowline_sandbox::isolate::Limits as CodeLimits;
 
 use crate::approval::Condition;
+use crate::code::Snippet;
 use crate::skill::Skill;
 use crate::tool::script::Script;
 
@@ -82,6 +83,8 @@ pub struct Definition {
     pub scripts: Vec<Arc<Script>>,
     /// What a call of one of them may use, but for its time, which it sets itself.
     pub script_limits: CodeLimits,
+    /// Code that people promoted, for `codemode.run`, by name. Default none.
+    pub snippets: Vec<Snippet>,
     /// What needs a person's consent, by tool or `binding.method`; what is not there does not.
     pub approvals: BTreeMap<String, Approval>,
     /// How long a request for consent, or a question, waits for an answer, by tool. Default 30 days.
@@ -116,6 +119,7 @@ impl Definition {
             code: None,
             scripts: Vec::new(),
             script_limits: CodeLimits::default(),
+            snippets: Vec::new(),
             approvals: BTreeMap::new(),
             approvals_expire: BTreeMap::new(),
             limits: Limits::default(),

@@ -40,6 +40,14 @@ pub enum Input {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         instructions: Option<String>,
     },
+    /// Nobody speaks: what the last run of code did outside shall be undone. The model is told of it with the
+    /// next message.
+    #[serde(rename_all = "camelCase")]
+    RollBack {
+        /// The run; nothing is done where another one is the last that can be undone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run_id: Option<String>,
+    },
 }
 
 impl Input {
@@ -48,7 +56,13 @@ impl Input {
         match self {
             Self::User { body, .. } | Self::Signal { body, .. } => body,
             Self::Compact { instructions } => instructions.as_deref().unwrap_or_default(),
+            Self::RollBack { run_id } => run_id.as_deref().unwrap_or_default(),
         }
+    }
+
+    /// True for the payload of a submission that asks to undo what a run of code did.
+    pub(crate) fn is_roll_back(payload: &serde_json::Value) -> bool {
+        payload["kind"] == "rollBack"
     }
 
     /// True for the payload of a submission that asks to compact the conversation.
@@ -120,6 +134,19 @@ impl Outgoing {
     pub fn compact(instructions: Option<String>) -> Self {
         Self {
             input: Input::Compact { instructions },
+            key: None,
+            blobs: Vec::new(),
+            initial_data: None,
+            trace: None,
+        }
+    }
+
+    /// A request to undo what the last run of code did outside, the last first, or nothing where the last run
+    /// that can be undone is not this one. A run that has not ended is rolled back by
+    /// [`Answer::roll_back`](crate::approval::Answer::roll_back).
+    pub fn roll_back(run_id: Option<String>) -> Self {
+        Self {
+            input: Input::RollBack { run_id },
             key: None,
             blobs: Vec::new(),
             initial_data: None,
@@ -216,6 +243,7 @@ impl Outgoing {
                     outgoing.attribute(key, value)
                 }),
             Input::Compact { instructions } => Self::compact(instructions),
+            Input::RollBack { run_id } => Self::roll_back(run_id),
         };
         Some(Self { key, ..outgoing })
     }

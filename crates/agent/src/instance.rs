@@ -212,6 +212,13 @@ impl AgentInstance {
                 *parent = parent_id;
                 Fact::CompactionRequested(CompactionRequested { instructions })
             }
+            Ok(Input::RollBack { .. }) => Fact::Signal(Signal {
+                message_id,
+                parent_id,
+                signal_type: "code_rollback".to_owned(),
+                content: "A person wants undone what the last run of code did outside.".to_owned(),
+                attributes: BTreeMap::new(),
+            }),
             Ok(input @ Input::User { .. }) => Fact::UserMessage(record::UserMessage {
                 message_id,
                 parent_id,
@@ -392,6 +399,11 @@ impl AgentInstance {
                 self.tell(|| ChunkBody::ApprovalAnswered { answered });
             }
             Fact::Compaction(compaction) => self.tell(|| ChunkBody::compacted(&compaction)),
+            Fact::CodeBoundary(boundary) => {
+                if let Some(body) = ChunkBody::of_boundary(&boundary) {
+                    self.tell(|| body);
+                }
+            }
             Fact::Created(_)
             | Fact::AssistantStarted(_)
             | Fact::AssistantText(_)
@@ -400,7 +412,6 @@ impl AgentInstance {
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
             | Fact::CompactionRequested(_)
-            | Fact::CodeBoundary(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => {}
         }

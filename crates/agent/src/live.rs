@@ -16,6 +16,10 @@ use tokio::sync::{broadcast, watch};
 
 use crate::{
     approval::{Answered, Approval},
+    code::{
+        journal::{Boundary, Why},
+        runs::{CodeCall, RunState},
+    },
     feed::History,
     record::{Compaction, ToolOutcome, Trigger},
     view::{self, UiMessage},
@@ -44,6 +48,12 @@ pub struct Position {
     pub batch: u64,
     /// 0 for the first; it only grows within a batch.
     pub index: u64,
+}
+
+/// For serde.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Which kind of text a delta carries.
@@ -147,6 +157,20 @@ pub enum ChunkBody {
         /// The decision.
         answered: Answered,
     },
+    /// Code made calls, which are durable: what it did since the last time.
+    CodeCalls {
+        /// The call of the tool `code`.
+        tool_call_id: String,
+        /// `run_…`.
+        run_id: String,
+        /// How far the run is.
+        state: RunState,
+        /// The calls that were answered since then, in that order.
+        calls: Vec<CodeCall>,
+        /// How many more there were; the record of the boundary has them all.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        more: u64,
+    },
     /// The response is complete.
     MessageCompleted {
         /// Id of the response.
@@ -209,6 +233,18 @@ impl ChunkBody {
 }
 
 impl ChunkBody {
+    /// Tells what code did; nothing where there is nothing new to tell.
+    pub(crate) fn of_boundary(boundary: &Boundary) -> Option<Self> {
+        let told = !boundary.calls.is_empty() || matches!(boundary.boundary, Why::Park | Why::End);
+        told.then(|| Self::CodeCalls {
+            tool_call_id: boundary.tool_call_id.clone(),
+            run_id: boundary.run_id.clone(),
+            state: boundary.state(),
+            calls: boundary.calls.iter().cloned().map(CodeCall::from).collect(),
+            more: boundary.more(),
+        })
+    }
+
     /// Tells of a compaction.
     pub(crate) fn compacted(compaction: &Compaction) -> Self {
         Self::Compacted {

@@ -391,6 +391,7 @@ fn same(one: &Rendered, other: &Rendered) -> bool {
         && a.scripts == b.scripts
         && a.approvals == b.approvals
         && a.code == b.code
+        && a.snippets == b.snippets
         && match (&one.outside, &other.outside) {
             (None, None) => true,
             (Some(left), Some(right)) => Arc::ptr_eq(left, right),

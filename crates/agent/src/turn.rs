@@ -75,6 +75,9 @@ pub(crate) fn model_failure(error: &ModelError) -> Failure {
 /// it is committed together with the settlement.
 pub(crate) async fn run(instance: &mut AgentInstance, attempt: &Attempt) -> Result<Step, Stop> {
     let submission = attempt.submission().clone();
+    if Input::is_roll_back(&submission.payload) {
+        return code::rollback::asked(instance, attempt).await;
+    }
     loop {
         if attempt.cancel().is_cancelled() {
             return Err(Stop::Cancelled);
@@ -229,7 +232,9 @@ async fn think(
 /// something else than an answer.
 async fn joining(attempt: &Attempt) -> Result<Vec<Submission>, Stop> {
     let waiting = attempt.waiting().await?;
-    let answered = |one: &Submission| !Input::is_compact(&one.payload);
+    let answered = |one: &Submission| {
+        !Input::is_compact(&one.payload) && !Input::is_roll_back(&one.payload)
+    };
     Ok(waiting.into_iter().take_while(answered).collect())
 }
 

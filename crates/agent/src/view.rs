@@ -35,7 +35,8 @@ pub struct UiMessage {
     pub settlement: Option<UiSettlement>,
     /// Its pieces, in order.
     pub parts: Vec<UiPart>,
-    /// More about it: under `approvals`, by id, the calls of a response that waited for a person.
+    /// More about it: under `approvals`, by id, the calls of a response that waited for a person; under
+    /// `code`, by tool call, the calls that code made.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metadata: Option<Value>,
 }

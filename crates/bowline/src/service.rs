@@ -11,7 +11,7 @@ use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
     approval::{self, Answered, Approval},
     census::Tally,
-    code::CodeOptions,
+    code::{CodeOptions, runs::{self, CodeRun}},
     conversation::{Compacted, EntryBody, Used},
     live::Observers,
     load, load_after,
@@ -372,6 +372,16 @@ impl Service {
     /// When they cannot be read.
     pub async fn approvals(&self, agent: &str, instance: &str) -> Result<Vec<Approval>, Error> {
         Ok(approval::of(&**self.store(), &actor(agent, instance)).await?)
+    }
+
+    /// The runs of code of a conversation with the calls that they made, oldest first, at most the newest
+    /// [`runs::MOST_RUNS`]. Empty where there is no such conversation.
+    ///
+    /// # Errors
+    ///
+    /// When they cannot be read.
+    pub async fn code_runs(&self, agent: &str, instance: &str) -> Result<Vec<CodeRun>, Error> {
+        Ok(runs::of(&**self.store(), &actor(agent, instance)).await?)
     }
 
     /// Follows a conversation from now on.

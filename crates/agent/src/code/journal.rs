@@ -1,8 +1,9 @@
 //! What a run leaves in the store until it has ended.
 //!
-//! Rows of the space [`CODE`]: `run`, who runs what; `journal/N`, the answers that the program got, in
-//! their order; `memory`, the program as it waited, which makes the journal before it superfluous; and
-//! `key`, with which memory is signed. They change at boundaries only, each with the record
+//! Rows of the space [`CODE`]: `run`, who runs what; `snippets`, those that it may run; `journal/N`, the answers that the program got, in
+//! their order; `memory`, the program as it waited, which makes the journal before it superfluous;
+//! `key`, with which memory is signed; and `undo/EFFECT`, what a call was given and gave that can be undone,
+//! which stays until another run does something that can be. They change at boundaries only, each with the record
 //! [`Boundary`] that says what happened.
 
 use bowline_runtime::{Sources, Step};
@@ -12,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use serde_json::Value as Json;
 
-use super::registry::Spaces;
+use super::{registry::Spaces, runs::RunState, snippet::Snippet};
 
 /// Space of an open run of code.
 pub const CODE: &str = "code";
@@ -21,6 +22,8 @@ const RUN: &[u8] = b"run";
 const MEMORY: &[u8] = b"memory";
 const KEY: &[u8] = b"key";
 const JOURNAL: &[u8] = b"journal/";
+const UNDO: &[u8] = b"undo/";
+const SNIPPETS: &[u8] = b"snippets";
 /// What is larger is a blob, because rows are bounded.
 const INLINE: usize = 256 << 10;
 /// Entries that are read at once.
@@ -188,6 +191,8 @@ pub(crate) fn log(lines: Vec<(u8, String)>) -> Vec<LogLine> {
 #[derive(Debug)]
 pub(crate) struct Open {
     pub(crate) head: Head,
+    /// The snippets as they were when it began.
+    pub(crate) snippets: Vec<Snippet>,
     pub(crate) saved: Option<Saved>,
     /// What the program got since it was saved, in order.
     pub(crate) entries: Vec<Entry>,
@@ -205,6 +210,10 @@ pub(crate) async fn open(store: &dyn Store, actor: &ActorId) -> Result<Option<Op
         return Ok(None);
     };
     let head: Head = decode(&row)?;
+    let snippets = match store.row(actor, CODE, SNIPPETS).await? {
+        None => Vec::new(),
+        Some(row) => decode(&content(store, &row).await?)?,
+    };
     let saved = match store.row(actor, CODE, MEMORY).await? {
         None => None,
         Some(row) => {
@@ -233,6 +242,7 @@ pub(crate) async fn open(store: &dyn Store, actor: &ActorId) -> Result<Option<Op
     }
     Ok(Some(Open {
         head,
+        snippets,
         saved,
         entries,
     }))
@@ -260,8 +270,12 @@ pub(crate) fn put_key(step: &mut Step, key: &[u8; 32]) {
     });
 }
 
-pub(crate) fn put_head(step: &mut Step, head: &Head) {
+pub(crate) fn put_head(step: &mut Step, head: &Head, snippets: &[Snippet]) {
     step.put(CODE, RUN, head);
+    if !snippets.is_empty() {
+        let bytes = serde_json::to_vec(snippets).unwrap_or_default();
+        put(step, SNIPPETS.to_vec(), bytes.into());
+    }
 }
 
 pub(crate) fn put_entry(step: &mut Step, number: u32, entry: &Entry) {
@@ -288,10 +302,51 @@ pub(crate) fn put_saved(step: &mut Step, saved: &Saved) {
 /// Forgets the open run; the key stays.
 pub(crate) fn forget(step: &mut Step) {
     step.delete(CODE, RUN);
+    step.delete(CODE, SNIPPETS);
     step.delete(CODE, MEMORY);
     step.rows.push(RowChange::DeletePrefix {
         space: CODE,
         prefix: JOURNAL.to_vec(),
+    });
+}
+
+/// What a call was given and gave, for whoever undoes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Reversible {
+    pub(crate) namespace: String,
+    pub(crate) method: String,
+    pub(crate) arguments: Vec<Coded>,
+    pub(crate) result: Coded,
+}
+
+fn undo_key(effect_id: &str) -> Vec<u8> {
+    [UNDO, effect_id.as_bytes()].concat()
+}
+
+pub(crate) fn put_reversible(step: &mut Step, effect_id: &str, call: &Reversible) {
+    let bytes = serde_json::to_vec(call).unwrap_or_default();
+    put(step, undo_key(effect_id), bytes.into());
+}
+
+/// What the call with this effect was given and gave.
+pub(crate) async fn reversible(
+    store: &dyn Store,
+    actor: &ActorId,
+    effect_id: &str,
+) -> Result<Option<Reversible>, StoreError> {
+    let row = store.row(actor, CODE, &undo_key(effect_id)).await?;
+    match row {
+        Some(row) => Ok(Some(decode(&content(store, &row).await?)?)),
+        None => Ok(None),
+    }
+}
+
+/// Forgets what could be undone.
+pub(crate) fn forget_reversible(step: &mut Step) {
+    step.rows.push(RowChange::DeletePrefix {
+        space: CODE,
+        prefix: UNDO.to_vec(),
     });
 }
 
@@ -396,18 +451,46 @@ pub struct Boundary {
     /// The calls that were answered since then, in that order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub calls: Vec<Called>,
-    /// The blob with the list of the calls as JSON, where it is too long for a record.
+    /// The blob with the list of the calls as JSON, where it is too long for a record; `calls` has the
+    /// first of them then, without arguments and results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_blob: Option<String>,
+    /// How many calls that list has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_count: Option<u64>,
     /// Bytes of memory that were saved with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub saved: Option<u64>,
-    /// How it ended: `completed` or `error`.
+    /// How it ended: `completed`, `error` or `rolled_back`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
     /// The CPU time that the code took, in microseconds, at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cpu_us: Option<u64>,
+}
+
+impl Boundary {
+    /// How far the run is when this is the last that is known of it.
+    pub fn state(&self) -> RunState {
+        match (self.boundary, self.status.as_deref()) {
+            (Why::Dispatch | Why::Deliver | Why::Save, _) => RunState::Running,
+            (Why::Park, _) => RunState::Paused,
+            (Why::End, Some("completed")) => RunState::Completed,
+            (Why::End, Some("rolled_back")) => RunState::RolledBack,
+            (Why::End, Some(_) | None) => RunState::Error,
+        }
+    }
+
+    /// How many calls there were besides those of `calls`.
+    pub fn more(&self) -> u64 {
+        let listed = self.calls.len() as u64;
+        self.calls_count.unwrap_or(listed).saturating_sub(listed)
+    }
+
+    /// Whether the run ended with it.
+    pub fn ends(&self) -> bool {
+        self.boundary == Why::End
+    }
 }
 
 /// A call of a binding.

@@ -21,6 +21,25 @@ pub(crate) enum Ending {
         code: Option<&'static str>,
         message: String,
     },
+    /// A person had it undone.
+    RolledBack {
+        why: String,
+        /// The calls that were undone, in that order.
+        undone: Vec<String>,
+        /// Those that could not be.
+        kept: Vec<String>,
+    },
+}
+
+impl Ending {
+    /// The word of the records.
+    pub(crate) fn status(&self) -> &'static str {
+        match self {
+            Self::Completed(_) => "completed",
+            Self::Error { .. } => "error",
+            Self::RolledBack { .. } => "rolled_back",
+        }
+    }
 }
 
 /// Something that is cut to a size, with its structure kept: what is largest is cut first.
@@ -194,6 +213,14 @@ pub(crate) fn told(ending: &Ending, log: Vec<String>, unawaited: &[String]) -> J
                 error["type"] = json!(code);
             }
             error
+        }
+        Ending::RolledBack { why, undone, kept } => {
+            let mut back = json!({"status": "rolled_back", "error": cut(why.clone(), LOG)});
+            back["undone"] = shape(json!(undone), LOG);
+            if !kept.is_empty() {
+                back["notUndone"] = shape(json!(kept), LOG);
+            }
+            back
         }
     };
     if !log.is_empty() {

@@ -58,7 +58,7 @@ impl Registry {
     pub(crate) fn of(rendered: &Rendered, own: &[Mounted]) -> Result<Self, CodeError> {
         let mut bindings: Vec<Arc<dyn Binding>> = vec![Arc::new(OwnTools::new(own.to_vec()))];
         bindings.extend(given(rendered));
-        Self::new(bindings, Vec::new())
+        Self::new(bindings, rendered.definition.snippets.clone())
     }
 
     /// The same without its tools: what a tool in TypeScript may call.

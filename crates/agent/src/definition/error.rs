@@ -50,6 +50,8 @@ pub enum DefinitionErrorKind {
     SkillTooLarge,
     /// A tool in TypeScript that cannot be used.
     Tool(SourceErrorKind),
+    /// A snippet that is no code, or too large, or one too many.
+    SnippetInvalid,
 }
 
 impl DefinitionErrorKind {
@@ -70,6 +72,7 @@ impl DefinitionErrorKind {
             Self::SkillUnsafe => "skill_unsafe",
             Self::SkillTooLarge => "skill_too_large",
             Self::Tool(kind) => kind.code(),
+            Self::SnippetInvalid => "snippet_invalid",
         }
     }
 }

@@ -24,6 +24,7 @@ use super::{
     MAX_DESCRIPTION, SandboxKind,
 };
 use crate::approval::Condition;
+use crate::code::snippet::{self, Snippet};
 use crate::skill::{self, Skill};
 use crate::tool::script::{self, Script};
 use crate::tool::validate::Validator;
@@ -49,6 +50,7 @@ const KEYS: [&str; 15] = [
 
 const FOLDERS: [(&str, Option<Feature>); 7] = [
     ("skills", None),
+    ("snippets", None),
     ("workspace", None),
     ("tools", None),
     ("lib", None),
@@ -96,6 +98,7 @@ pub fn load(
     definition.code = code_mode(&keys, &shared.code).map_err(at)?;
     definition.script_limits = shared.code.apply(CodeLimits::default());
     definition.scripts = scripts(project, &mut definition)?;
+    definition.snippets = snippets(&dir, &folders)?;
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
     consent_of_scripts(&mut definition);
@@ -315,6 +318,40 @@ fn seed(
         )
         .in_file(&path)),
     }
+}
+
+/// The code that people promoted.
+fn snippets(dir: &Path, folders: &[&str]) -> Result<Vec<Snippet>, DefinitionError> {
+    let mut found: Vec<Snippet> = Vec::new();
+    if !folders.contains(&"snippets") {
+        return Ok(found);
+    }
+    let folder = dir.join("snippets");
+    let mut total = 0;
+    for (file, _) in entries(&folder)?.unwrap_or_default() {
+        if file.starts_with('.') {
+            continue;
+        }
+        let path = folder.join(&file);
+        let bad = |message: &str, hint: &str| {
+            let kind = DefinitionErrorKind::SnippetInvalid;
+            DefinitionError::new(kind, message, hint).in_file(&path)
+        };
+        let Some(name) = file.strip_suffix(".ts") else {
+            return Err(bad("is no snippet", "name it `NAME.ts`, or move it elsewhere"));
+        };
+        let source = read_text(&path)?;
+        total += source.len();
+        let snippet = Snippet::new(name, source);
+        let hint = "correct it, or remove it with `bowline code remove`";
+        found.push(snippet.map_err(|error| bad(&error.to_string(), hint))?);
+        if found.len() > snippet::MOST || total > snippet::MAX_TOTAL {
+            let what = "is one snippet too many: an agent may have 100, with 512 KiB together";
+            return Err(bad(what, "remove some of them with `bowline code remove`"));
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(found)
 }
 
 fn model(keys: &Table<'_>) -> Result<String, Fault> {

@@ -183,6 +183,7 @@ impl Assembly {
             | ChunkBody::ApprovalRequested { .. }
             | ChunkBody::ApprovalAnswered { .. }
             | ChunkBody::Compacted { .. }
+            | ChunkBody::CodeCalls { .. }
             | ChunkBody::Usage { .. } => {}
         }
     }

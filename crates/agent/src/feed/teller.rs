@@ -8,6 +8,7 @@ use serde_json::json;
 use super::{Identity, Offset};
 use crate::{
     approval::{Answered, Approval},
+    code::journal::Boundary,
     conversation::{Entry, EntryBody},
     feed::assembly::History,
     live::{Chunk, ChunkBody, DeltaKind, Position},
@@ -17,6 +18,8 @@ use crate::{
 
 /// Where chunks of text that streams are numbered from: above those of any record.
 const STREAMING: u64 = 1_000;
+/// Calls of a run that the metadata of a response tells: those with a number up to this.
+const NOTED: u32 = 1_000;
 
 /// Turns records, in order, into the chunks that tell them. What it knows of the conversation is small:
 /// the response to each open submission, and the message that is open.
@@ -184,12 +187,16 @@ impl Teller {
                     .flatten()
                     .collect()
             }
+            Fact::CodeBoundary(boundary) => {
+                let noted = called(&boundary).and_then(|called| self.note(&submission, called));
+                let told = ChunkBody::of_boundary(&boundary);
+                [told, noted].into_iter().flatten().collect()
+            }
             // What the model sees grows shorter; what was said stays.
             Fact::Compaction(compaction) => vec![ChunkBody::compacted(&compaction)],
             Fact::CompactionRequested(_)
             | Fact::ToolResultsCommitted(_)
             | Fact::ResourceSnapshot(_)
-            | Fact::CodeBoundary(_)
             | Fact::AttemptStarted(_)
             | Fact::Runtime => Vec::new(),
         })
@@ -280,6 +287,36 @@ fn delta(response_id: &str, kind: DeltaKind, delta: String) -> ChunkBody {
         kind,
         delta,
     }
+}
+
+/// What code did, in short, by the numbers of its calls.
+fn called(boundary: &Boundary) -> Option<serde_json::Value> {
+    let told = ChunkBody::of_boundary(boundary)?;
+    let ChunkBody::CodeCalls {
+        tool_call_id,
+        run_id,
+        state,
+        calls,
+        ..
+    } = told
+    else {
+        return None;
+    };
+    let calls = calls.into_iter().filter(|one| one.called.id <= NOTED);
+    let calls: serde_json::Map<_, _> = calls
+        .map(|one| {
+            let mut call = json!({
+                "path": one.called.path,
+                "state": one.state,
+                "durationMs": one.called.duration_ms,
+            });
+            if let Some(approval) = one.called.approval {
+                call["approval"] = json!(approval);
+            }
+            (one.called.id.to_string(), call)
+        })
+        .collect();
+    Some(json!({"code": {tool_call_id: {"runId": run_id, "state": state, "calls": calls}}}))
 }
 
 fn requested(approval: &Approval) -> serde_json::Value {

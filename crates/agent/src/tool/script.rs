@@ -15,7 +15,7 @@ use super::{Effect, OnCrash, Tool, ToolContext, ToolError, ToolOutput};
 use crate::{
     code::{
         direct::{self, Place},
-        outcome::Ending,
+        outcome::{self, Ending},
     },
     definition::Approval,
 };
@@ -176,6 +176,10 @@ pub(crate) fn result(
             code: Some(code),
             message,
         } => Err(ToolError::new(format!("{message} ({code})"))),
+        Ending::RolledBack { .. } => {
+            let told = outcome::told(ending, Vec::new(), &[]);
+            Err(ToolError::new(told.to_string()))
+        }
     }
 }
 

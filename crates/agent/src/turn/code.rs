@@ -14,7 +14,7 @@ use std::{
 use bowline_model::ToolCall;
 use bowline_runtime::{
     Attempt, Step,
-    effect::{self, Intended, Status as Fate},
+    effect::{self, Intended, Status as Fate, undo::Undos},
 };
 use bowline_sandbox::isolate::{
     Answer, Bindings, Isolate, IsolateError, Limits, LogLine, Program, Start, Status, Thrown, Value,
@@ -34,7 +34,8 @@ use crate::{
         CodeError, Registry,
         journal::{self, Called, Head, Why},
         outcome::{self, Ending},
-        registry, snippet,
+        registry,
+        snippet::{self, Snippet},
     },
     definition::Definition,
     instance::AgentInstance,
@@ -47,6 +48,7 @@ use crate::{
 
 mod boundary;
 mod calls;
+pub(super) mod rollback;
 
 use boundary::Ledger;
 use calls::{Finished, Made};
@@ -68,9 +70,17 @@ pub(super) enum Job {
 }
 
 impl Job {
-    fn program(&self, registry: &Registry) -> Result<Program, IsolateError> {
+    /// The snippets that it may run.
+    fn snippets(&self, registry: &Registry) -> Vec<Snippet> {
         match self {
-            Self::Code(source) => snippet::program(source, registry.snippets()),
+            Self::Code(source) => snippet::wanted(source, registry.snippets()).to_vec(),
+            Self::Script(..) => Vec::new(),
+        }
+    }
+
+    fn program(&self, snippets: &[Snippet]) -> Result<Program, IsolateError> {
+        match self {
+            Self::Code(source) => snippet::program(source, snippets),
             Self::Script(script, _) => Ok(script.program.clone()),
         }
     }
@@ -119,6 +129,8 @@ struct Drive<'a> {
     limits: Limits,
     head: Head,
     program: Program,
+    /// Those that the program may run.
+    snippets: Vec<Snippet>,
     bindings: Bindings,
     /// Nothing before it started, and after it ended or was parked.
     isolate: Option<Isolate>,
@@ -138,6 +150,8 @@ struct Drive<'a> {
     beside: FuturesUnordered<BoxFuture<'static, Finished>>,
     /// Outside effects that ended and are not committed.
     settled: Vec<Finished>,
+    /// What can be undone of the run; read when the first such call ends.
+    undos: Option<Undos>,
     /// Effects that were cut and must not be done again.
     closed: Vec<(u32, Intended, Fate)>,
     log: Vec<LogLine>,
@@ -187,7 +201,12 @@ pub(super) async fn run(
 ) -> Result<Ended, Stop> {
     let began = Instant::now();
     let limits = mode.job.limits(mode.definition);
-    let program = mode.job.program(mode.registry);
+    let before = open(attempt, &call).await?;
+    let snippets = match &before {
+        Some(open) => open.snippets.clone(),
+        None => mode.job.snippets(mode.registry),
+    };
+    let program = mode.job.program(&snippets);
     let isolates = instance.shared.engine.isolates().await;
     let (program, isolates) = match (program, isolates) {
         (Ok(program), Ok(isolates)) => (program, isolates),
@@ -206,7 +225,6 @@ pub(super) async fn run(
             ));
         }
     };
-    let before = open(attempt, &call).await?;
     let head = match &before {
         Some(open) => open.head.clone(),
         None => Head {
@@ -233,6 +251,7 @@ pub(super) async fn run(
         call,
         head,
         program,
+        snippets,
         bindings: Bindings::none(),
         isolate: None,
         busy: true,
@@ -245,15 +264,19 @@ pub(super) async fn run(
         outside: VecDeque::new(),
         beside: FuturesUnordered::new(),
         settled: Vec::new(),
+        undos: None,
         closed: Vec::new(),
         log: Vec::new(),
         called: Vec::new(),
         carried: Duration::ZERO,
         began,
     };
-    let outcome = match drive.begin(before).await {
-        Ok(()) => drive.drive().await,
-        Err(broken) => Err(broken),
+    let outcome = match drive.to_roll_back() {
+        Some(why) => drive.roll_back(why).await,
+        None => match drive.begin(before).await {
+            Ok(()) => drive.drive().await,
+            Err(broken) => Err(broken),
+        },
     };
     match outcome {
         Ok(ending) => drive.finish(ending).await,
@@ -287,7 +310,7 @@ fn ended(
                     output: Some(told),
                     ..ToolOutput::text(text)
                 }),
-                Ending::Error { .. } => Err(ToolError::new(text)),
+                Ending::Error { .. } | Ending::RolledBack { .. } => Err(ToolError::new(text)),
             }
         }
         Job::Script(script, _) => script::result(&script.spec.name, ending, &log, unawaited),
@@ -664,8 +687,7 @@ impl Drive<'_> {
         self.withdraw(&mut step);
         let usage = self.isolate.as_ref().map(Isolate::usage);
         self.isolate = None;
-        let completed = matches!(ending, Ending::Completed(_));
-        self.close(step, completed, usage);
+        self.close(step, ending.status(), usage);
         let log = outcome::log(&self.log);
         let took = self.active();
         Ok(ended(
@@ -693,6 +715,7 @@ impl Drive<'_> {
         let mut names = Vec::new();
         for done in std::mem::take(&mut self.settled) {
             let answer = done.answer()?;
+            self.reversible(step, &done).await?;
             if let Some(made) = self.waiting.get_mut(&done.id) {
                 made.took = done.took;
             }

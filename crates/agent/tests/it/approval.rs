@@ -10,7 +10,6 @@ use bowline_agent::{
     tool::{Effect, OnCrash},
 };
 use bowline_runtime::{Outcome, Receipt, RuntimeError};
-use bowline_store::Store as _;
 use bowline_testkit::faults::Death;
 use serde_json::{Value, json};
 

@@ -14,11 +14,15 @@ use bowline_agent::{
 };
 use bowline_runtime::{Clock as _, Outcome};
 use bowline_sandbox::isolate::{Isolates, IsolatesOptions, Value};
-use bowline_store::Store as _;
 use bowline_testkit::faults::Death;
 use serde_json::{Value as Json, json};
 
 use crate::stage::{Process, Stage, assert_valid, instance, lines};
+
+mod kill;
+mod policies;
+mod rollback;
+mod snippets;
 
 /// One engine for all tests: making one takes a second.
 pub(crate) fn engine() -> Isolates {

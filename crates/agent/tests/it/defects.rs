@@ -19,7 +19,6 @@
 
 use bowline_agent::{Outgoing, record::Fact, view};
 use bowline_runtime::Outcome;
-use bowline_store::Store as _;
 use bowline_testkit::faults::Death;
 use bytes::Bytes;
 

@@ -7,7 +7,7 @@ use bowline_agent::{
     feed::{Assembly, Entry, Offset, Reader, history},
 };
 use bowline_runtime::Outcome;
-use bowline_store::{MemoryStore, Store};
+use bowline_store::Store;
 use bowline_testkit::faults::Death;
 use serde_json::{Value, json};
 
@@ -38,7 +38,7 @@ struct Watch {
 
 impl Watch {
     /// Begins where `told` ends.
-    fn start(store: Arc<MemoryStore>, process: &Process, told: Arc<Mutex<Vec<Entry>>>) -> Self {
+    fn start(store: Arc<dyn Store>, process: &Process, told: Arc<Mutex<Vec<Entry>>>) -> Self {
         let mut news = process.agents.observers().follow(&instance());
         let kept = told.clone();
         let task = tokio::spawn(async move {
@@ -71,7 +71,7 @@ impl Watch {
     }
 }
 
-async fn assembled(store: &Arc<MemoryStore>) -> Value {
+async fn assembled(store: &Arc<dyn Store>) -> Value {
     let history = history(store.clone(), &instance()).await.unwrap().unwrap();
     json!({"messages": history.messages, "settlements": history.settlements})
 }
@@ -81,7 +81,7 @@ fn seen(assembly: &Assembly) -> Value {
 }
 
 /// For every point that was ever given out: what was told until there, and what is read from there.
-async fn assert_cuts(store: &Arc<MemoryStore>, told: &[Entry], label: &str) {
+async fn assert_cuts(store: &Arc<dyn Store>, told: &[Entry], label: &str) {
     let whole = assembled(store).await;
     let mut before = Assembly::default();
     for cut in 0..=told.len() {

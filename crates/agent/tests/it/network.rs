@@ -6,7 +6,6 @@ use async_trait::async_trait;
 use bowline_agent::tool::{Effect, OnCrash, sandbox};
 use bowline_runtime::Outcome;
 use bowline_sandbox::egress::{EgressError, Outside, Request, Response};
-use bowline_store::Store as _;
 use bowline_testkit::faults::Death;
 use serde_json::json;
 

@@ -31,7 +31,7 @@ pub(crate) fn instance() -> ActorId {
 /// An agent on a script, and what its outside tool was asked to do.
 pub(crate) struct Stage {
     dir: bowline_testkit::canary::Folder,
-    pub(crate) store: Arc<MemoryStore>,
+    pub(crate) store: Arc<dyn bowline_store::Store>,
     /// The effect ids with which the outside tool was called.
     pub(crate) effects: Arc<Mutex<Vec<String>>>,
     pub(crate) effect: Effect,

@@ -5,7 +5,6 @@ use bowline_agent::{
     tool::{Effect, OnCrash},
 };
 use bowline_runtime::Outcome;
-use bowline_store::Store as _;
 use bowline_testkit::faults::Death;
 
 use crate::stage::{Stage, assert_valid, instance, lines};

@@ -1,6 +1,8 @@
 //! `bowline code`.
 
 mod folder;
+mod promote;
+mod rollback;
 mod session;
 
 use std::{
@@ -41,7 +43,8 @@ use crate::error::Error;
     bowline code run report.ts --module lib/table.ts --input '{\"rows\": 3}'\n  \
     bowline code run tidy.ts --workspace . --binding github\n  \
     echo '[1, 2, 3].map((x) => x * 2)' | bowline code run -\n  \
-    bowline code types triage > bowline.d.ts")]
+    bowline code types triage > bowline.d.ts\n  \
+    bowline code promote triage t1 open-todos --description 'Lists what is still to do'")]
 pub(super) struct Code {
     #[command(subcommand)]
     what: What,
@@ -126,6 +129,22 @@ enum What {
         /// The agent
         agent: String,
     },
+    /// Undo what the last run of code in a conversation did outside
+    ///
+    /// Each call whose binding can undo it is undone, the last first. What cannot be undone is named. A run
+    /// that waits for a person is rolled back with `bowline reject APPROVAL --rollback`, or ended first
+    /// with `bowline abort`.
+    Rollback(rollback::Rollback),
+    /// Let an agent run code again that ran well
+    ///
+    /// The code of a run becomes a file `snippets/NAME.ts` of the agent's folder. From then on its code
+    /// finds it with `codemode.search` and runs it with `codemode.run`. Only people promote: a model has no
+    /// way to. The file is yours: read it, change it, and keep it with the agent.
+    Promote(promote::Promote),
+    /// List the snippets of an agent
+    Snippets(promote::Snippets),
+    /// Remove a snippet of an agent
+    Remove(promote::Remove),
 }
 
 pub(super) async fn execute(
@@ -141,6 +160,10 @@ pub(super) async fn execute(
             input,
             with,
         } => (file, module, input, with),
+        What::Rollback(args) => return rollback::roll_back(args, global, terminal).await,
+        What::Promote(args) => return promote::promote(args, global, terminal).await,
+        What::Snippets(args) => return promote::list(args, global, terminal),
+        What::Remove(args) => return promote::remove(args, global, terminal),
     };
     let program = program(file, module)?;
     let input = match input {

@@ -54,6 +54,15 @@ pub(super) enum Fault {
     /// There is no such approval.
     #[error("nothing waits for the approval {0}")]
     NoApproval(String),
+    /// No such run of code, or none that could be taken.
+    #[error("there is no run of code {0} in this conversation")]
+    NoCodeRun(String),
+    /// The agent has a snippet of this name.
+    #[error("the agent has a snippet `{0}` already")]
+    SnippetExists(String),
+    /// The agent has no snippet of this name.
+    #[error("the agent has no snippet `{0}`")]
+    NoSnippet(String),
     /// There is no data where it should be.
     #[error("there is no data in {0}")]
     NoData(PathBuf),
@@ -118,6 +127,9 @@ impl Fault {
             Self::Waits(_) => "conversation_waits",
             Self::NotOpen(_) => "submission_not_open",
             Self::NoApproval(_) => "approval_not_found",
+            Self::NoCodeRun(_) => "code_run_not_found",
+            Self::SnippetExists(_) => "snippet_exists",
+            Self::NoSnippet(_) => "snippet_not_found",
             Self::NoData(_) => "data_not_found",
             Self::DataExists(_) => "data_exists",
             Self::BackupExists(_) => "backup_exists",
@@ -163,6 +175,9 @@ impl Fault {
                 "`bowline show AGENT ID` lists what is pending; check --project and --data"
                     .to_owned()
             }
+            Self::NoCodeRun(_) => "`bowline show AGENT ID --json` lists them: .codeRuns".to_owned(),
+            Self::SnippetExists(_) => "add --replace, or choose another name".to_owned(),
+            Self::NoSnippet(_) => "`bowline code snippets AGENT` lists those that it has".to_owned(),
             Self::NoData(_) => "check the path, --project and --data".to_owned(),
             Self::DataExists(_) => {
                 "with --replace it is kept as store.db.replaced, or choose another --data"
@@ -196,6 +211,9 @@ impl From<Fault> for Error {
             | Fault::ProjectExists(_)
             | Fault::NoConversation { .. }
             | Fault::NoApproval(_)
+            | Fault::NoCodeRun(_)
+            | Fault::SnippetExists(_)
+            | Fault::NoSnippet(_)
             | Fault::NoData(_)
             | Fault::DataExists(_)
             | Fault::BackupExists(_)

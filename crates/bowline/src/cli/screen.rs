@@ -1,6 +1,7 @@
 //! A conversation as it happens: text on standard output, each tool call on a line of standard
 //! error, and below them one line that says what goes on.
 
+mod code_calls;
 mod status_line;
 
 use std::time::Duration;
@@ -8,12 +9,14 @@ use std::time::Duration;
 use bowline_agent::{
     Chunk, ChunkBody,
     approval::Decision,
+    code::runs::CodeCall,
     live::DeltaKind,
     view::{Role, UiMessage, UiPart},
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::Value;
 
+pub(super) use self::code_calls::code_calls;
 use self::status_line::StatusLine;
 
 use super::{
@@ -61,6 +64,8 @@ struct Call {
     id: String,
     name: String,
     label: String,
+    /// What its code called.
+    inside: Vec<String>,
 }
 
 impl Screen {
@@ -123,6 +128,7 @@ impl Screen {
                     id,
                     label: label(&name, input),
                     name,
+                    inside: Vec::new(),
                 });
                 self.status_of_calls();
                 Ok(())
@@ -175,6 +181,15 @@ impl Screen {
                 ));
                 Ok(())
             }
+            ChunkBody::CodeCalls {
+                tool_call_id,
+                calls,
+                more,
+                ..
+            } => {
+                self.coded(tool_call_id, calls, *more);
+                Ok(())
+            }
             ChunkBody::Usage { .. }
             | ChunkBody::SubmissionSettled { .. }
             | ChunkBody::ConversationReset { .. }
@@ -221,6 +236,7 @@ impl Screen {
     /// Shows the text that has come so far, and takes away the line that says what goes on.
     pub(super) fn pause(&mut self) -> Result<(), Error> {
         self.flush()?;
+        self.uncover();
         self.hide();
         Ok(())
     }
@@ -314,14 +330,47 @@ impl Screen {
     fn ended(&mut self, id: &str, outcome: Outcome, duration_ms: u64) {
         let place = self.calls.iter().position(|call| call.id == id);
         let call = place.map(|place| self.calls.remove(place));
-        let (name, label) = call.map_or_else(
-            || (String::from("tool"), id.to_owned()),
-            |call| (call.name, call.label),
+        let (name, label, inside) = call.map_or_else(
+            || (String::from("tool"), id.to_owned(), Vec::new()),
+            |call| (call.name, call.label, call.inside),
         );
         self.said.clear();
         let time = Duration::from_millis(duration_ms);
         self.line(&tool_line(self.terminal, &name, &label, &outcome, time));
+        inside.iter().for_each(|line| self.line(line));
         self.status_of_calls();
+    }
+
+    /// Code called this. It is shown below its tool call, once that has ended or is left open.
+    fn coded(&mut self, id: &str, calls: &[CodeCall], more: u64) {
+        if let Some(last) = calls.last() {
+            self.status(&format!("code {}", one_line(&last.called.path)));
+        }
+        let lines = code_calls(self.terminal, calls, more);
+        match self.calls.iter_mut().find(|call| call.id == id) {
+            Some(call) => call.inside.extend(lines),
+            // It began before anybody followed.
+            None => self.calls.push(Call {
+                id: id.to_owned(),
+                name: "code".to_owned(),
+                label: String::new(),
+                inside: lines,
+            }),
+        }
+    }
+
+    /// Shows what the code called that has not ended.
+    fn uncover(&mut self) {
+        for at in 0..self.calls.len() {
+            let inside = std::mem::take(&mut self.calls[at].inside);
+            if inside.is_empty() {
+                continue;
+            }
+            let call = &self.calls[at];
+            let open = tool_line(self.terminal, &call.name, &call.label, &Outcome::Open, Duration::ZERO);
+            self.line(&open);
+            inside.iter().for_each(|line| self.line(line));
+        }
     }
 }
 

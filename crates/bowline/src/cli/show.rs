@@ -5,6 +5,7 @@ use std::{process::ExitCode, time::Duration};
 use bowline_agent::{
     Conversation, Input,
     approval::{self, Approval},
+    code::runs::{self, CodeRun},
     view::{self, Display, Role, ToolState, UiMessage, UiPart},
 };
 use bowline_runtime::{
@@ -65,14 +66,15 @@ pub(super) async fn show(
         .into_iter()
         .filter(|one| one.answer.is_none())
         .collect();
+    let runs = runs::of(&*reading.store, &reading.actor).await?;
     if terminal.json {
-        terminal.json(&history(conversation, &open, &approvals, &waits))?;
+        terminal.json(&history(conversation, &open, &approvals, &waits, &runs))?;
         return Ok(ExitCode::SUCCESS);
     }
     let markdown = Markdown::new(terminal.out.color);
     for message in view::messages(conversation) {
         if message.display == Display::Visible || message.settlement.is_some() {
-            terminal.answer(written(&message, &markdown, terminal))?;
+            terminal.answer(written(&message, &markdown, &runs, terminal))?;
         }
     }
     for settled in &conversation.settlements {
@@ -129,6 +131,7 @@ fn history(
     open: &[Submission],
     approvals: &[Approval],
     waits: &[Waiting],
+    runs: &[CodeRun],
 ) -> Value {
     let settlements: Vec<_> = conversation
         .settlements
@@ -170,10 +173,16 @@ fn history(
         "submissions": open,
         "approvals": approvals,
         "waits": waits,
+        "codeRuns": runs,
     })
 }
 
-fn written(message: &UiMessage, markdown: &Markdown, terminal: Terminal) -> String {
+fn written(
+    message: &UiMessage,
+    markdown: &Markdown,
+    runs: &[CodeRun],
+    terminal: Terminal,
+) -> String {
     let mut text = match message.role {
         Role::User => heading(terminal, "user"),
         Role::Assistant => heading(terminal, "assistant"),
@@ -211,10 +220,17 @@ fn written(message: &UiMessage, markdown: &Markdown, terminal: Terminal) -> Stri
                 tool_name,
                 input,
                 state,
-                ..
+                tool_call_id,
             } => {
                 text.push_str(&tool_line(terminal, tool_name, input, state));
                 text.push('\n');
+                let run = runs.iter().find(|run| run.tool_call_id == *tool_call_id);
+                for line in run.map_or_else(Vec::new, |run| {
+                    screen::code_calls(on_output(terminal), &run.calls, 0)
+                }) {
+                    text.push_str(&line);
+                    text.push('\n');
+                }
             }
         }
     }
@@ -244,18 +260,21 @@ fn tool_line(terminal: Terminal, name: &str, input: &Value, state: &ToolState) -
         } => (Outcome::Failed(error_text.clone()), *duration_ms),
     };
     let name = one_line(name);
-    // Here a tool call is part of the answer, on standard output.
-    let terminal = Terminal {
-        err: terminal.out,
-        ..terminal
-    };
     screen::tool_line(
-        terminal,
+        on_output(terminal),
         &name,
         &screen::label(&name, input),
         &outcome,
         Duration::from_millis(time),
     )
+}
+
+/// Here a tool call is part of the answer, on standard output.
+fn on_output(terminal: Terminal) -> Terminal {
+    Terminal {
+        err: terminal.out,
+        ..terminal
+    }
 }
 
 fn unhappy(settled: &Settled) -> Option<String> {

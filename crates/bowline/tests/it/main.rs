@@ -15,6 +15,7 @@ mod bad_input;
 mod bench;
 mod clients;
 mod code;
+mod code_runs;
 mod compact;
 mod continuing;
 mod dev;

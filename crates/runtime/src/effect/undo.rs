@@ -89,6 +89,11 @@ impl Undos {
         self.undos.len()
     }
 
+    /// What can be undone, in the order in which it was done.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Undo> {
+        self.undos.iter().map(|(_, undo)| undo)
+    }
+
     /// True when there is nothing to undo.
     pub fn is_empty(&self) -> bool {
         self.undos.is_empty()

@@ -37,6 +37,8 @@ const SAVE_ANSWERS: u32 = 500;
 const SAVE_BYTES: usize = 128 << 10;
 /// A longer list of calls is a blob of its own.
 const LISTED: usize = 64 << 10;
+/// So many of its calls stay in the record, for whoever looks on.
+const TOLD: usize = 50;
 
 /// What of the journal is not durable, and how much was done since the memory was saved.
 pub(super) struct Ledger {
@@ -194,7 +196,7 @@ impl Drive<'_> {
         if !self.ledger.begun {
             // Another run may have been left there by a call that is no more.
             journal::forget(&mut step);
-            journal::put_head(&mut step, &self.head);
+            journal::put_head(&mut step, &self.head, &self.snippets);
         }
         let cpu = self
             .isolate
@@ -232,18 +234,23 @@ impl Drive<'_> {
         step: &mut Step,
         why: Why,
         saved: Option<u64>,
-        ended: Option<(bool, Option<Usage>)>,
+        ended: Option<(&'static str, Option<Usage>)>,
     ) -> Fact {
         let mut calls = std::mem::take(&mut self.called);
-        let mut calls_blob = None;
+        let (mut calls_blob, mut calls_count) = (None, None);
         let list = serde_json::to_vec(&calls).unwrap_or_default();
         if list.len() > LISTED {
             let blob = Blob::new(list.into());
             calls_blob = Some(blob.id.to_string());
             step.blobs.push(blob);
-            calls = Vec::new();
+            calls_count = Some(calls.len() as u64);
+            calls.truncate(TOLD);
+            for call in &mut calls {
+                call.arguments = serde_json::Value::Null;
+                call.result = None;
+            }
         }
-        let status = ended.map(|(completed, _)| if completed { "completed" } else { "error" });
+        let status = ended.map(|(status, _)| status);
         let usage = ended.and_then(|(_, usage)| usage);
         Fact::CodeBoundary(Box::new(Boundary {
             run_id: self.head.run_id.clone(),
@@ -251,6 +258,7 @@ impl Drive<'_> {
             boundary: why,
             calls,
             calls_blob,
+            calls_count,
             saved,
             status: status.map(str::to_owned),
             cpu_us: usage.map(|usage| u64::try_from(usage.cpu.as_micros()).unwrap_or(u64::MAX)),
@@ -307,6 +315,7 @@ impl Drive<'_> {
         for done in std::mem::take(&mut self.settled) {
             let answer = done.answer()?;
             let status = done.status();
+            self.reversible(&mut step, &done).await?;
             let Finished {
                 id,
                 took,
@@ -368,11 +377,11 @@ impl Drive<'_> {
     }
 
     /// The end: it becomes durable with the batch.
-    pub(super) fn close(&mut self, mut step: Step, completed: bool, usage: Option<Usage>) {
+    pub(super) fn close(&mut self, mut step: Step, status: &'static str, usage: Option<Usage>) {
         if self.ledger.begun {
             journal::forget(&mut step);
         }
-        let ended = self.record(&mut step, Why::End, None, Some((completed, usage)));
+        let ended = self.record(&mut step, Why::End, None, Some((status, usage)));
         self.running.pending.push(Pending::Step(Box::new(step)));
         self.running.pending.push(Pending::Fact(Box::new(ended)));
     }

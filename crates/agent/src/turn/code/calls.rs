@@ -118,6 +118,11 @@ impl Made {
         self.due.is_some()
     }
 
+    /// The namespace and the method; empty for a timer.
+    pub(super) fn target(&self) -> (&str, &str) {
+        (&self.namespace, &self.method)
+    }
+
     /// `binding.method`; empty for a timer.
     pub(super) fn path(&self) -> String {
         if self.is_timer() {

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     cli::{
-        screen::{Outcome, decided, label, outcome, tool_line},
+        screen::{Outcome, code_calls, decided, label, outcome, tool_line},
         terminal::{Paint, Terminal, count, duration, grouped, one_line, shorten},
     },
     error::Error,
@@ -291,6 +291,7 @@ impl Talk {
                 lines.push(self.settled(*outcome, error.as_ref(), terminal, now));
                 lines
             }
+            ChunkBody::CodeCalls { calls, more, .. } => code_calls(terminal, calls, *more),
             ChunkBody::MessageStarted { .. }
             | ChunkBody::MessageDelta {
                 kind: DeltaKind::Reasoning,

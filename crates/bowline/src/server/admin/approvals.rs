@@ -339,6 +339,7 @@ pub(super) async fn answer(
             reason: given.reason,
             arguments: given.arguments.map(Value::Object),
             text: given.text,
+            rollback: false,
         },
     };
     let (_, submission_id) = app.service().answer(answered).await?;

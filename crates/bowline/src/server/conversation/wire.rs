@@ -43,6 +43,7 @@ fn is_public(body: &ChunkBody) -> bool {
         | ChunkBody::ApprovalRequested { .. }
         | ChunkBody::ApprovalAnswered { .. }
         | ChunkBody::Compacted { .. }
+        | ChunkBody::CodeCalls { .. }
         | ChunkBody::Usage { .. } => false,
     }
 }

@@ -179,6 +179,7 @@ impl Call {
                 reason,
                 arguments: more.get("arguments").cloned(),
                 text,
+                rollback: false,
             },
         };
         let (_, submission) = self.app.service().answer(answered).await?;
