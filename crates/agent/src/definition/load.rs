@@ -48,7 +48,7 @@ const KEYS: [&str; 15] = [
     "result",
 ];
 
-const FOLDERS: [(&str, Option<Feature>); 7] = [
+const FOLDERS: [(&str, Option<Feature>); 8] = [
     ("skills", None),
     ("snippets", None),
     ("workspace", None),

@@ -72,9 +72,7 @@ pub(super) async fn promote(
     let dir = folder(&place, &args.agent)?;
     let reading = place.conversation(&args.agent, &args.id).await?;
     let runs = runs::of(&*reading.store, &reading.actor).await?;
-    let run = chosen(&runs, args.run.as_deref())?;
-    let unknown = || Fault::NoCodeRun(run.run_id.clone());
-    let source = source(&reading.conversation, &run.tool_call_id).ok_or_else(unknown)?;
+    let (run, source) = chosen(&runs, args.run.as_deref(), &reading.conversation)?;
     let text = written(&source, args.description.as_deref());
     let invalid = |error: bowline_agent::code::snippet::SnippetError| {
         Error::usage(error.code(), error.to_string(), "correct it and promote again")
@@ -172,16 +170,22 @@ fn folder(place: &Place, agent: &str) -> Result<PathBuf, Error> {
         .join(FOLDER))
 }
 
-fn chosen<'a>(runs: &'a [CodeRun], wanted: Option<&str>) -> Result<&'a CodeRun, Error> {
+/// The run, and its code. A durable tool runs code too, which is a file already.
+fn chosen<'a>(
+    runs: &'a [CodeRun],
+    wanted: Option<&str>,
+    conversation: &Conversation,
+) -> Result<(&'a CodeRun, String), Error> {
     let fits = |run: &&CodeRun| match wanted {
         Some(id) => run.run_id == id,
         None => run.state == RunState::Completed,
     };
-    let unknown = || {
+    let coded = |run: &'a CodeRun| source(conversation, &run.tool_call_id).map(|source| (run, source));
+    let mut found = runs.iter().rev().filter(fits).filter_map(coded);
+    found.next().ok_or_else(|| {
         let what = wanted.unwrap_or("that completed");
-        Error::from(Fault::NoCodeRun(what.to_owned()))
-    };
-    runs.iter().rev().find(fits).ok_or_else(unknown)
+        Fault::NoCodeRun(what.to_owned()).into()
+    })
 }
 
 /// The code of a call, as the model wrote it.
