@@ -136,7 +136,7 @@ pub(in crate::turn) async fn asked(
     let toolbox = instance.shared.toolbox(&rendered)?;
     let registry = match &toolbox.code {
         Some(registry) => Arc::clone(registry),
-        None => Arc::new(Registry::without_tools(&rendered)?),
+        None => Arc::new(Registry::without_tools(&rendered).map_err(Failure::from)?),
     };
     let (undone, kept) = match run_id {
         Some(run_id) => undo(attempt, &registry, &run_id).await?,
