@@ -19,7 +19,6 @@ use bowline_agent::{
 };
 use bowline_runtime::Outcome;
 use bowline_sandbox::isolate::Value as Guest;
-use bowline_store::Store as _;
 use bowline_testkit::faults::Death;
 use serde_json::{Value, json};
 
