@@ -8,8 +8,9 @@ mod parked;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use bowline_agent::{
-    Agents, Input, Outgoing,
+    Agents, Input, Outgoing, actor,
     approval::{Answered, Approval},
+    code::runs::{self, CodeRun, RunState},
 };
 use bowline_model::{Models, format_usd};
 use bowline_runtime::{Outcome, Sources};
@@ -197,6 +198,7 @@ impl Ready {
                 }
                 Ended::Stopped(stop) => return Ok(self.stopped(stop, signals).await),
                 Ended::Parked(waiting) => {
+                    self.show_code(turn.submission(), &mut screen).await?;
                     if self.terminal.input && self.terminal.err.terminal && !self.terminal.json {
                         let Some(approval) = waiting.first() else {
                             continue;
@@ -210,6 +212,18 @@ impl Ready {
                 }
             }
         }
+    }
+
+    /// Shows what the code has called that waits for a person.
+    async fn show_code(&self, submission: &str, screen: &mut Screen) -> Result<(), Error> {
+        let runs = runs::of(self.hand.store(), &actor(&self.agent, &self.id)).await?;
+        let waits = |run: &&CodeRun| {
+            run.state == RunState::Paused && run.submission_id == submission && !self.terminal.json
+        };
+        if let Some(run) = runs.iter().rfind(waits) {
+            screen.waits(run);
+        }
+        Ok(())
     }
 
     /// It settled: prints the answer and leaves.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bowline_agent::{
     Chunk, ChunkBody,
     approval::Decision,
-    code::runs::CodeCall,
+    code::runs::{CodeCall, CodeRun},
     live::DeltaKind,
     view::{Role, UiMessage, UiPart},
 };
@@ -236,7 +236,6 @@ impl Screen {
     /// Shows the text that has come so far, and takes away the line that says what goes on.
     pub(super) fn pause(&mut self) -> Result<(), Error> {
         self.flush()?;
-        self.uncover();
         self.hide();
         Ok(())
     }
@@ -341,7 +340,7 @@ impl Screen {
         self.status_of_calls();
     }
 
-    /// Code called this. It is shown below its tool call, once that has ended or is left open.
+    /// Code called this. It is shown below its tool call, once that has ended.
     fn coded(&mut self, id: &str, calls: &[CodeCall], more: u64) {
         if let Some(last) = calls.last() {
             self.status(&format!("code {}", one_line(&last.called.path)));
@@ -359,17 +358,20 @@ impl Screen {
         }
     }
 
-    /// Shows what the code called that has not ended.
-    fn uncover(&mut self) {
-        for at in 0..self.calls.len() {
-            let inside = std::mem::take(&mut self.calls[at].inside);
-            if inside.is_empty() {
-                continue;
-            }
-            let call = &self.calls[at];
-            let open = tool_line(self.terminal, &call.name, &call.label, &Outcome::Open, Duration::ZERO);
-            self.line(&open);
-            inside.iter().for_each(|line| self.line(line));
+    /// The code of this call waits: shows what it has called until now.
+    pub(super) fn waits(&mut self, run: &CodeRun) {
+        let call = self.calls.iter_mut().find(|call| call.id == run.tool_call_id);
+        let (name, label) = call.map_or_else(
+            || ("code".to_owned(), String::new()),
+            |call| {
+                call.inside.clear();
+                (call.name.clone(), call.label.clone())
+            },
+        );
+        let open = tool_line(self.terminal, &name, &label, &Outcome::Open, Duration::ZERO);
+        self.line(&open);
+        for line in code_calls(self.terminal, &run.calls, 0) {
+            self.line(&line);
         }
     }
 }
@@ -439,6 +441,7 @@ pub(super) fn outcome(output: &Value) -> Outcome {
 pub(super) fn label(tool: &str, input: &Value) -> String {
     let key = match tool {
         "bash" => "command",
+        "code" => "code",
         "read" | "write" | "edit" | "read_skill_resource" => "path",
         "grep" | "glob" => "pattern",
         "activate_skill" => "name",
