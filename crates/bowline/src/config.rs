@@ -12,9 +12,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bowline_agent::definition::document::Node;
-use bowline_agent::definition::{Fault, LimitSettings, allow_list};
+use bowline_agent::definition::{Fault, LimitSettings};
 use bowline_model::NamedModel;
-use bowline_sandbox::egress::Allow;
 
 use crate::retention::Retention;
 use crate::server::Key;
@@ -23,6 +22,7 @@ use crate::telemetry::log::Format;
 mod auth;
 pub(crate) mod bindings;
 mod code;
+mod egress;
 mod error;
 mod gateway;
 mod models;
@@ -31,6 +31,7 @@ mod secrets;
 pub use auth::Certificate;
 pub use bindings::{Auth, AuthKind, BindingSettings, Document};
 pub use code::IsolateSettings;
+pub use egress::{Egress, HostAuth};
 pub use error::{ConfigError, ConfigErrorKind};
 pub use gateway::Gateway;
 pub use secrets::Secrets;
@@ -55,8 +56,8 @@ pub struct Config {
     pub gateway: Gateway,
     /// `[bindings.NAME]`: services that the code of agents may call.
     pub bindings: BTreeMap<String, BindingSettings>,
-    /// `[egress] allow`: what every agent may reach on the network, besides its own `egress`.
-    pub egress: Allow,
+    /// `[egress]`: what every agent may reach on the network, and the credentials for it.
+    pub egress: Egress,
     /// `[limits]`: for agents that set none of their own.
     pub limits: LimitSettings,
     /// `[code]`: what the isolates of a process may use together. What one run may use is in
@@ -131,7 +132,7 @@ impl Config {
             models: BTreeMap::new(),
             gateway: Gateway::default(),
             bindings: BTreeMap::new(),
-            egress: Allow::default(),
+            egress: Egress::default(),
             limits: LimitSettings::default(),
             isolates: IsolateSettings::default(),
             server: Server::default(),
@@ -222,8 +223,8 @@ impl Config {
         if let Some(node) = sections.get("bindings") {
             self.bindings = bindings::read(node)?;
         }
-        if let Some(node) = section("egress", &["allow"])?.and_then(|table| table.get("allow")) {
-            self.egress = allow_list(node)?;
+        if let Some(node) = sections.get("egress") {
+            self.egress = egress::read(node)?;
         }
         match section("secrets", &["file"])?.and_then(|table| table.get("file")) {
             None => Ok(SecretsPlace::Default),

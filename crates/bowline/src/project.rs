@@ -20,7 +20,11 @@ mod services;
 
 /// What `fetch` may reach without a project; nothing when nothing is granted.
 pub(crate) fn web(egress: &Allow) -> Option<Arc<dyn Binding>> {
-    services::web(egress, &Arc::new(Network::new()))
+    services::web(
+        egress,
+        &services::Credentials::new(),
+        &Arc::new(Network::new()),
+    )
 }
 
 /// Looks up a variable of the environment. The library never reads the environment by itself.
@@ -89,15 +93,23 @@ impl Project {
         for name in &definition.bindings {
             bindings.push(self.binding(name)?);
         }
-        let egress = self.config.egress.patterns();
+        let egress = self.config.egress.allow.patterns();
         let egress = Allow::new(egress.chain(definition.egress.patterns()));
         let egress = egress.unwrap_or_default();
-        bindings.extend(services::web(&egress, &self.wire));
+        let credentials = self.credentials(&egress)?;
+        bindings.extend(services::web(&egress, &credentials, &self.wire));
         let agent = Agent::from_definition(definition).with_bindings(bindings);
-        Ok(match services::shell(&egress, &self.wire) {
+        Ok(match services::shell(&egress, &credentials, &self.wire) {
             Some(outside) => agent.with_outside(outside),
             None => agent,
         })
+    }
+
+    /// The credentials for what may be reached.
+    fn credentials(&self, egress: &Allow) -> Result<services::Credentials, Error> {
+        let env = self.env.clone();
+        let secrets = self.config.secrets.lookup(move |name| env(name));
+        services::credentials(egress, &self.config.egress.auth, &secrets)
     }
 
     /// A binding of `[bindings]`.

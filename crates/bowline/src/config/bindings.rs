@@ -161,7 +161,7 @@ fn one(name: &str, line: u32, node: &Node) -> Result<BindingSettings, Fault> {
     })
 }
 
-fn auth(node: &Node) -> Result<Auth, Fault> {
+pub(super) fn auth(node: &Node) -> Result<Auth, Fault> {
     let keys = node.table("auth", &["bearer", "basic", "header", "query", "env"])?;
     let env = keys.require(
         "env",

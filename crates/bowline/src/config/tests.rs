@@ -85,6 +85,9 @@ at_once = 11
 addr = "0.0.0.0:80"
 [egress]
 allow = []
+[egress.auth."git.example.com/acme"]
+basic = "bot"
+env = "GIT_TOKEN"
 [auth]
 [bindings]
 "#,
@@ -94,6 +97,11 @@ allow = []
         (config.name.as_str(), config.data),
         ("shop", dir.path().join("var/data"))
     );
+    let [host] = config.egress.auth.as_slice() else {
+        panic!("{:?}", config.egress)
+    };
+    assert!(host.to.check("https://git.example.com/acme/x").is_ok());
+    assert!(matches!(&host.auth.kind, AuthKind::Basic(Some(user)) if user == "bot"));
     let local = &config.models["local"];
     assert_eq!((local.api, local.context), (Api::OpenaiChat, Some(32_768)));
     let price = Price {
@@ -235,6 +243,12 @@ fn mistakes_are_named_with_line_and_next_step() {
             "invalid_value",
             ":2: `a*.example.com` cannot be allowed: `*` stands for a whole host or for its first names",
             "write `host[:port][/path]`, for example `api.example.com`",
+        ),
+        (
+            "[egress.auth.'*.example.com']\nbearer = true\nenv = 'A'",
+            "invalid_value",
+            ":1: `*.example.com` gets no credential: a `*` does not say which host may have it",
+            "write `host[:port][/path]` in quotes, as in `[egress.auth.\"git.example.com\"]`",
         ),
         (
             "[auth]\nkeys = [{name = 'a'}]",

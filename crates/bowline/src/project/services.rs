@@ -11,7 +11,7 @@ use bowline_model::Secret;
 use bowline_sandbox::egress::{Allow, Credential, EgressLimits, Guarded, Outside, Request};
 
 use crate::{
-    config::{Auth, AuthKind, BindingSettings, Document, bindings::global},
+    config::{Auth, AuthKind, BindingSettings, Document, HostAuth, bindings::global},
     error::Error,
     outside::Network,
 };
@@ -19,28 +19,74 @@ use crate::{
 /// Looks a secret up by its name.
 pub(super) type Secrets<'a> = &'a dyn Fn(&str) -> Option<Secret>;
 
+/// Credentials of `[egress.auth]`, and where each goes.
+pub(super) type Credentials = Vec<(Allow, Credential)>;
+
+/// The credentials for what may be reached. Those for other hosts are left alone: they need not be set.
+///
+/// # Errors
+///
+/// When the secret of one is not set.
+pub(super) fn credentials(
+    egress: &Allow,
+    settings: &[HostAuth],
+    secrets: Secrets<'_>,
+) -> Result<Credentials, Error> {
+    let needed = settings
+        .iter()
+        .filter(|settings| egress.meets(&settings.to));
+    let found = needed.map(|HostAuth { to, auth }| {
+        let credential = credential(auth, secrets).ok_or_else(|| {
+            let host = to.patterns().next().unwrap_or_default();
+            let what = format!("the host `{host}` needs `{}`, which is not set", auth.env);
+            let next = "set the variable, or add it to the secrets file";
+            Error::failure("egress_secret", what, next)
+        })?;
+        Ok((to.clone(), credential))
+    });
+    found.collect()
+}
+
 /// What `fetch` may reach; nothing when nothing is granted.
-pub(super) fn web(egress: &Allow, wire: &Arc<Network>) -> Option<Arc<dyn Binding>> {
-    if egress.is_empty() {
-        return None;
-    }
-    let guarded = Guarded::new(wire.clone(), egress.clone(), EgressLimits::default());
-    Some(Arc::new(Web::new(Arc::new(guarded))))
+pub(super) fn web(
+    egress: &Allow,
+    credentials: &Credentials,
+    wire: &Arc<Network>,
+) -> Option<Arc<dyn Binding>> {
+    let outside = outside(egress, credentials, EgressLimits::default(), wire)?;
+    Some(Arc::new(Web::new(outside)))
 }
 
 /// What `git` and `curl` in the shell may reach; nothing when nothing is granted. A repository is
 /// larger than what code fetches, and takes longer.
-pub(super) fn shell(egress: &Allow, wire: &Arc<Network>) -> Option<Arc<dyn Outside>> {
-    if egress.is_empty() {
-        return None;
-    }
+pub(super) fn shell(
+    egress: &Allow,
+    credentials: &Credentials,
+    wire: &Arc<Network>,
+) -> Option<Arc<dyn Outside>> {
     let limits = EgressLimits {
         time: Duration::from_secs(120),
         request: 64 << 20,
         response: 64 << 20,
         ..EgressLimits::default()
     };
-    Some(Arc::new(Guarded::new(wire.clone(), egress.clone(), limits)))
+    outside(egress, credentials, limits, wire)
+}
+
+fn outside(
+    egress: &Allow,
+    credentials: &Credentials,
+    limits: EgressLimits,
+    wire: &Arc<Network>,
+) -> Option<Arc<dyn Outside>> {
+    if egress.is_empty() {
+        return None;
+    }
+    let mut guarded = Guarded::new(wire.clone(), egress.clone(), limits);
+    for (to, credential) in credentials {
+        guarded = guarded.with_credential_for(to.clone(), credential.clone());
+    }
+    Some(Arc::new(guarded))
 }
 
 /// A service as a binding.
@@ -71,7 +117,15 @@ pub(super) fn service(
     let mut guarded = Guarded::new(wire.clone(), hosts, settings.limits);
     // Nothing is sent where examples answer, so no key is needed.
     if let Some(auth) = settings.auth.as_ref().filter(|_| !settings.examples) {
-        guarded = guarded.with_credential(credential(name, auth, secrets)?);
+        let credential = credential(auth, secrets).ok_or_else(|| {
+            let what = format!(
+                "the binding `{name}` needs `{}`, which is not set",
+                auth.env
+            );
+            let next = "set the variable, or add it to the secrets file";
+            Error::failure("binding_secret", what, next)
+        })?;
+        guarded = guarded.with_credential(credential);
     }
     let effect = ServiceEffect {
         on_crash: settings.effect,
@@ -118,19 +172,11 @@ fn hosts(
     host.ok_or("its base is no URL")
 }
 
-fn credential(name: &str, auth: &Auth, secrets: Secrets<'_>) -> Result<Credential, Error> {
-    let Some(secret) = secrets(&auth.env) else {
-        return Err(Error::failure(
-            "binding_secret",
-            format!(
-                "the binding `{name}` needs `{}`, which is not set",
-                auth.env
-            ),
-            "set the variable, or add it to the secrets file",
-        ));
-    };
+/// A credential, when its secret is set.
+fn credential(auth: &Auth, secrets: Secrets<'_>) -> Option<Credential> {
+    let secret = secrets(&auth.env)?;
     let secret = secret.expose();
-    Ok(match &auth.kind {
+    Some(match &auth.kind {
         AuthKind::Bearer => Credential::bearer(secret),
         AuthKind::Basic(None) => Credential::basic(secret),
         AuthKind::Basic(Some(user)) => Credential::basic(&format!("{user}:{secret}")),

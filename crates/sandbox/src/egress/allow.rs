@@ -107,6 +107,26 @@ impl Allow {
         self.allowed(&parse(url)?).map(|_| ())
     }
 
+    /// Whether each pattern names one host, and not any, or any below one.
+    pub fn names_hosts(&self) -> bool {
+        self.0.iter().all(Pattern::names_host)
+    }
+
+    /// Whether there may be a URL that both allow.
+    pub fn meets(&self, other: &Self) -> bool {
+        let mut pairs = self
+            .0
+            .iter()
+            .flat_map(|one| other.0.iter().map(move |two| (one, two)));
+        pairs.any(|(one, two)| one.meets(two))
+    }
+
+    /// How much of the path the closest pattern for a URL names, in bytes; none when no pattern has it.
+    pub(super) fn closeness(&self, url: &Url) -> Option<usize> {
+        let matching = self.0.iter().filter(|pattern| pattern.matches(url));
+        matching.map(|pattern| pattern.path.len()).max()
+    }
+
     /// Whether a pattern that says `http://` allows a URL.
     pub(super) fn asks_for_plain(&self, url: &Url) -> bool {
         let plain = |pattern: &&Pattern| pattern.scheme == Some("http");
@@ -121,10 +141,7 @@ impl Allow {
         if matching().next().is_none() {
             return Err(EgressError::Denied(origin(url)));
         }
-        let explicit = matching().any(|pattern| match pattern.host {
-            HostPattern::Name(_) | HostPattern::Address(_) => true,
-            HostPattern::Any | HostPattern::Below(_) => false,
-        });
+        let explicit = matching().any(Pattern::names_host);
         Ok(Allowed {
             url: url.clone(),
             explicit,
@@ -251,6 +268,36 @@ impl Pattern {
         })
     }
 
+    fn names_host(&self) -> bool {
+        match self.host {
+            HostPattern::Name(_) | HostPattern::Address(_) => true,
+            HostPattern::Any | HostPattern::Below(_) => false,
+        }
+    }
+
+    /// Whether a URL may match both.
+    fn meets(&self, other: &Self) -> bool {
+        let scheme = match (self.scheme, other.scheme) {
+            (Some(one), Some(two)) => one == two,
+            (None, _) | (_, None) => true,
+        };
+        let port = match (self.port, other.port) {
+            (Port::Any, _) | (_, Port::Any) => true,
+            // Which number is meant depends on the scheme.
+            (Port::Standard, Port::Standard) => true,
+            (Port::Number(one), Port::Number(two)) => one == two,
+            (Port::Standard, Port::Number(port)) | (Port::Number(port), Port::Standard) => {
+                matches!(port, 80 | 443)
+            }
+        };
+        let within = |path: &str, start: &str| {
+            let rest = path.strip_prefix(start);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let path = within(&self.path, &other.path) || within(&other.path, &self.path);
+        scheme && port && path && self.host.meets(&other.host)
+    }
+
     fn matches(&self, url: &Url) -> bool {
         let host = match (&self.host, url.host()) {
             (HostPattern::Any, Some(_)) => true,
@@ -291,6 +338,20 @@ impl Pattern {
             .any(|code| lower.contains(code));
         let rest = path.strip_prefix(self.path.as_str());
         !hidden && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+}
+
+impl HostPattern {
+    fn meets(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) | (_, Self::Any) => true,
+            (Self::Below(one), Self::Below(two)) => one.ends_with(two) || two.ends_with(one),
+            (Self::Below(suffix), Self::Name(name)) | (Self::Name(name), Self::Below(suffix)) => {
+                name.ends_with(suffix)
+            }
+            (Self::Name(_) | Self::Address(_), Self::Name(_) | Self::Address(_)) => self == other,
+            (Self::Below(_), Self::Address(_)) | (Self::Address(_), Self::Below(_)) => false,
+        }
     }
 }
 

@@ -28,6 +28,8 @@ const OWN: &[&str] = &[
 ];
 /// Headers that do not follow a redirect to another origin.
 const PRIVATE: &[&str] = &["authorization", "cookie", "x-api-key", "x-auth-token"];
+/// Headers by which a body comes back in a form that a credential is not found in.
+const HIDING: &[&str] = &["accept-encoding", "range", "if-range"];
 /// Headers that tell of a body.
 const OF_BODY: &[&str] = &["content-type", "content-encoding", "content-language"];
 /// Headers of one request.
@@ -41,8 +43,15 @@ pub struct Guarded {
     wire: Arc<dyn Wire>,
     allow: Allow,
     limits: EgressLimits,
-    credential: Option<Credential>,
+    credentials: Vec<Held>,
     room: Arc<Semaphore>,
+}
+
+/// A credential, and where it goes; without that, everywhere that is allowed.
+#[derive(Debug, Clone)]
+struct Held {
+    to: Option<Allow>,
+    credential: Credential,
 }
 
 impl Guarded {
@@ -52,7 +61,7 @@ impl Guarded {
             wire,
             allow,
             limits,
-            credential: None,
+            credentials: Vec::new(),
             room: Arc::new(Semaphore::new(limits.concurrency.max(1))),
         }
     }
@@ -60,8 +69,20 @@ impl Guarded {
     /// With a credential, which goes to the origin of each request and never along a redirect to
     /// another one. Over plain HTTP it goes only to this machine, or where a pattern says `http://`.
     #[must_use]
-    pub fn with_credential(mut self, credential: Credential) -> Self {
-        self.credential = Some(credential);
+    pub fn with_credential(self, credential: Credential) -> Self {
+        self.holding(None, credential)
+    }
+
+    /// With a credential for what `to` matches and nothing else; of several the one whose pattern names
+    /// most of the path goes along. It allows nothing: what is asked must be on the allow-list as well.
+    /// Otherwise as [`Guarded::with_credential`], the `http://` being that of `to`.
+    #[must_use]
+    pub fn with_credential_for(self, to: Allow, credential: Credential) -> Self {
+        self.holding(Some(to), credential)
+    }
+
+    fn holding(mut self, to: Option<Allow>, credential: Credential) -> Self {
+        self.credentials.push(Held { to, credential });
         self
     }
 
@@ -73,8 +94,11 @@ impl Guarded {
     async fn follow(&self, mut request: Request, first: &Url) -> Result<Response, EgressError> {
         let mut url = first.clone();
         let mut left = self.limits.redirects;
+        // Whoever is elsewhere does not decide where a credential goes, not even back.
+        let mut at_home = true;
         loop {
-            let response = self.hop(&request, &url, first).await?;
+            let held = self.held(&url).filter(|_| at_home);
+            let response = self.hop(&request, &url, held).await?;
             let next = match (response.status, response.header("location")) {
                 (301 | 302 | 303 | 307 | 308, Some(location)) if self.limits.redirects > 0 => {
                     url.join(location).map_err(|_| {
@@ -104,8 +128,26 @@ impl Guarded {
                     .headers
                     .retain(|(name, _)| !is_one_of(name, PRIVATE));
             }
+            at_home &= next.origin() == first.origin();
             url = next;
         }
+    }
+
+    /// The credential for a URL.
+    fn held(&self, url: &Url) -> Option<&Held> {
+        let mut found: Option<(usize, &Held)> = None;
+        for held in &self.credentials {
+            let fit = match &held.to {
+                None => Some(0),
+                Some(to) => to.closeness(url),
+            };
+            if let Some(fit) = fit
+                && found.is_none_or(|(best, _)| fit > best)
+            {
+                found = Some((fit, held));
+            }
+        }
+        found.map(|(_, held)| held)
     }
 
     /// One exchange, after all that can be checked before it.
@@ -113,7 +155,7 @@ impl Guarded {
         &self,
         request: &Request,
         url: &Url,
-        first: &Url,
+        held: Option<&Held>,
     ) -> Result<Response, EgressError> {
         let allowed = self.allow.allowed(url)?;
         let port = url.port_or_known_default().unwrap_or(443);
@@ -141,13 +183,10 @@ impl Guarded {
             url: url.to_string(),
             ..request.clone()
         };
-        if let Some(credential) = self
-            .credential
-            .as_ref()
-            .filter(|_| url.origin() == first.origin())
-        {
-            self.may_carry(url)?;
-            credential.attach(&mut request, &mut url.clone())?;
+        if let Some(held) = held {
+            self.may_carry(url, held)?;
+            request.headers.retain(|(name, _)| !is_one_of(name, HIDING));
+            held.credential.attach(&mut request, &mut url.clone())?;
         }
         let done = self.wire.exchange(request, &to, self.limits.response).await;
         done.map_err(|error| match error {
@@ -161,14 +200,15 @@ impl Guarded {
     }
 
     /// Whether a credential may be sent there.
-    fn may_carry(&self, url: &Url) -> Result<(), EgressError> {
+    fn may_carry(&self, url: &Url, held: &Held) -> Result<(), EgressError> {
         let local = match url.host() {
             Some(Host::Domain(name)) => is_local_name(name),
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
             None => false,
         };
-        if url.scheme() == "https" || local || self.allow.asks_for_plain(url) {
+        let plain = held.to.as_ref().unwrap_or(&self.allow).asks_for_plain(url);
+        if url.scheme() == "https" || local || plain {
             return Ok(());
         }
         let why = format!(
@@ -179,8 +219,10 @@ impl Guarded {
     }
 
     fn cleaned(&self, mut response: Response, mut url: Url) -> Response {
-        if let Some(credential) = &self.credential {
-            credential.detach(&mut url);
+        for Held { to, credential } in &self.credentials {
+            if to.as_ref().is_none_or(|to| to.closeness(&url).is_some()) {
+                credential.detach(&mut url);
+            }
             for (_, value) in &mut response.headers {
                 *value = credential.redact(value);
             }
@@ -191,10 +233,8 @@ impl Guarded {
     }
 
     fn redacted(&self, text: &str) -> String {
-        match &self.credential {
-            Some(credential) => credential.redact(text),
-            None => text.to_owned(),
-        }
+        let credentials = self.credentials.iter();
+        credentials.fold(text.to_owned(), |text, held| held.credential.redact(&text))
     }
 }
 

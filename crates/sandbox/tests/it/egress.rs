@@ -302,6 +302,77 @@ async fn a_credential_is_attached_here_and_taken_out_of_what_comes_back() {
     }
 }
 
+#[tokio::test]
+async fn each_host_gets_its_own_credential_and_a_redirect_gets_none() {
+    let wire = Arc::new(
+        Fake::new(&[
+            ("a.test", &["1.1.1.1"]),
+            ("b.test", &["1.0.0.1"]),
+            ("c.test", &["9.9.9.9"]),
+        ])
+        .answer("https://a.test/away", (302, "https://b.test/there", ""))
+        .answer("https://c.test/to", (302, "https://b.test/back", ""))
+        .answer("https://b.test/back", (302, "https://c.test/", ""))
+        .answer("https://b.test/round", (302, "https://c.test/home", ""))
+        .answer("https://c.test/home", (302, "https://b.test/", "")),
+    );
+    let (whole, part, other) = ("secret-of-a", "secret-of-a-org", "secret-of-b");
+    let to = |pattern| Allow::new([pattern]).unwrap();
+    let guarded = guarded(&wire, &["a.test", "b.test", "c.test", "http://b.test"])
+        .with_credential_for(to("a.test"), Credential::bearer(whole))
+        .with_credential_for(to("a.test/org"), Credential::bearer(part))
+        .with_credential_for(to("b.test"), Credential::query("key", other));
+    // What each request of an exchange carried.
+    let carried = async |url: &str| {
+        let before = wire.sent().len();
+        let request = Request {
+            headers: vec![
+                ("Accept-Encoding".into(), "gzip".into()),
+                ("range".into(), "bytes=0-3".into()),
+            ],
+            ..Request::get(url)
+        };
+        let answer = guarded.send(request).await.unwrap();
+        let seen = format!("{:?} {}", answer.body, answer.url);
+        assert!(!seen.contains("secret-of"), "{url}: {seen}");
+        let found = wire.sent().split_off(before).into_iter().map(|(sent, _)| {
+            let sent = format!("{:?} {}", sent.headers, sent.url);
+            let hidden = sent.to_ascii_lowercase().contains("accept-encoding");
+            let secret = [part, whole, other].into_iter().find(|s| sent.contains(s));
+            assert_eq!(hidden, secret.is_none(), "{sent}");
+            secret.unwrap_or_default()
+        });
+        found.collect::<Vec<_>>()
+    };
+    assert_eq!(carried("https://a.test/x").await, [whole]);
+    assert_eq!(carried("https://a.test/organ").await, [whole]);
+    assert_eq!(carried("https://a.test/org/x").await, [part]);
+    assert_eq!(carried("https://b.test/?key=mine&x=1").await, [other]);
+    assert_eq!(carried("https://c.test/?key=mine").await, [""]);
+    // Neither the own one nor that of the host that it leads to.
+    assert_eq!(carried("https://a.test/away").await, [whole, ""]);
+    assert_eq!(carried("https://c.test/to").await, ["", "", ""]);
+    // Not even back at the first host.
+    assert_eq!(carried("https://b.test/round").await, [other, "", ""]);
+    let plain = guarded.send(Request::get("http://b.test/")).await;
+    let plain = plain.unwrap_err().to_string();
+    assert!(plain.contains("plain HTTP"), "{plain}");
+
+    for (one, two, meets) in [
+        ("a.test", "a.test/org", true),
+        ("*", "a.test", true),
+        ("*.test", "a.test:8443", false),
+        ("*.test:*", "a.test:8443", true),
+        ("http://a.test", "https://a.test", false),
+        ("a.test/org", "a.test/organ", false),
+        ("*.a.test", "a.test", false),
+    ] {
+        assert_eq!(to(one).meets(&to(two)), meets, "{one} {two}");
+        assert_eq!(to(two).meets(&to(one)), meets, "{two} {one}");
+    }
+    assert!(to("a.test").names_hosts() && !to("*.test").names_hosts());
+}
+
 #[tokio::test(start_paused = true)]
 async fn requests_are_bounded_in_time_size_and_form() {
     let limits = EgressLimits {

@@ -4,7 +4,7 @@ use std::{
     io::Write as _,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex},
 };
 
@@ -16,6 +16,7 @@ use bowline_sandbox::{
     shell::{Shell, ShellOptions, ShellOutcome, ShellState},
     workspace::Overlay,
 };
+use bowline_testkit::git::{Asked, backend};
 use bytes::Bytes;
 use flate2::{Compression, write::ZlibEncoder};
 use sha1::{Digest as _, Sha1};
@@ -45,63 +46,24 @@ impl Wire for Backend {
         _: &[SocketAddr],
         _: u64,
     ) -> Result<Response, EgressError> {
-        let header = |name: &str| {
-            let found = request
-                .headers
-                .iter()
-                .find(|(other, _)| other.eq_ignore_ascii_case(name));
-            found.map(|(_, value)| value.clone()).unwrap_or_default()
+        let path = request.url.splitn(4, '/').nth(3).unwrap();
+        let asked = Asked {
+            target: format!("/{path}"),
+            method: request.method,
+            headers: request.headers,
+            body: request.body,
         };
-        let answer = |status, headers: Vec<(String, String)>, body: Vec<u8>| Response {
-            status,
-            url: request.url.clone(),
-            headers,
-            body: Bytes::from(body),
-        };
-        if header("authorization") != format!("Bearer {SECRET}") {
-            return Ok(answer(401, Vec::new(), Vec::new()));
-        }
-        let (path, query) = request.url.split_once('?').unwrap_or((&request.url, ""));
-        let path = path.splitn(4, '/').nth(3).unwrap();
-        let mut child = Command::new("git")
-            .args([
-                "-c",
-                "safe.directory=*",
-                "-c",
-                "http.receivepack=true",
-                "http-backend",
-            ])
-            .env("GIT_PROJECT_ROOT", &self.root)
-            .env("GIT_HTTP_EXPORT_ALL", "1")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("HOME", "/nonexistent")
-            .env("PATH_INFO", format!("/{path}"))
-            .env("QUERY_STRING", query)
-            .env("REQUEST_METHOD", &request.method)
-            .env("CONTENT_TYPE", header("content-type"))
-            .env("CONTENT_LENGTH", request.body.len().to_string())
-            .env("GIT_PROTOCOL", header("git-protocol"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .unwrap();
-        let mut stdin = child.stdin.take().unwrap();
-        let body = request.body.clone();
-        let writer = std::thread::spawn(move || stdin.write_all(&body));
-        let out = child.wait_with_output().unwrap().stdout;
-        let _ = writer.join().unwrap();
-        let end = out.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
-        let mut status = 200;
-        let mut headers = Vec::new();
-        for line in String::from_utf8_lossy(&out[..end]).lines() {
-            let (name, value) = line.split_once(": ").unwrap();
-            if name == "Status" {
-                status = value[..3].parse().unwrap();
-            }
-            headers.push((name.to_ascii_lowercase(), value.to_owned()));
-        }
-        Ok(answer(status, headers, out[end + 4..].to_vec()))
+        let allowed = asked.header("authorization") == format!("Bearer {SECRET}");
+        let done = allowed.then(|| backend(&self.root, &asked).unwrap());
+        Ok(Response {
+            status: done.as_ref().map_or(401, |done| done.status),
+            url: request.url,
+            headers: done
+                .as_ref()
+                .map(|done| done.headers.clone())
+                .unwrap_or_default(),
+            body: done.map(|done| done.body).unwrap_or_default(),
+        })
     }
 }
 
