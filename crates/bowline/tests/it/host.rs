@@ -5,7 +5,7 @@ use std::{
     fs,
     io::Read as _,
     net::TcpListener,
-    os::unix::fs::{PermissionsExt as _, symlink},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,7 +14,7 @@ use bowline_sandbox::{
     host::{HostCommand, HostDir, HostLimits, HostOutcome, HostShell, confinable},
     tools::{self, BashInput},
 };
-use tempfile::TempDir;
+use bowline_testkit::place;
 
 use crate::world::World;
 
@@ -42,37 +42,25 @@ const PRLIMIT: u32 = 302;
 #[cfg(target_arch = "aarch64")]
 const PRLIMIT: u32 = 261;
 
-/// A directory for the agent, with things beside it that are none of its business.
 struct Place {
-    top: TempDir,
+    about: place::Place,
     dir: HostDir,
 }
 
 impl Place {
     fn new() -> Self {
-        let top = TempDir::new().unwrap();
-        fs::create_dir(top.path().join("in")).unwrap();
-        fs::create_dir(top.path().join("out")).unwrap();
-        fs::write(top.path().join("out/secret"), "canary").unwrap();
-        let dir = HostDir::open(&top.path().join("in"), &[]).unwrap();
-        Self { top, dir }
+        let about = place::Place::new().unwrap();
+        let dir = HostDir::open(&about.inside(), &[]).unwrap();
+        Self { about, dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.top.path().canonicalize().unwrap().join(name)
+        self.about.path(name)
     }
 
     /// Everything outside is as it was.
     fn untouched(&self) {
-        let names: Vec<_> = fs::read_dir(self.path("out")).unwrap().collect();
-        assert_eq!(names.len(), 1);
-        let secret = self.path("out/secret");
-        assert_eq!(fs::read_to_string(&secret).unwrap(), "canary");
-        let meta = fs::metadata(&secret).unwrap();
-        assert_eq!(meta.permissions().mode() & 0o7777, 0o644);
-        assert!(meta.modified().unwrap().elapsed().unwrap() < Duration::from_secs(3600));
-        let mode = fs::metadata(self.path("out")).unwrap().permissions().mode();
-        assert_eq!(mode & 0o7777, 0o755);
+        assert_eq!(self.about.changes().unwrap(), Vec::<String>::new());
     }
 }
 
@@ -164,8 +152,6 @@ async fn nothing_outside_is_read_or_changed() {
     let secret = place.path("out/secret");
     symlink(&secret, place.path("in/absolute")).unwrap();
     symlink("../out", place.path("in/relative")).unwrap();
-    fs::set_permissions(place.path("out"), fs::Permissions::from_mode(0o755)).unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o644)).unwrap();
     let (out, me) = (place.path("out"), std::process::id());
     let (out, secret) = (out.display(), secret.display());
     for command in [

@@ -110,57 +110,105 @@ impl Drop for Cage {
 /// The group of this process, when groups that bound processes can be made below it.
 fn parent() -> Result<PathBuf, String> {
     let read = |file: &str| fs::read_to_string(file).map_err(|error| format!("{file}: {error}"));
-    let (groups, mounts) = (read("/proc/self/cgroup")?, read("/proc/self/mountinfo")?);
-    let missing = || "no control group bounds processes (`pids`)".to_owned();
-    if let Some(dir) = first_version(&groups, &mounts) {
-        return Ok(dir);
-    }
-    let dir = second_version(&groups, &mounts).ok_or_else(missing)?;
-    let has = |file: &str| {
-        fs::read_to_string(dir.join(file))
-            .is_ok_and(|text| text.split_whitespace().any(|name| name == "pids"))
+    let groups = ControlGroups {
+        root: PathBuf::from("/"),
+        groups: read("/proc/self/cgroup")?,
+        mounts: read("/proc/self/mountinfo")?,
     };
-    if !has("cgroup.controllers") {
-        return Err(missing());
-    }
-    if !has("cgroup.subtree_control") {
-        set(&dir, "cgroup.subtree_control", "+pids")
-            .map_err(|error| format!("{}: {error}", dir.display()))?;
-    }
-    Ok(dir)
+    groups.bounding()
 }
 
-/// The directory in a hierarchy of its own.
-fn first_version(groups: &str, mounts: &str) -> Option<PathBuf> {
-    let path = groups.lines().find_map(|line| {
-        let (names, path) = line.split_once(':')?.1.split_once(':')?;
-        names.split(',').any(|name| name == "pids").then_some(path)
-    })?;
-    directory(path, mounts, |kind, options| {
-        kind == "cgroup" && options.split(',').any(|name| name == "pids")
-    })
+/// Where a process is among the control groups, as the kernel tells it. A machine has one hierarchy for each
+/// controller (the first version), one for all (the second), or both.
+#[derive(Debug, Clone)]
+pub struct ControlGroups {
+    /// What the paths of `mounts` are below. `/`, but in tests.
+    pub root: PathBuf,
+    /// `/proc/PID/cgroup`
+    pub groups: String,
+    /// `/proc/PID/mountinfo`
+    pub mounts: String,
 }
 
-/// The directory in the hierarchy that all controllers share.
-fn second_version(groups: &str, mounts: &str) -> Option<PathBuf> {
-    let path = groups.lines().find_map(|line| line.strip_prefix("0::"))?;
-    directory(path, mounts, |kind, _| kind == "cgroup2")
-}
-
-/// Where a group is mounted: only a part of the hierarchy may be.
-fn directory(path: &str, mounts: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
-    mounts.lines().find_map(|line| {
-        let (place, system) = line.split_once(" - ")?;
-        let mut system = system.split(' ');
-        let (kind, options) = (system.next()?, system.nth(1)?);
-        let mut place = place.split(' ').skip(3);
-        let (root, at) = (place.next()?, place.next()?);
-        if !wanted(kind, options) {
-            return None;
+impl ControlGroups {
+    /// The directory of the process's group, when groups that bound the number of processes can be made in
+    /// it. In the second version their controller is switched on there, which the kernel allows for this one
+    /// although there are processes in the group.
+    ///
+    /// # Errors
+    ///
+    /// Why there is none, in one line.
+    pub fn bounding(&self) -> Result<PathBuf, String> {
+        let missing = || "no control group bounds processes (`pids`)".to_owned();
+        if let Some(dir) = self.first_version() {
+            return Ok(dir);
         }
-        let below = Path::new(path).strip_prefix(root).ok()?;
-        Some(Path::new(at).join(below))
-    })
+        let dir = self.second_version().ok_or_else(missing)?;
+        let has = |file: &str| {
+            fs::read_to_string(dir.join(file))
+                .is_ok_and(|text| text.split_whitespace().any(|name| name == "pids"))
+        };
+        if !has("cgroup.controllers") {
+            return Err(missing());
+        }
+        if !has("cgroup.subtree_control") {
+            set(&dir, "cgroup.subtree_control", "+pids")
+                .map_err(|error| format!("{}: {error}", dir.display()))?;
+        }
+        Ok(dir)
+    }
+
+    /// The directory in a hierarchy of its own.
+    fn first_version(&self) -> Option<PathBuf> {
+        let path = self.groups.lines().find_map(|line| {
+            let (names, path) = line.split_once(':')?.1.split_once(':')?;
+            names.split(',').any(|name| name == "pids").then_some(path)
+        })?;
+        self.directory(path, |kind, options| {
+            kind == "cgroup" && options.split(',').any(|name| name == "pids")
+        })
+    }
+
+    /// The directory in the hierarchy that all controllers share.
+    fn second_version(&self) -> Option<PathBuf> {
+        let path = self
+            .groups
+            .lines()
+            .find_map(|line| line.strip_prefix("0::"))?;
+        self.directory(path, |kind, _| kind == "cgroup2")
+    }
+
+    /// Where a group is mounted: only a part of the hierarchy may be.
+    fn directory(&self, path: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<PathBuf> {
+        let dir = self.mounts.lines().find_map(|line| {
+            let (place, system) = line.split_once(" - ")?;
+            let mut system = system.split(' ');
+            let (kind, options) = (system.next()?, system.nth(1)?);
+            let mut place = place.split(' ').skip(3);
+            let (root, at) = (unescaped(place.next()?), unescaped(place.next()?));
+            if !wanted(kind, options) {
+                return None;
+            }
+            let below = Path::new(path).strip_prefix(root).ok()?;
+            Some(Path::new(&at).join(below))
+        })?;
+        Some(self.root.join(dir.strip_prefix("/").ok()?))
+    }
+}
+
+/// A path of `mountinfo`, in which a space is `\040`.
+fn unescaped(text: &str) -> String {
+    let escapes = [
+        ("\\040", " "),
+        ("\\011", "\t"),
+        ("\\012", "\n"),
+        ("\\134", "\\"),
+    ];
+    let mut text = text.to_owned();
+    for (from, to) in escapes {
+        text = text.replace(from, to);
+    }
+    text
 }
 
 /// Removes the groups of supervisors that were killed.

@@ -29,6 +29,8 @@ mod view;
 
 use std::process::ExitCode;
 
+#[cfg(target_os = "linux")]
+pub use cage::ControlGroups;
 pub use error::HostError;
 pub use files::HostDir;
 pub use limits::HostLimits;

@@ -11,34 +11,31 @@ use std::{
 };
 
 use bowline_sandbox::{
-    host::{HostDir, HostError},
+    host::{ControlGroups, HostDir, HostError},
     tools::{self, EditInput, Files, GlobInput, GrepInput, ReadInput, Seen, WriteInput},
     workspace::WORKING_DIRECTORY,
 };
+use bowline_testkit::place;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 use crate::support::World;
 
 struct Place {
-    top: TempDir,
+    about: place::Place,
     dir: HostDir,
 }
 
 impl Place {
     fn new() -> Self {
-        let top = TempDir::new().unwrap();
-        fs::create_dir(top.path().join("in")).unwrap();
-        fs::create_dir(top.path().join("out")).unwrap();
-        fs::write(top.path().join("out/secret"), "canary").unwrap();
-        let dir = HostDir::open(&top.path().join("in"), &[]).unwrap();
-        Self { top, dir }
+        let about = place::Place::new().unwrap();
+        let dir = HostDir::open(&about.inside(), &[]).unwrap();
+        Self { about, dir }
     }
 
     fn path(&self, name: &str) -> PathBuf {
-        self.top.path().join(name)
+        self.about.path(name)
     }
 }
 
@@ -289,4 +286,50 @@ fn a_directory_with_what_must_stay_out_of_reach_is_refused() {
             assert!(matches!(error, HostError::Directory { .. }));
         }
     }
+}
+
+/// What a kernel tells: a line for each hierarchy, and where they are mounted.
+const FIRST: &str = "9:pids:/user/a\n1:name=systemd:/user/a\n";
+const SECOND: &str = "0::/user/a\n";
+const MOUNTS: &str = "30 25 0:26 / /sys/fs/cgroup/all rw - cgroup2 cgroup2 rw,nsdelegate
+31 25 0:27 / /sys/fs/cgroup/cpu rw shared:9 - cgroup cgroup rw,cpu
+32 25 0:28 /user /sys/fs/cgroup/the\\040pids rw shared:10 - cgroup cgroup rw,pids
+";
+
+#[cfg(target_os = "linux")]
+#[test]
+fn the_group_of_a_process_is_found_in_both_versions() {
+    let top = tempfile::tempdir().unwrap();
+    let group = top.path().join("sys/fs/cgroup/all/user/a");
+    fs::create_dir_all(&group).unwrap();
+    let bounding = |groups: String| {
+        let groups = ControlGroups {
+            root: top.path().to_owned(),
+            groups,
+            mounts: MOUNTS.to_owned(),
+        };
+        groups.bounding()
+    };
+    let file = |name: &str, text: &str| fs::write(group.join(name), text).unwrap();
+    let switched = || fs::read_to_string(group.join("cgroup.subtree_control")).unwrap();
+    // Where the hierarchy of its own has the controller, the other one does not.
+    let own = top.path().join("sys/fs/cgroup/the pids/a");
+    assert_eq!(bounding(format!("{FIRST}{SECOND}")), Ok(own));
+    // Part of the hierarchy is mounted, and the process is in another one.
+    assert!(bounding("9:pids:/system/b\n".to_owned()).is_err());
+    assert!(bounding(String::new()).is_err());
+
+    // No controller, one that is not switched on yet, one that is.
+    assert!(bounding(SECOND.to_owned()).unwrap_err().contains("`pids`"));
+    file("cgroup.controllers", "cpu memory\n");
+    assert!(bounding(SECOND.to_owned()).unwrap_err().contains("`pids`"));
+    file("cgroup.controllers", "cpu memory pids\n");
+    let unswitchable = bounding(SECOND.to_owned()).unwrap_err();
+    assert!(unswitchable.contains("user/a: "), "{unswitchable}");
+    file("cgroup.subtree_control", "");
+    assert_eq!(bounding(SECOND.to_owned()), Ok(group.clone()));
+    assert_eq!(switched(), "+pids");
+    file("cgroup.subtree_control", "memory pids\n");
+    assert_eq!(bounding(SECOND.to_owned()), Ok(group.clone()));
+    assert_eq!(switched(), "memory pids\n");
 }
