@@ -1,7 +1,8 @@
 // `bowline bench workspace` beside its peers, in the same run:
 //
-//     node bench/workspace.mjs [PATH OF bowline] [ROUNDS]
+//     node bench/workspace.mjs [PATH OF bowline] [ROUNDS] [PATH OF rg]
 //
+// Bowline's own figures hold those of ripgrep on tmpfs, where there is one.
 // The peers are installed with `npm ci` from the lock file in this folder into a cache. Where that
 // cannot be done the table says so and has Bowline's figures alone. `@cloudflare/shell` works on SQLite
 // in memory (sql.js), so nothing of its figures is a flush; just-bash keeps files in memory.
@@ -15,6 +16,7 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 const here = dirname(fileURLToPath(import.meta.url));
 const bowline = process.argv[2] ?? join(here, "../target/debug/bowline");
 const rounds = Number(process.argv[3] ?? 5);
+const rg = process.argv[4];
 const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), ".cache"), "bowline/bench-peers");
 
 function install() {
@@ -91,6 +93,8 @@ async function justBash(load, samples) {
     ["bash: cat f | wc -c", "cat d1/f1 | wc -c", 100],
     ["bash: cat f | sort | uniq -c | head -1", "cat d1/f1 | sort | uniq -c | head -1", 100],
     ["bash: grep -r absent . | wc -l", "grep -r absent . | wc -l", 5],
+    ["bash: find . -name 'f*' | wc -l", "find . -name 'f*' | wc -l", 5],
+    ["bash: echo hi > file", "echo hi > d1/new", 100],
     ["bash: sed -i in a file of 2 KB", "sed -i s/hay/straw/ d1/f1", 50],
   ]) await timed(samples, what, times, () => exec(command));
 }
@@ -100,10 +104,13 @@ const missing = install();
 const peers = {};
 if (missing) console.log(`The peers could not be installed: ${missing}\n`);
 const ours = {};
+const notes = new Set();
 // One round of each in turn, so that other work on the machine meets them alike.
 for (let round = 0; round < rounds; round++) {
-  const line = execFileSync(bowline, ["bench", "workspace", "--rounds", "1", "--json"], { encoding: "utf8" });
-  for (const row of JSON.parse(line).rows) {
+  const args = ["bench", "workspace", "--rounds", "1", "--json", ...(rg ? ["--rg", rg] : [])];
+  const report = JSON.parse(execFileSync(bowline, args, { encoding: "utf8" }));
+  for (const note of report.notes) notes.add(note);
+  for (const row of report.rows) {
     const kept = (ours[row.what] ??= { wall: [], cpu: [] });
     kept.wall.push(row.wallMs);
     kept.cpu.push(row.cpuMs);
@@ -125,10 +132,21 @@ for (let round = 0; round < rounds; round++) {
   for (const [name, run] of [["@cloudflare/shell 0.4.3", cloudflare], ["just-bash 3.4.2", justBash]])
     await run(load, (peers[name] ??= {}));
 }
-console.log("| operation | Bowline, wall / CPU ms | peer | wall / CPU ms | times, wall |\n|---|---|---|---|---|");
+for (const note of notes) console.log(`${note}\n`);
+console.log("| operation | Bowline, wall / CPU ms | peer | wall / CPU ms | times, wall | times, CPU |\n|---|---|---|---|---|---|");
+// The clock of the processor has ticks of 10 ms: only the mean of all rounds says something.
+const mean = (all) => all.reduce((sum, one) => sum + one, 0) / all.length;
+const show = (row) => `${middle(row.wall).toFixed(4)} / ${mean(row.cpu).toFixed(4)}`;
 for (const [what, row] of Object.entries(ours)) {
-  const [name, peer] = Object.entries(peers).find(([, rows]) => rows[what]) ?? [];
-  const show = (row) => `${middle(row.wall).toFixed(4)} / ${middle(row.cpu).toFixed(4)}`;
-  const times = peer ? (middle(peer[what].wall) / middle(row.wall)).toFixed(1) : "";
-  console.log(`| ${what} | ${show(row)} | ${name ?? ""} | ${peer ? show(peer[what]) : ""} | ${times} |`);
+  const [name, rows] = Object.entries(peers).find(([, rows]) => rows[what]) ?? [];
+  const peer = rows?.[what];
+  const wall = peer ? (middle(peer.wall) / middle(row.wall)).toFixed(1) : "";
+  const cpu = peer && mean(row.cpu) > 0 ? (mean(peer.cpu) / mean(row.cpu)).toFixed(1) : "";
+  console.log(`| ${what} | ${show(row)} | ${name ?? ""} | ${peer ? show(peer) : ""} | ${wall} | ${cpu} |`);
+}
+for (const what of ["no match", "68 lines in each"]) {
+  const theirs = ours[`ripgrep on tmpfs, ${what}`];
+  if (!theirs) continue;
+  const times = middle(ours[`grep over 1,000 files, ${what}`].wall) / middle(theirs.wall);
+  console.log(`\ngrep, ${what}: ${times.toFixed(2)} times the time of ripgrep`);
 }

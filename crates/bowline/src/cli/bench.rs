@@ -51,6 +51,9 @@ enum What {
         /// How often everything is measured
         #[arg(long, default_value_t = 5)]
         rounds: u32,
+        /// A ripgrep to compare grep with; found on the path by default
+        #[arg(long, value_name = "PROGRAM")]
+        rg: Option<PathBuf>,
     },
     /// CPU time, flushes and bytes of a turn of a scripted agent, and what building the context costs
     Turn {
@@ -211,8 +214,10 @@ async fn measure(what: &What, dir: &Path, terminal: Terminal) -> Result<(), Erro
             };
             isolate(amount, *agents, dir, terminal).await
         }
-        What::Workspace { rounds } => {
-            let report = measure::workspace::figures(dir, *rounds).await?;
+        What::Workspace { rounds, rg } => {
+            let (rounds, rg) = (*rounds, rg.clone());
+            let amount = measure::workspace::Amount { rounds, rg };
+            let report = measure::workspace::figures(dir, &amount).await?;
             tell("workspace", report, terminal)
         }
         What::Turn { turns } => tell("turn", measure::turns(dir, *turns).await?, terminal),

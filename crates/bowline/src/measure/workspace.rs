@@ -2,7 +2,14 @@
 //!
 //! 1,000 files of 2 KB in 20 folders, on a store on the real disk. What says "durable" ends with a flush.
 
-use std::{fmt, future::Future, path::Path, sync::Arc, time::Instant};
+use std::{
+    fmt,
+    future::Future,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+    time::Instant,
+};
 
 use bowline_runtime::{Sources, Step, kind};
 use bowline_sandbox::{
@@ -20,6 +27,19 @@ use crate::error::Error;
 
 /// Files that everything is measured with.
 const FILES: u32 = 1_000;
+/// Files of the large workspace that is forked.
+const MANY: u32 = 10_000;
+/// Where files are in memory.
+const TMPFS: &str = "/dev/shm";
+
+/// What to measure.
+#[derive(Debug, Clone, Default)]
+pub struct Amount {
+    /// How often everything is measured; at least once.
+    pub rounds: u32,
+    /// A ripgrep to compare `grep` with. Default: `rg` on the path, and a note where there is none.
+    pub rg: Option<PathBuf>,
+}
 
 /// One operation.
 #[derive(Debug, Clone, Serialize)]
@@ -31,8 +51,8 @@ pub struct Row {
     pub wall_ms: f64,
     /// That of the best round.
     pub best_ms: f64,
-    /// Processor time of one operation over all rounds, in milliseconds; 0 where the system does not tell
-    /// it.
+    /// Processor time of one operation in this process over all rounds, in milliseconds; 0 where the system
+    /// does not tell it.
     pub cpu_ms: f64,
 }
 
@@ -42,6 +62,8 @@ pub struct Row {
 pub struct Report {
     /// One for each operation.
     pub rows: Vec<Row>,
+    /// What could not be measured, and why.
+    pub notes: Vec<String>,
 }
 
 impl fmt::Display for Report {
@@ -63,6 +85,9 @@ impl fmt::Display for Report {
                 "{what:<44} {wall_ms:>10.4} {best_ms:>10.4} {cpu_ms:>10.4}"
             )?;
         }
+        for note in &self.notes {
+            writeln!(f, "\n{note}")?;
+        }
         Ok(())
     }
 }
@@ -80,9 +105,9 @@ struct Taken {
 /// # Errors
 ///
 /// Whatever the store or the workspace reports.
-pub async fn figures(dir: &Path, rounds: u32) -> Result<Report, Error> {
-    let mut samples = Vec::new();
-    let rounds = rounds.max(1);
+pub async fn figures(dir: &Path, amount: &Amount) -> Result<Report, Error> {
+    let (mut samples, mut notes) = (Vec::new(), Vec::new());
+    let rounds = amount.rounds.max(1);
     for round in 0..rounds {
         let store = SqliteStore::open(&dir.join(format!("r{round}")), SqliteOptions::default())?;
         let bench = Bench {
@@ -91,6 +116,13 @@ pub async fn figures(dir: &Path, rounds: u32) -> Result<Report, Error> {
             store,
         };
         bench.round(&mut samples).await?;
+        bench.forks(&mut samples).await?;
+        if notes.is_empty() {
+            let rg = amount.rg.as_deref().unwrap_or(Path::new("rg"));
+            if let Err(why) = ripgrep(&mut samples, rg).await {
+                notes.push(format!("no ratio to ripgrep: {why}"));
+            }
+        }
         bench.store.close().await;
     }
     let rows = samples.into_iter().map(|mut taken: Taken| {
@@ -105,7 +137,58 @@ pub async fn figures(dir: &Path, rounds: u32) -> Result<Report, Error> {
     });
     Ok(Report {
         rows: rows.collect(),
+        notes,
     })
+}
+
+/// What every file holds: 2 KB of lines.
+fn content() -> String {
+    "needle or hay, a line of text\n".repeat(68)
+}
+
+/// The files of a ripgrep, which are gone when it is dropped.
+struct InMemory(PathBuf);
+
+impl Drop for InMemory {
+    fn drop(&mut self) {
+        // What is left behind is memory of the machine, until somebody looks.
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// ripgrep over the same files in memory, as the process that it is; `--version` is its start alone.
+async fn ripgrep(samples: &mut Vec<Taken>, program: &Path) -> Result<(), String> {
+    let place = Path::new(TMPFS).join(format!("bowline-bench-{}", std::process::id()));
+    let files = InMemory(place);
+    let broken = |error: std::io::Error| format!("{TMPFS}: {error}");
+    for n in 0..FILES {
+        let file = files.0.join(path(n));
+        std::fs::create_dir_all(file.parent().unwrap_or(&files.0)).map_err(broken)?;
+        std::fs::write(file, content()).map_err(broken)?;
+    }
+    for (what, args, status) in [
+        ("ripgrep: start alone", vec!["--version"], 0),
+        ("ripgrep on tmpfs, no match", vec!["-n", "absent", "."], 1),
+        (
+            "ripgrep on tmpfs, 68 lines in each",
+            vec!["-n", "hay", "."],
+            0,
+        ),
+    ] {
+        let run = timed(samples, what, 20, |_| async {
+            let mut command = Command::new(program);
+            command.arg("--no-config").args(&args).current_dir(&files.0);
+            let done = command.output().map_err(failed)?;
+            if done.status.code() == Some(status) {
+                Ok(())
+            } else {
+                Err(failed(String::from_utf8_lossy(&done.stderr)))
+            }
+        });
+        let failed = |error: Error| format!("{}: {error}", program.display());
+        run.await.map_err(failed)?;
+    }
+    Ok(())
 }
 
 struct Bench {
@@ -163,7 +246,11 @@ impl Bench {
     }
 
     async fn commit(&self, files: &Workspace, overlay: Overlay) -> Result<(), Error> {
-        let changes: ChangeSet = overlay.changes().map_err(files_error)?;
+        let changes = overlay.changes().map_err(files_error)?;
+        self.take(files, &changes).await
+    }
+
+    async fn take(&self, files: &Workspace, changes: &ChangeSet) -> Result<(), Error> {
         let head = self.store.head(&self.actor).await?;
         let mut step = Step::new();
         let change = serde_json::json!({"change": "bench"});
@@ -173,7 +260,7 @@ impl Bench {
         batch.rows.clone_from(&changes.rows);
         batch.blobs.clone_from(&changes.blobs);
         self.store.commit(batch).await?;
-        files.committed(&changes);
+        files.committed(changes);
         Ok(())
     }
 
@@ -184,7 +271,7 @@ impl Bench {
     }
 
     async fn round(&self, samples: &mut Vec<Taken>) -> Result<(), Error> {
-        let content = Bytes::from("needle or hay, a line of text\n".repeat(68));
+        let content = Bytes::from(content());
         let files = self.open();
         let all = "write 1,000 files of 2 KB, one durable step";
         timed(samples, all, 1, |_| async {
@@ -219,9 +306,78 @@ impl Bench {
             })
             .await?;
         }
+        self.first_search(samples).await?;
         self.searches(samples, &overlay).await?;
         self.edits(samples, &files).await?;
         self.shell(samples, &overlay).await
+    }
+
+    /// As after a start: nothing is in memory.
+    async fn first_search(&self, samples: &mut Vec<Taken>) -> Result<(), Error> {
+        let overlay = self.begin(&self.open()).await?;
+        let query = GrepQuery {
+            pattern: "absent".to_owned(),
+            ..GrepQuery::default()
+        };
+        timed(samples, "grep over 1,000 files, first time", 1, |_| async {
+            let found = search::grep(&overlay, &query, ".", |_| true).await;
+            found.map(drop).map_err(failed)
+        })
+        .await
+    }
+
+    /// Snapshot, fork, and the first write in the fork, each with its flush.
+    async fn forks(&self, samples: &mut Vec<Taken>) -> Result<(), Error> {
+        for (what, copied, many) in [
+            (
+                "fork 10 files: snapshot, fork, a write",
+                "fork a conversation with 10 files: a copy",
+                10,
+            ),
+            (
+                "fork 10,000 files: snapshot, fork, a write",
+                "fork a conversation with 10,000 files: a copy",
+                MANY,
+            ),
+        ] {
+            let bench = Self {
+                actor: ActorId::new("agent", "bench", &format!("fork-{many}")),
+                sources: self.sources.clone(),
+                store: self.store.clone(),
+            };
+            let content = Bytes::from(content());
+            let files = bench.open();
+            let overlay = bench.begin(&files).await?;
+            for n in 0..many {
+                bench.write(&overlay, n, &content).await?;
+            }
+            bench.commit(&files, overlay).await?;
+            let limits = *files.limits();
+            timed(samples, what, 5, |n| {
+                let (bench, files, content) = (&bench, &files, &content);
+                async move {
+                    let name = format!("n{n}");
+                    let snapshot = files.snapshot(&name, bench.sources.now()).await;
+                    bench.take(files, &snapshot.map_err(files_error)?).await?;
+                    let fork = files.fork(&name, &name).await.map_err(files_error)?;
+                    bench.take(files, &fork).await?;
+                    let (store, actor) = (bench.store.clone(), bench.actor.clone());
+                    let copy = Workspace::open_fork(store, actor, &name, limits);
+                    let overlay = bench.begin(&copy).await?;
+                    bench.write(&overlay, 1, content).await?;
+                    bench.commit(&copy, overlay).await
+                }
+            })
+            .await?;
+            timed(samples, copied, 1, |_| async {
+                let dump = bench.store.dump(&bench.actor).await.map_err(failed)?;
+                let dump = dump.ok_or_else(|| failed("there is no such actor"))?;
+                let copy = ActorId::new("agent", "bench", &format!("copy-{many}"));
+                dump.put(&*bench.store, &copy).await.map_err(failed)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     async fn searches(&self, samples: &mut Vec<Taken>, overlay: &Overlay) -> Result<(), Error> {
@@ -282,6 +438,12 @@ impl Bench {
                 "grep -r absent . | wc -l",
                 10,
             ),
+            (
+                "bash: find . -name 'f*' | wc -l",
+                "find . -name 'f*' | wc -l",
+                10,
+            ),
+            ("bash: echo hi > file", "echo hi > d1/new", 200),
             (
                 "bash: sed -i in a file of 2 KB",
                 "sed -i s/hay/straw/ d1/f1",

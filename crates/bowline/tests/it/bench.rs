@@ -22,6 +22,47 @@ fn the_bench_of_the_store_prints_both_ways_to_commit_and_leaves_nothing() {
 }
 
 #[test]
+fn the_bench_of_the_workspace_prints_every_operation_and_leaves_nothing() {
+    let world = World::empty();
+    let line = [
+        "bench",
+        "workspace",
+        "--rounds",
+        "1",
+        "--rg",
+        "/nowhere/rg",
+        "--dir",
+        ".",
+        "--json",
+    ];
+    let ran = world.run(&line);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let report = &ran.lines()[0];
+    let rows = report["rows"].as_array().unwrap();
+    for wanted in [
+        "one durable step",
+        "1,000 durable steps",
+        "read",
+        "glob",
+        "grep",
+        "edit",
+        "fork",
+        "bash",
+    ] {
+        let row = |row: &&serde_json::Value| row["what"].as_str().unwrap().contains(wanted);
+        let row = rows.iter().find(row).unwrap();
+        assert!(row["wallMs"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert!(
+        report["notes"][0]
+            .as_str()
+            .unwrap()
+            .contains("no ratio to ripgrep")
+    );
+    assert!(world.files().is_empty());
+}
+
+#[test]
 fn after_a_kill_everything_in_flight_goes_on_and_nothing_is_done_twice() {
     let world = World::empty();
     let line = [

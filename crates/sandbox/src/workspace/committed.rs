@@ -77,6 +77,17 @@ struct CachedDir {
     misses: usize,
 }
 
+/// What of a workspace is in memory, as [`super::Workspace::held`] tells it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Directories of which something is known.
+    pub directories: usize,
+    /// Names that are known, those that are known to be missing included.
+    pub entries: usize,
+    /// Content, in bytes.
+    pub bytes: usize,
+}
+
 /// Recently used chunks, oldest out first.
 #[derive(Debug, Default)]
 struct Chunks {
@@ -540,6 +551,14 @@ impl Committed {
     }
 
     /// Drops everything that can be read again.
+    pub(crate) fn held(&self) -> Held {
+        Held {
+            directories: self.dirs.len(),
+            entries: self.entries,
+            bytes: self.inline + self.chunks.bytes,
+        }
+    }
+
     pub(crate) fn forget(&mut self) {
         self.dirs.clear();
         self.entries = 0;

@@ -31,6 +31,7 @@ use std::sync::Arc;
 use bowline_store::{ActorId, Store, Timestamp};
 
 pub use change::{ChangeKind, ChangeSet, PathChange};
+pub use committed::Held;
 pub use entry::EntryKind;
 pub use error::WorkspaceError;
 pub use feed::{FEED_KEPT, FEED_SPACE, Feed, FeedEntry};
@@ -79,6 +80,13 @@ impl Workspace {
     /// The limits.
     pub fn limits(&self) -> &WorkspaceLimits {
         &self.0.limits
+    }
+
+    /// What is kept in memory of it: grows with what was touched, not with what there is. Past 200,000 entries
+    /// it is dropped when the last overlay closes; of content 32 MiB of small files and 8 MiB of chunks stay
+    /// at most.
+    pub fn held(&self) -> Held {
+        self.0.state().held()
     }
 
     /// Drops everything that is kept in memory; it is read again when it is touched.

@@ -1,7 +1,7 @@
-use bowline_sandbox::workspace::{EntryKind, WorkspaceLimits, WriteOptions};
+use bowline_sandbox::workspace::{EntryKind, Held, WorkspaceLimits, WriteOptions};
 use bytes::Bytes;
 
-use crate::support::{World, names, posix, put, text};
+use crate::support::{NOW, World, names, posix, put, text};
 
 #[tokio::test]
 async fn a_new_workspace_has_its_two_directories_and_nothing_to_commit() {
@@ -265,6 +265,38 @@ async fn every_operation_is_right_with_100_000_entries_in_one_directory() {
     overlay.remove("moved", true, false).await.unwrap();
     assert_eq!(overlay.usage().entries, 99_999 + 1);
     assert!(!overlay.exists("moved/000000").await.unwrap());
+}
+
+#[tokio::test]
+async fn an_open_workspace_holds_what_was_touched_and_a_fork_of_many_files_reads_none() {
+    let mut world = World::new();
+    let overlay = world.begin().await;
+    for n in 0..20_000 {
+        let path = format!("d{}/f{n}", n / 1_000);
+        put(&overlay, &path, [b'x'; 100]).await;
+    }
+    world.commit(&overlay).await;
+    drop(overlay);
+    world.reopen();
+    assert_eq!(world.workspace.held(), Held::default());
+    let overlay = world.begin().await;
+    assert_eq!(overlay.read("d3/f3001").await.unwrap().len(), 100);
+    put(&overlay, "d3/new", "1").await;
+    let held = world.workspace.held();
+    assert!(held.directories <= 3 && held.entries < 300, "{held:?}");
+    assert!(held.bytes < 300 * 100, "{held:?}");
+    assert_eq!(overlay.list("d4").await.unwrap().len(), 1_000);
+    let held = world.workspace.held();
+    assert!(held.entries < 1_300, "{held:?}");
+    drop(overlay);
+
+    world.reopen();
+    let snapshot = world.workspace.snapshot("base", NOW).await.unwrap();
+    world.commit_changes(&snapshot).await;
+    let fork = world.workspace.fork("base", "copy").await.unwrap();
+    assert_eq!((snapshot.rows.len(), fork.rows.len()), (2, 1));
+    assert!(snapshot.bytes() + fork.bytes() < 1_000);
+    assert_eq!(world.workspace.held(), Held::default());
 }
 
 #[tokio::test]
