@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::Output;
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bowline_testkit::canary::KEY;
 use bowline_testkit::provider::{Answer, FakeProvider, Reply, Wire};
 use serde_json::{Value, json};
@@ -89,6 +90,45 @@ async fn a_call_of_an_unknown_tool_is_answered_with_an_error_that_the_model_read
             read.contains(r#"Tool \"teleport\" not found"#),
             "{wire:?}: {read}"
         );
+    }
+}
+
+/// Each command is a process of its own, so the second request reads what the first one has kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_and_a_pdf_that_were_read_are_shown_to_the_model_also_after_a_restart() {
+    let server = FakeProvider::start().await.unwrap();
+    let world = project(&server);
+    let files = [
+        ("a.png", b"\x89PNG\r\n\x1a\nPIXELS-OF-THE-IMAGE".as_slice()),
+        ("a.pdf", b"%PDF-1.7 PAGES-OF-THE-DOCUMENT".as_slice()),
+    ];
+    for wire in Wire::ALL {
+        let seed = world
+            .path()
+            .join("agents")
+            .join(name(wire))
+            .join("workspace");
+        std::fs::create_dir_all(&seed).unwrap();
+        for (file, bytes) in files {
+            std::fs::write(seed.join(file), bytes).unwrap();
+        }
+        let image = Answer::new().tool("call_1", "read", r#"{"path": "a.png"}"#);
+        server.push(image.tool("call_2", "read", r#"{"path": "a.pdf"}"#));
+        server.push(Answer::new().text("Seen."));
+        server.push(Answer::new().text("Still seen."));
+        for message in ["Look.", "Again."] {
+            let output = run(
+                &world,
+                &["run", name(wire), "--id", "1", "-m", message, "--json"],
+            );
+            assert!(output.status.success(), "{wire:?}: {}", last(&output));
+            let requests = server.requests();
+            let sent = String::from_utf8_lossy(&requests.last().unwrap().raw).into_owned();
+            for (file, bytes) in files {
+                let found = sent.contains(&STANDARD.encode(bytes));
+                assert!(found, "{wire:?} {message} {file}: {sent}");
+            }
+        }
     }
 }
 
