@@ -1,10 +1,16 @@
 //! The bodies of the fuzz targets: each takes any bytes, must not panic, and checks what always holds.
 //! The tests replay them over `corpus`; a fuzzer calls the same functions.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+};
 
+use async_trait::async_trait;
 use bowline_sandbox::{
-    archive, isolate, search, tools,
+    archive,
+    egress::{EgressError, Outside, Request, Response},
+    git, isolate, search, tools,
     workspace::{Overlay, Workspace, WorkspaceLimits, WriteOptions, absolute},
 };
 use bowline_store::{ActorId, MemoryStore, Timestamp};
@@ -14,11 +20,12 @@ use bytes::Bytes;
 pub type Body = fn(&[u8]);
 
 /// All bodies, with the names of their corpora.
-pub const ALL: [(&str, Body); 6] = [
+pub const ALL: [(&str, Body); 7] = [
     ("paths", paths),
     ("patch", patch),
     ("archives", archives),
     ("matcher", matcher),
+    ("remote", remote),
     ("messages", isolate::fuzz_messages),
     ("code", code),
 ];
@@ -149,6 +156,48 @@ pub fn matcher(data: &[u8]) {
             }
         }
     }
+}
+
+/// A remote that says what it wants.
+#[derive(Debug)]
+struct Remote(Mutex<VecDeque<Bytes>>);
+
+#[async_trait]
+impl Outside for Remote {
+    async fn send(&self, request: Request) -> Result<Response, EgressError> {
+        let body = self.0.lock().unwrap().pop_front();
+        let kind = "application/x-git-upload-pack-advertisement";
+        Ok(Response {
+            status: 200,
+            url: request.url,
+            headers: vec![("content-type".into(), kind.into())],
+            body: body.unwrap_or_default(),
+        })
+    }
+}
+
+/// What a git remote answers, one answer after the other between lines of `===`: a clone stays in its
+/// directory, and one that succeeds is a repository.
+pub fn remote(data: &[u8]) {
+    let mut answers = VecDeque::new();
+    let mut rest = data;
+    while let Some(at) = rest.windows(5).position(|five| five == b"\n===\n") {
+        answers.push_back(Bytes::copy_from_slice(&rest[..at]));
+        rest = &rest[at + 5..];
+    }
+    answers.push_back(Bytes::copy_from_slice(rest));
+    run(|overlay| async move {
+        let outside = Remote(Mutex::new(answers));
+        let (url, options) = ("https://git.test/p", git::CloneOptions::default());
+        let cloned = git::Repository::clone(&overlay, &outside, url, "p", &options).await;
+        let names = overlay.list("/workspace").await.unwrap();
+        assert!(names.iter().all(|entry| entry.name == "p"), "{names:?}");
+        assert_eq!(overlay.list("/").await.unwrap().len(), 2);
+        if cloned.is_ok() {
+            assert!(overlay.exists("p/.git/HEAD").await.unwrap());
+            git::Repository::open(&overlay, "p").await.unwrap();
+        }
+    });
 }
 
 /// Source code of any kind is a program or a typed error, and any stack can be told where it stands.

@@ -22,7 +22,7 @@ pub(super) type Secrets<'a> = &'a dyn Fn(&str) -> Option<Secret>;
 /// Credentials of `[egress.auth]`, and where each goes.
 pub(super) type Credentials = Vec<(Allow, Credential)>;
 
-/// The credentials for what may be reached. Those for other hosts are left alone: they need not be set.
+/// The credentials for hosts that are allowed by name. The others are left alone: they need not be set.
 ///
 /// # Errors
 ///

@@ -112,6 +112,13 @@ impl Allow {
         self.0.iter().all(Pattern::names_host)
     }
 
+    /// The patterns that name one host.
+    #[must_use]
+    pub fn named(&self) -> Self {
+        let named = self.0.iter().filter(|pattern| pattern.names_host());
+        Self(named.cloned().collect())
+    }
+
     /// Whether there may be a URL that both allow.
     pub fn meets(&self, other: &Self) -> bool {
         let mut pairs = self

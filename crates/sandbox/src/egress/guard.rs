@@ -74,7 +74,8 @@ impl Guarded {
     }
 
     /// With a credential for what `to` matches and nothing else; of several the one whose pattern names
-    /// most of the path goes along. It allows nothing: what is asked must be on the allow-list as well.
+    /// most of the path goes along. It allows nothing: what is asked must be on the allow-list as well, and
+    /// by the name of its host: who may ask everybody has not been given every authority.
     /// Otherwise as [`Guarded::with_credential`], the `http://` being that of `to`.
     #[must_use]
     pub fn with_credential_for(self, to: Allow, credential: Credential) -> Self {
@@ -183,6 +184,7 @@ impl Guarded {
             url: url.to_string(),
             ..request.clone()
         };
+        let held = held.filter(|held| held.to.is_none() || allowed.explicit);
         if let Some(held) = held {
             self.may_carry(url, held)?;
             request.headers.retain(|(name, _)| !is_one_of(name, HIDING));

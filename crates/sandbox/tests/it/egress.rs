@@ -309,6 +309,7 @@ async fn each_host_gets_its_own_credential_and_a_redirect_gets_none() {
             ("a.test", &["1.1.1.1"]),
             ("b.test", &["1.0.0.1"]),
             ("c.test", &["9.9.9.9"]),
+            ("d.sub.test", &["9.9.9.9"]),
         ])
         .answer("https://a.test/away", (302, "https://b.test/there", ""))
         .answer("https://c.test/to", (302, "https://b.test/back", ""))
@@ -318,7 +319,9 @@ async fn each_host_gets_its_own_credential_and_a_redirect_gets_none() {
     );
     let (whole, part, other) = ("secret-of-a", "secret-of-a-org", "secret-of-b");
     let to = |pattern| Allow::new([pattern]).unwrap();
-    let guarded = guarded(&wire, &["a.test", "b.test", "c.test", "http://b.test"])
+    let allow = ["a.test", "b.test", "c.test", "http://b.test", "*.sub.test"];
+    let guarded = guarded(&wire, &allow)
+        .with_credential_for(to("d.sub.test"), Credential::bearer(whole))
         .with_credential_for(to("a.test"), Credential::bearer(whole))
         .with_credential_for(to("a.test/org"), Credential::bearer(part))
         .with_credential_for(to("b.test"), Credential::query("key", other));
@@ -349,6 +352,8 @@ async fn each_host_gets_its_own_credential_and_a_redirect_gets_none() {
     assert_eq!(carried("https://a.test/org/x").await, [part]);
     assert_eq!(carried("https://b.test/?key=mine&x=1").await, [other]);
     assert_eq!(carried("https://c.test/?key=mine").await, [""]);
+    // Only a wildcard allows this host.
+    assert_eq!(carried("https://d.sub.test/").await, [""]);
     // Neither the own one nor that of the host that it leads to.
     assert_eq!(carried("https://a.test/away").await, [whole, ""]);
     assert_eq!(carried("https://c.test/to").await, ["", "", ""]);
@@ -370,6 +375,8 @@ async fn each_host_gets_its_own_credential_and_a_redirect_gets_none() {
         assert_eq!(to(one).meets(&to(two)), meets, "{one} {two}");
         assert_eq!(to(two).meets(&to(one)), meets, "{two} {one}");
     }
+    let both = Allow::new(["a.test", "*"]).unwrap();
+    assert_eq!(both.named(), to("a.test"));
     assert!(to("a.test").names_hosts() && !to("*.test").names_hosts());
 }
 
