@@ -142,7 +142,7 @@ for (const [what, row] of Object.entries(ours)) {
   const peer = rows?.[what];
   const wall = peer ? (middle(peer.wall) / middle(row.wall)).toFixed(1) : "";
   const cpu = peer && mean(row.cpu) > 0 ? (mean(peer.cpu) / mean(row.cpu)).toFixed(1) : "";
-  console.log(`| ${what} | ${show(row)} | ${name ?? ""} | ${peer ? show(peer) : ""} | ${wall} | ${cpu} |`);
+  console.log(`| ${what.replaceAll("|", "\\|")} | ${show(row)} | ${name ?? ""} | ${peer ? show(peer) : ""} | ${wall} | ${cpu} |`);
 }
 for (const what of ["no match", "68 lines in each"]) {
   const theirs = ours[`ripgrep on tmpfs, ${what}`];
