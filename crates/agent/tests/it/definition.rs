@@ -332,7 +332,7 @@ fn what_is_not_built_is_refused_and_never_ignored() {
             ("definition_not_supported", expected, hint.to_owned())
         );
     }
-    for folder in ["tools", "subagents", "workflows", "schedules"] {
+    for folder in ["subagents", "workflows", "schedules"] {
         let project = Project::new("---\nmodel: a/b\n---\nx")
             .write(&format!("agents/triage/{folder}/a.ts"), "");
         let (code, message, _) = project.error("triage");

@@ -242,7 +242,7 @@ impl Bench {
             let program = Program::new("main.ts", source)?;
             for threads in [1, 16] {
                 let begin = Instant::now();
-                let times = self.times(&program, runs, threads)?;
+                let (times, cpu) = self.timed(&program, runs, threads)?;
                 let all = begin.elapsed();
                 figures.times(format!("{what}, {threads} threads"), times);
                 figures.add(
@@ -250,6 +250,10 @@ impl Bench {
                     per_second(runs, all),
                     "1/s",
                 );
+                if threads == 1 {
+                    let each = cpu.as_secs_f64() * 1e3 / float(runs.max(1));
+                    figures.add(format!("{what}, CPU time of each"), each, "ms");
+                }
             }
         }
         Ok(())
@@ -261,26 +265,39 @@ impl Bench {
         runs: usize,
         threads: usize,
     ) -> Result<Vec<Duration>, IsolateError> {
+        Ok(self.timed(program, runs, threads)?.0)
+    }
+
+    /// How long each run took, and the CPU time of all together.
+    fn timed(
+        &self,
+        program: &Program,
+        runs: usize,
+        threads: usize,
+    ) -> Result<(Vec<Duration>, Duration), IsolateError> {
         let each = runs.div_ceil(threads);
         std::thread::scope(|scope| {
             let all: Vec<_> = (0..threads)
                 .map(|_| {
-                    scope.spawn(move || -> Result<Vec<Duration>, IsolateError> {
-                        (0..each)
-                            .map(|_| {
-                                let begin = Instant::now();
-                                drop(self.run(program)?);
-                                Ok(begin.elapsed())
-                            })
-                            .collect()
+                    scope.spawn(move || -> Result<_, IsolateError> {
+                        let used = on_cpu();
+                        let run = |_| {
+                            let begin = Instant::now();
+                            drop(self.run(program)?);
+                            Ok(begin.elapsed())
+                        };
+                        let times: Vec<_> = (0..each).map(run).collect::<Result<_, _>>()?;
+                        Ok((times, on_cpu().saturating_sub(used)))
                     })
                 })
                 .collect();
-            let mut times = Vec::with_capacity(runs);
+            let (mut times, mut cpu) = (Vec::with_capacity(runs), Duration::ZERO);
             for thread in all {
-                times.extend(thread.join().map_err(|_| IsolateError::Stopped)??);
+                let (own, used) = thread.join().map_err(|_| IsolateError::Stopped)??;
+                times.extend(own);
+                cpu += used;
             }
-            Ok(times)
+            Ok((times, cpu))
         })
     }
 
@@ -500,6 +517,16 @@ fn float(number: usize) -> f64 {
 
 fn per_second(runs: usize, all: Duration) -> f64 {
     float(runs) / all.as_secs_f64().max(1e-9)
+}
+
+/// The CPU time of this thread; zero where `/proc` does not tell it.
+fn on_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    let nanos = text
+        .split_whitespace()
+        .next()
+        .and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.unwrap_or(0))
 }
 
 /// A line of `/proc/self/status` in KiB; 0 where it is missing.

@@ -211,8 +211,8 @@ fn code_fetches_what_egress_allows_and_a_redirect_takes_no_credential_elsewhere(
     world.write("agents/demo/agent.md", &text);
     let turns = serde_json::json!({"turns": [
         {"tools": [{"name": "look", "input": {}}]},
-        {"expect": {"last_tool": "look", "matches": told}, "tools": [{"name": "look-long", "input": {}}]},
-        {"expect": {"last_tool": "look-long", "matches": told}, "text": "Done."},
+        {"expect": {"last_tool": "look", "matches": told}, "tools": [{"name": "look_long", "input": {}}]},
+        {"expect": {"last_tool": "look_long", "matches": told}, "text": "Done."},
     ]});
     world.write("agents/demo/demo.yaml", &turns.to_string());
     let ran = world.run(&["run", "demo", "-m", "go", "--id", "c", "--quiet"]);
