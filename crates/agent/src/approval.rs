@@ -209,7 +209,8 @@ impl Approval {
     pub fn check(&self, mut answer: Answer) -> Result<Answer, Failure> {
         let invalid = |what: String, hint: &str| Failure::new("approval_invalid", what, hint);
         if answer.rollback && (answer.decision != Decision::Reject || !self.is_of_code()) {
-            let what = "only the rejection of a call that code made can roll its run back".to_owned();
+            let what =
+                "only the rejection of a call that code made can roll its run back".to_owned();
             return Err(invalid(what, "answer it without `rollback`"));
         }
         match (answer.decision, &self.question) {

@@ -232,9 +232,8 @@ async fn think(
 /// something else than an answer.
 async fn joining(attempt: &Attempt) -> Result<Vec<Submission>, Stop> {
     let waiting = attempt.waiting().await?;
-    let answered = |one: &Submission| {
-        !Input::is_compact(&one.payload) && !Input::is_roll_back(&one.payload)
-    };
+    let answered =
+        |one: &Submission| !Input::is_compact(&one.payload) && !Input::is_roll_back(&one.payload);
     Ok(waiting.into_iter().take_while(answered).collect())
 }
 

@@ -11,7 +11,10 @@ use bowline_agent::{
     Agent, Agents, Chunk, Conversation, KIND, Outgoing, actor,
     approval::{self, Answered, Approval},
     census::Tally,
-    code::{CodeOptions, runs::{self, CodeRun}},
+    code::{
+        CodeOptions,
+        runs::{self, CodeRun},
+    },
     conversation::{Compacted, EntryBody, Used},
     live::Observers,
     load, load_after,

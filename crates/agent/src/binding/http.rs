@@ -150,7 +150,9 @@ impl Service {
                 } else {
                     effect.on_crash
                 };
-                operation.describe().effect(Effect::Outside(on_crash))
+                let mut method = operation.describe().effect(Effect::Outside(on_crash));
+                method.reverts = operation.undo.as_deref().is_some_and(named);
+                method
             })
             .collect();
         methods.append(&mut self.methods);
@@ -271,6 +273,14 @@ impl Service {
     }
 }
 
+impl Service {
+    /// The operation that undoes a method, if there is one.
+    fn undoes(&self, method: &str) -> Option<&Operation> {
+        let named = |name: &str| self.operations.iter().find(|known| known.name == name);
+        named(named(method)?.undo.as_deref()?)
+    }
+}
+
 /// The header that lets a service recognise a call that comes again.
 pub(super) const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
@@ -321,6 +331,21 @@ impl Binding for Service {
                 Err(CallError::new("TypeError", message))
             }
         }
+    }
+
+    async fn revert(
+        &self,
+        context: &ToolContext,
+        method: &str,
+        arguments: &[Value],
+        result: &Value,
+    ) -> Result<(), CallError> {
+        // An answer out of the document was never sent.
+        let Some(undo) = self.undoes(method).filter(|_| !self.examples) else {
+            return Ok(());
+        };
+        let input = undo.undoing(arguments.first(), result);
+        self.operation(context, undo, vec![input]).await.map(|_| ())
     }
 }
 

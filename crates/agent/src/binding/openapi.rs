@@ -45,6 +45,8 @@ pub struct Operation {
     returns: Option<Json>,
     /// What it answers in an example of the document.
     pub(super) example: Option<Json>,
+    /// The operation that undoes it: `x-bowline-undo`.
+    pub(super) undo: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -221,6 +223,7 @@ impl Operation {
             body_required,
             returns,
             example,
+            undo: operation["x-bowline-undo"].as_str().map(identifier),
         })
     }
 
@@ -260,6 +263,24 @@ impl Operation {
             Some(schema) => method.gives(schema.clone()),
             None => method,
         }
+    }
+
+    /// Its argument when it undoes another operation: each parameter from what that one gave, else from what
+    /// it was given.
+    pub(super) fn undoing(&self, given: Option<&Value>, gave: &Value) -> Value {
+        let keys = self.parameters.iter().map(|one| one.key.as_str());
+        let keys = keys.chain(self.body.is_some().then_some(BODY));
+        let field = |value: &Value, key: &str| {
+            let Value::Object(fields) = value else {
+                return None;
+            };
+            let mut fields = fields.iter();
+            let found = fields.find(|(name, _)| name == key)?;
+            Some(found.1.clone())
+        };
+        let found = |key: &str| field(gave, key).or_else(|| field(given?, key));
+        let fields = keys.filter_map(|key| Some((key.to_owned(), found(key)?)));
+        Value::Object(fields.collect())
     }
 
     /// Path, query, headers and body from the one argument.

@@ -160,7 +160,7 @@ pub async fn of(store: &dyn Store, actor: &ActorId) -> Result<Vec<CodeRun>, Stor
 #[derive(Debug, Default)]
 struct Runs {
     runs: Vec<CodeRun>,
-    /// The run and the number of each call that waits, by its approval.
+    /// The call of the model whose code waits, by approval.
     waits: HashMap<String, String>,
 }
 
@@ -251,11 +251,7 @@ impl Runs {
         run.next().filter(|run| run.ended.is_none())
     }
 
-    fn boundary(
-        &mut self,
-        stored: &StoredRecord,
-        boundary: Boundary,
-    ) -> Option<(String, BlobId)> {
+    fn boundary(&mut self, stored: &StoredRecord, boundary: Boundary) -> Option<(String, BlobId)> {
         let known = self
             .runs
             .iter()

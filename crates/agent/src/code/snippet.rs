@@ -67,10 +67,7 @@ impl Snippet {
     /// # Errors
     ///
     /// When the name is none, or the code is too large or does not parse.
-    pub fn new(
-        name: impl Into<String>,
-        source: impl Into<String>,
-    ) -> Result<Self, SnippetError> {
+    pub fn new(name: impl Into<String>, source: impl Into<String>) -> Result<Self, SnippetError> {
         let (name, source) = (name.into(), source.into());
         if !is_tool_name(&name) {
             return Err(SnippetError::Name(name));
@@ -92,11 +89,16 @@ fn first_comment(source: &str) -> String {
     let source = source.trim_start();
     let lines: Vec<&str> = if let Some(rest) = source.strip_prefix("/*") {
         let inside = rest.split_once("*/").map_or("", |(inside, _)| inside);
-        inside.lines().map(|line| line.trim().trim_start_matches('*').trim()).collect()
+        inside
+            .lines()
+            .map(|line| line.trim().trim_start_matches('*').trim())
+            .collect()
     } else {
         let comment = |line: &str| line.trim_start().starts_with("//");
         let lines = source.lines().take_while(|line| comment(line));
-        lines.map(|line| line.trim_start().trim_start_matches('/').trim()).collect()
+        lines
+            .map(|line| line.trim_start().trim_start_matches('/').trim())
+            .collect()
     };
     let mut text = String::new();
     for line in lines.into_iter().filter(|line| !line.is_empty()) {

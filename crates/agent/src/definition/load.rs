@@ -338,7 +338,10 @@ fn snippets(dir: &Path, folders: &[&str]) -> Result<Vec<Snippet>, DefinitionErro
             DefinitionError::new(kind, message, hint).in_file(&path)
         };
         let Some(name) = file.strip_suffix(".ts") else {
-            return Err(bad("is no snippet", "name it `NAME.ts`, or move it elsewhere"));
+            return Err(bad(
+                "is no snippet",
+                "name it `NAME.ts`, or move it elsewhere",
+            ));
         };
         let source = read_text(&path)?;
         total += source.len();

@@ -177,7 +177,9 @@ impl Fault {
             }
             Self::NoCodeRun(_) => "`bowline show AGENT ID --json` lists them: .codeRuns".to_owned(),
             Self::SnippetExists(_) => "add --replace, or choose another name".to_owned(),
-            Self::NoSnippet(_) => "`bowline code snippets AGENT` lists those that it has".to_owned(),
+            Self::NoSnippet(_) => {
+                "`bowline code snippets AGENT` lists those that it has".to_owned()
+            }
             Self::NoData(_) => "check the path, --project and --data".to_owned(),
             Self::DataExists(_) => {
                 "with --replace it is kept as store.db.replaced, or choose another --data"

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bowline_agent::{
     Chunk, ChunkBody,
-    approval::Decision,
+    approval::{Approval, Decision},
     code::runs::{CodeCall, CodeRun},
     live::DeltaKind,
     view::{Role, UiMessage, UiPart},
@@ -159,14 +159,7 @@ impl Screen {
                 delay_ms,
             } => self.retried(error, message, *delay_ms),
             ChunkBody::MessageCompleted { .. } => self.flush(),
-            ChunkBody::ApprovalRequested { approval } => {
-                self.flush()?;
-                self.line(&match &approval.question {
-                    Some(question) => format!("a question: {}", one_line(&question.text)),
-                    None => format!("{} waits for approval", one_line(&approval.tool_name)),
-                });
-                Ok(())
-            }
+            ChunkBody::ApprovalRequested { approval } => self.asked(approval),
             ChunkBody::ApprovalAnswered { answered } => {
                 self.line(decided(answered.answer.decision));
                 Ok(())
@@ -176,9 +169,8 @@ impl Screen {
                 tokens_after,
                 ..
             } => {
-                self.line(&format!(
-                    "compacted: {tokens_before} tokens to about {tokens_after}"
-                ));
+                let tokens = format!("{tokens_before} tokens to about {tokens_after}");
+                self.line(&format!("compacted: {tokens}"));
                 Ok(())
             }
             ChunkBody::CodeCalls {
@@ -195,6 +187,16 @@ impl Screen {
             | ChunkBody::ConversationReset { .. }
             | ChunkBody::MessageMetadata { .. } => Ok(()),
         }
+    }
+
+    /// Somebody is asked.
+    fn asked(&mut self, approval: &Approval) -> Result<(), Error> {
+        self.flush()?;
+        self.line(&match &approval.question {
+            Some(question) => format!("a question: {}", one_line(&question.text)),
+            None => format!("{} waits for approval", one_line(&approval.tool_name)),
+        });
+        Ok(())
     }
 
     /// The answer begins again.
@@ -360,7 +362,10 @@ impl Screen {
 
     /// The code of this call waits: shows what it has called until now.
     pub(super) fn waits(&mut self, run: &CodeRun) {
-        let call = self.calls.iter_mut().find(|call| call.id == run.tool_call_id);
+        let call = self
+            .calls
+            .iter_mut()
+            .find(|call| call.id == run.tool_call_id);
         let (name, label) = call.map_or_else(
             || ("code".to_owned(), String::new()),
             |call| {

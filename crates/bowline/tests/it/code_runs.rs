@@ -2,7 +2,8 @@
 
 use crate::world::{Ran, World, masked};
 
-const AGENT: &str = "---\nmodel: scripted/demo.yaml\ncode: true\napprovals: { state.rm: required }\n---\nAnswer.\n";
+const AGENT: &str =
+    "---\nmodel: scripted/demo.yaml\ncode: true\napprovals: { state.rm: required }\n---\nAnswer.\n";
 
 const SCRIPT: &str = r#"
 turns:
@@ -65,7 +66,10 @@ fn what_code_called_stands_below_its_tool_call() {
     let world = world(SCRIPT);
     let line = ["run", "demo", "-m", "count", "--id", "a"];
     insta::assert_snapshot!("code_calls_run", snapshot(&run(&world, &line)));
-    insta::assert_snapshot!("code_calls_show", snapshot(&run(&world, &["show", "demo", "a"])));
+    insta::assert_snapshot!(
+        "code_calls_show",
+        snapshot(&run(&world, &["show", "demo", "a"]))
+    );
     let line = ["run", "demo", "-m", "count", "--id", "b", "--json"];
     let told = run(&world, &line).lines();
     let chunks = told.iter().filter(|line| line["type"] == "code-calls");
@@ -75,13 +79,23 @@ fn what_code_called_stands_below_its_tool_call() {
     let text = serde_json::to_string_pretty(&chunks[0]["calls"]).unwrap();
     let text = masked(&text.replace("\"durationMs\": ", "\"durationMs\":"));
     insta::assert_snapshot!("code_calls_json", text);
-    let shown = run(&world, &["show", "demo", "a", "--json"]).lines().remove(0);
+    let shown = run(&world, &["show", "demo", "a", "--json"])
+        .lines()
+        .remove(0);
     let listed = &shown["codeRuns"][0];
     assert_eq!(listed["state"], "completed", "{listed}");
-    let states: Vec<_> = listed["calls"].as_array().unwrap().iter().map(|call| call["state"].clone()).collect();
+    let states: Vec<_> = listed["calls"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|call| call["state"].clone())
+        .collect();
     assert_eq!(states, ["done", "done", "failed"]);
     let call = shown["messages"][1]["parts"].as_array().unwrap().iter();
-    let call = call.clone().find(|part| part["type"] == "dynamic-tool").unwrap();
+    let call = call
+        .clone()
+        .find(|part| part["type"] == "dynamic-tool")
+        .unwrap();
     assert_eq!(call["toolCallId"], listed["toolCallId"]);
 }
 
@@ -90,16 +104,29 @@ fn a_call_of_code_that_waits_for_a_person_is_told_and_so_is_what_became_of_it() 
     let world = world(PARKS);
     let line = ["run", "demo", "-m", "tidy", "--id", "a"];
     insta::assert_snapshot!("code_calls_parked_run", snapshot(&run(&world, &line)));
-    insta::assert_snapshot!("code_calls_parked_show", snapshot(&run(&world, &["show", "demo", "a"])));
-    let shown = run(&world, &["show", "demo", "a", "--json"]).lines().remove(0);
+    insta::assert_snapshot!(
+        "code_calls_parked_show",
+        snapshot(&run(&world, &["show", "demo", "a"]))
+    );
+    let shown = run(&world, &["show", "demo", "a", "--json"])
+        .lines()
+        .remove(0);
     assert_eq!(shown["codeRuns"][0]["state"], "paused");
     let waiting = &shown["codeRuns"][0]["calls"][1];
-    assert_eq!((&waiting["state"], &waiting["path"]), (&"waits".into(), &"state.rm".into()));
+    assert_eq!(
+        (&waiting["state"], &waiting["path"]),
+        (&"waits".into(), &"state.rm".into())
+    );
     let approval = waiting["approvalId"].as_str().unwrap();
     assert_eq!(approval, shown["approvals"][0]["approvalId"]);
-    let ran = run(&world, &["reject", approval, "--rollback", "--reason", "keep it"]);
+    let ran = run(
+        &world,
+        &["reject", approval, "--rollback", "--reason", "keep it"],
+    );
     assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let shown = run(&world, &["show", "demo", "a", "--json"]).lines().remove(0);
+    let shown = run(&world, &["show", "demo", "a", "--json"])
+        .lines()
+        .remove(0);
     assert_eq!(shown["codeRuns"][0]["state"], "rolled_back", "{shown}");
 }
 
@@ -108,30 +135,119 @@ fn a_person_promotes_code_that_ran_well_and_the_agent_runs_it_again() {
     let world = world(SCRIPT);
     let promote = ["code", "promote", "demo", "a", "count-lines"];
     assert!(run(&world, &promote).stderr.contains("no conversation"));
-    assert_eq!(run(&world, &["run", "demo", "-m", "count", "--id", "a"]).status, 0);
+    assert_eq!(
+        run(&world, &["run", "demo", "-m", "count", "--id", "a"]).status,
+        0
+    );
     let mut line = promote.to_vec();
     line.extend(["--description", "Counts the lines of a.txt"]);
     insta::assert_snapshot!("code_promote", snapshot(&run(&world, &line)));
     let file = world.path().join("agents/demo/snippets/count-lines.ts");
     let text = std::fs::read_to_string(&file).unwrap();
-    assert!(text.starts_with("/** Counts the lines of a.txt */\nasync (input) => {\n"), "{text}");
+    assert!(
+        text.starts_with("/** Counts the lines of a.txt */\nasync (input) => {\n"),
+        "{text}"
+    );
     assert!(run(&world, &promote).stderr.contains("--replace"));
-    insta::assert_snapshot!("code_snippets", snapshot(&run(&world, &["code", "snippets", "demo"])));
+    insta::assert_snapshot!(
+        "code_snippets",
+        snapshot(&run(&world, &["code", "snippets", "demo"]))
+    );
 
     world.write("agents/demo/demo.yaml", RUNS_SNIPPET);
-    let told = run(&world, &["run", "demo", "-m", "again", "--id", "b", "--json"]).lines();
-    let output = told.iter().find(|line| line["type"] == "tool-output").unwrap();
+    let told = run(
+        &world,
+        &["run", "demo", "-m", "again", "--id", "b", "--json"],
+    )
+    .lines();
+    let output = told
+        .iter()
+        .find(|line| line["type"] == "tool-output")
+        .unwrap();
     assert_eq!(
         output["output"]["result"],
         serde_json::json!(["count-lines", 7]),
         "{output}"
     );
 
-    assert_eq!(run(&world, &["code", "remove", "demo", "count-lines"]).status, 0);
+    assert_eq!(
+        run(&world, &["code", "remove", "demo", "count-lines"]).status,
+        0
+    );
     assert!(!file.exists());
     let gone = run(&world, &["code", "remove", "demo", "../agent"]);
-    assert!(gone.status == 2 && gone.stderr.contains("has no snippet"), "{}", gone.stderr);
+    assert!(
+        gone.status == 2 && gone.stderr.contains("has no snippet"),
+        "{}",
+        gone.stderr
+    );
     world.write("agents/demo/snippets/bad.ts", "const = 1");
     let bad = run(&world, &["agents"]);
     assert!(bad.all().contains("bad.ts"), "{}", bad.all());
+}
+
+const SERVICE: &str = r#"{"openapi": "3.1.0", "info": {"title": "Issues"}, "servers": [{"url": "https://issues.example"}],
+"paths": {
+  "/issues": {"post": {"operationId": "createIssue", "x-bowline-undo": "closeIssue",
+    "requestBody": {"required": true, "content": {"application/json": {"schema": {"type": "object"}}}},
+    "responses": {"201": {"description": "made", "content": {"application/json": {"example": {"number": 7}}}}}}},
+  "/issues/{number}/close": {"post": {"operationId": "closeIssue",
+    "parameters": [{"name": "number", "in": "path", "required": true, "schema": {"type": "integer"}}],
+    "responses": {"204": {"description": "closed"}}}}
+}}"#;
+
+const OPENS: &str = r#"
+turns:
+  - tools:
+      - name: code
+        input: {code: "async () => { await issues.createIssue({ body: { title: 'one' } }); await state.rm('x'); }"}
+  - text: "Done."
+"#;
+
+#[test]
+fn a_run_that_was_aborted_is_rolled_back_by_a_command() {
+    let world = world(OPENS);
+    world.write("issues.json", SERVICE);
+    world.write(
+        "bowline.toml",
+        "[project]\nname = \"test\"\n[bindings.issues]\nopenapi = \"issues.json\"\nexamples = true\n",
+    );
+    let agent = AGENT.replace("code: true", "code: true\nbindings: [issues]");
+    world.write("agents/demo/agent.md", &agent);
+    let ran = run(&world, &["run", "demo", "-m", "go", "--id", "a"]);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let waits = run(&world, &["code", "rollback", "demo", "a"]);
+    assert!(
+        waits.status == 1 && waits.stderr.contains("waits for a person"),
+        "{}",
+        waits.stderr
+    );
+    assert_eq!(run(&world, &["abort", "demo", "a"]).status, 0);
+    insta::assert_snapshot!(
+        "code_rollback",
+        snapshot(&run(&world, &["code", "rollback", "demo", "a"]))
+    );
+    let again = run(
+        &world,
+        &[
+            "code",
+            "rollback",
+            "demo",
+            "a",
+            "--run",
+            "run_other",
+            "--json",
+        ],
+    );
+    assert_eq!(
+        again.lines()[0]["run"],
+        serde_json::Value::Null,
+        "{}",
+        again.stdout
+    );
+    let shown = run(&world, &["show", "demo", "a", "--json"])
+        .lines()
+        .remove(0);
+    assert_eq!(shown["codeRuns"][0]["state"], "rolled_back");
+    assert_eq!(shown["codeRuns"][0]["calls"][0]["state"], "undone");
 }

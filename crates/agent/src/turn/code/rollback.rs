@@ -143,7 +143,8 @@ pub(in crate::turn) async fn asked(
         None => (Vec::new(), Vec::new()),
     };
     let mut text = if undone.is_empty() {
-        "A person asked to undo what the last run of code did outside. Nothing was undone.".to_owned()
+        "A person asked to undo what the last run of code did outside. Nothing was undone."
+            .to_owned()
     } else {
         let list = undone.join(", ");
         format!("A person had undone what the last run of code did outside, in this order: {list}.")
@@ -190,7 +191,11 @@ pub(in crate::turn) async fn undo(
     let all = runs::of(&*store, &actor).await?;
     let mut undone = Vec::new();
     let mut kept = Vec::new();
-    for call in all.into_iter().filter(|run| run.run_id == run_id).flat_map(|run| run.calls) {
+    for call in all
+        .into_iter()
+        .filter(|run| run.run_id == run_id)
+        .flat_map(|run| run.calls)
+    {
         match call.state {
             CallState::Undone => undone.push(call.called.path),
             CallState::NotUndone => kept.push(call.not_undone.unwrap_or(call.called.path)),
@@ -234,7 +239,11 @@ impl Undoer for Reverts<'_> {
             now: self.now,
             cancel: CancellationToken::new(),
         };
-        let arguments: Vec<_> = call.arguments.into_iter().map(|Coded(value)| value).collect();
+        let arguments: Vec<_> = call
+            .arguments
+            .into_iter()
+            .map(|Coded(value)| value)
+            .collect();
         let revert = binding.revert(&context, &method.name, &arguments, &call.result.0);
         let revert = AssertUnwindSafe(revert).catch_unwind();
         match tokio::time::timeout(CALL_TIMEOUT, revert).await {

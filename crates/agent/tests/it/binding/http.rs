@@ -370,3 +370,49 @@ async fn fetch_only_reads_where_it_says_so() {
         ]
     );
 }
+
+#[tokio::test]
+async fn an_operation_is_undone_by_the_one_that_its_document_names() {
+    let text = json!({"openapi": "3.1.0", "info": {"title": "Issues"}, "paths": {
+        "/issues": {"post": {"operationId": "createIssue", "x-bowline-undo": "close-issue",
+            "parameters": [{"name": "owner", "in": "query", "schema": {"type": "string"}}],
+            "responses": {}}},
+        "/{owner}/issues/{number}/close": {"post": {"operationId": "close-issue",
+            "parameters": [
+                {"name": "owner", "in": "path", "required": true, "schema": {"type": "string"}},
+                {"name": "number", "in": "path", "required": true, "schema": {"type": "integer"}}],
+            "responses": {}}},
+    }});
+    let document = Document::parse(&text.to_string()).unwrap();
+    let outside = Arc::new(Fake::default());
+    let effect = ServiceEffect::default();
+    let base = Some("https://issues.test".to_owned());
+    let service = Service::new("issues", "", base, outside.clone(), effect)
+        .with_operations(document.operations, effect);
+    let reverts = |name: &str| {
+        let found = service.methods().iter().find(|one| one.name == name);
+        found.unwrap().reverts
+    };
+    assert!(reverts("createIssue") && !reverts("close_issue"));
+    outside.answer(204, "text/plain", "");
+    let given = [Value::from(json!({"owner": "ann"}))];
+    let gave = Value::from(json!({"number": 7, "title": "one"}));
+    let mut context = context(None);
+    context.effect_id = Some("eff_1-undo".to_owned());
+    service
+        .revert(&context, "createIssue", &given, &gave)
+        .await
+        .unwrap();
+    let sent = outside.last();
+    assert_eq!(
+        (&*sent.method, &*sent.url),
+        ("POST", "https://issues.test/ann/issues/7/close")
+    );
+    assert_eq!(header(&sent, "idempotency-key"), Some("eff_1-undo"));
+    outside.answer(409, "text/plain", "no");
+    let refused = service
+        .revert(&context, "createIssue", &given, &gave)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("answered 409"), "{refused}");
+}

@@ -269,7 +269,12 @@ impl Part {
         assert_eq!(lines(&conversation).last().unwrap(), "assistant: Done. []");
         let passed = points.passed.load(Ordering::SeqCst);
         let mut out = std::io::stdout();
-        writeln!(out, "ENDED {}", json!({"outcome": outcome, "points": passed})).unwrap();
+        writeln!(
+            out,
+            "ENDED {}",
+            json!({"outcome": outcome, "points": passed})
+        )
+        .unwrap();
     }
 }
 
@@ -419,7 +424,11 @@ fn campaign(name: &str, on_crash: OnCrash, check: fn(&[String], &Json, &[(String
     let mut kills = 0;
     for point in (if every { 1 } else { first }..=all).step_by(step) {
         // A process that takes over has fewer points to pass.
-        let points = if every { vec![point, 1 + point * 7 % 24] } else { vec![point] };
+        let points = if every {
+            vec![point, 1 + point * 7 % 24]
+        } else {
+            vec![point]
+        };
         let (killed, ended) = killed_at(&points, &part, name);
         kills += killed.len();
         check(&killed, &ended["outcome"], &service.take());

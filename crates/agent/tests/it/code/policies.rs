@@ -25,8 +25,12 @@ async fn a_request_that_nobody_answers_in_time_is_an_error_at_its_await() {
         definition.code = Some(bowline_agent::code::default_limits());
         let hour = Duration::from_secs(3_600);
         let required = bowline_agent::definition::Approval::Required;
-        definition.approvals.insert("bank.send".to_owned(), required);
-        definition.approvals_expire.insert("bank.send".to_owned(), hour);
+        definition
+            .approvals
+            .insert("bank.send".to_owned(), required);
+        definition
+            .approvals_expire
+            .insert("bank.send".to_owned(), hour);
     };
     let process = stage.process(Death::Never);
     let approval = parked(&process).await;
@@ -41,8 +45,7 @@ async fn a_request_that_nobody_answers_in_time_is_an_error_at_its_await() {
     assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
     let outcome = outcome(&stage).await;
     assert_eq!(
-        outcome["result"],
-        "ApprovalError: Nobody approved this call in time. It was not made.",
+        outcome["result"], "ApprovalError: Nobody approved this call in time. It was not made.",
         "{outcome}"
     );
     assert!(bank.seen().is_empty());
@@ -131,7 +134,12 @@ async fn a_run_that_another_engine_began_ends_with_an_error_and_what_it_did_stay
     drop(process);
     // As if it had been written by a version with another engine.
     let actor = instance();
-    let row = stage.store.row(&actor, CODE, b"run").await.unwrap().unwrap();
+    let row = stage
+        .store
+        .row(&actor, CODE, b"run")
+        .await
+        .unwrap()
+        .unwrap();
     let mut row: Json = serde_json::from_slice(&row).unwrap();
     assert_eq!(row["image"].as_str().unwrap().len(), 64, "{row}");
     row["image"] = json!("0".repeat(64));

@@ -159,7 +159,10 @@ async fn a_run_that_is_rolled_back_ends_and_what_it_did_outside_is_undone_last_f
     let paused = run(&stage).await;
     assert_eq!(paused.state, RunState::Paused);
     let waits = paused.calls.last().unwrap();
-    assert_eq!((waits.state, &*waits.called.path), (CallState::Waits, "shop.pay"));
+    assert_eq!(
+        (waits.state, &*waits.called.path),
+        (CallState::Waits, "shop.pay")
+    );
     let receipt = process.send_keyed("Go", "k").await.unwrap();
     roll_back(&stage, &process).await.unwrap();
     let settled = process.settled(&receipt).await.unwrap();
@@ -169,7 +172,10 @@ async fn a_run_that_is_rolled_back_ends_and_what_it_did_outside_is_undone_last_f
     assert_eq!(outcome["status"], "rolled_back", "{outcome}");
     assert_eq!(outcome["undone"], json!(["shop.order", "shop.order"]));
     assert!(
-        outcome["error"].as_str().unwrap().ends_with("Reason: too dear"),
+        outcome["error"]
+            .as_str()
+            .unwrap()
+            .ends_with("Reason: too dear"),
         "{outcome}"
     );
     assert_eq!(stage.file("/workspace/a.txt").await, "kept");
@@ -199,7 +205,10 @@ async fn what_cannot_be_undone_is_told_and_the_others_still_are() {
     let outcome = outcome(&stage).await;
     assert_eq!(outcome["undone"], json!(["shop.order"]), "{outcome}");
     let not = outcome["notUndone"][0].as_str().unwrap();
-    assert!(not.contains("shop.order cannot be undone") && not.contains("it was drunk"), "{not}");
+    assert!(
+        not.contains("shop.order cannot be undone") && not.contains("it was drunk"),
+        "{not}"
+    );
     assert_eq!(run(&stage).await.calls[0].state, CallState::NotUndone);
 }
 
@@ -229,10 +238,19 @@ async fn a_process_that_dies_while_it_rolls_back_undoes_each_call_once() {
         last.runtime.resume().await.unwrap();
         roll_back(&stage, &last).await.unwrap();
         let settled = last.settled(&receipt).await.unwrap();
-        assert_eq!(settled.outcome, Outcome::Completed, "{death:?} {:?}", settled.error);
+        assert_eq!(
+            settled.outcome,
+            Outcome::Completed,
+            "{death:?} {:?}",
+            settled.error
+        );
         assert_eq!(shop.seen(), UNDONE, "{death:?}");
         let outcome = outcome(&stage).await;
-        assert_eq!(outcome["undone"], json!(["shop.order", "shop.order"]), "{death:?} {outcome}");
+        assert_eq!(
+            outcome["undone"],
+            json!(["shop.order", "shop.order"]),
+            "{death:?} {outcome}"
+        );
     }
 }
 
@@ -252,7 +270,10 @@ async fn only_the_rejection_of_a_call_that_code_made_can_roll_back() {
     process.settled(&receipt).await.unwrap();
     assert_eq!(shop.seen(), UNDONE[..3]);
     let outcome = outcome(&stage).await;
-    assert!(outcome["error"].as_str().unwrap().contains("ApprovalError"), "{outcome}");
+    assert!(
+        outcome["error"].as_str().unwrap().contains("ApprovalError"),
+        "{outcome}"
+    );
 }
 
 #[tokio::test]
@@ -278,7 +299,9 @@ async fn a_run_that_was_aborted_while_it_waited_is_rolled_back_when_that_is_aske
         panic!("{told:?}");
     };
     assert!(
-        signal.content.ends_with("in this order: shop.order, shop.order."),
+        signal
+            .content
+            .ends_with("in this order: shop.order, shop.order."),
         "{}",
         signal.content
     );

@@ -8,7 +8,9 @@ use super::{approve, banking, done, outcome, parked, stage};
 
 fn with(definition: &mut Definition, snippets: &[(&str, &str)]) {
     definition.code = Some(bowline_agent::code::default_limits());
-    let made = snippets.iter().map(|(name, source)| Snippet::new(*name, *source));
+    let made = snippets
+        .iter()
+        .map(|(name, source)| Snippet::new(*name, *source));
     definition.snippets = made.collect::<Result<_, _>>().unwrap();
 }
 
@@ -22,7 +24,10 @@ async fn a_snippet_is_found_described_and_run_with_the_bindings_of_its_agent() {
     );
     stage.define = |definition| {
         let twice = "async (n) => n + (await codemode.run('plain'))";
-        with(definition, &[("count-lines", COUNT), ("twice", twice), ("plain", "4")]);
+        with(
+            definition,
+            &[("count-lines", COUNT), ("twice", twice), ("plain", "4")],
+        );
     };
     done(&stage.process(Death::Never)).await;
     let outcome = outcome(&stage).await;
@@ -70,7 +75,12 @@ fn what_is_no_snippet_is_refused_with_what_to_do() {
         assert!(error.to_string().contains(says), "{error}");
     }
     let large = "1;".repeat(40_000);
-    assert_eq!(Snippet::new("a", large).unwrap_err().code(), "snippet_invalid");
-    let told = Snippet::new("a", "// One.\n// Two.\n3").unwrap().description;
+    assert_eq!(
+        Snippet::new("a", large).unwrap_err().code(),
+        "snippet_invalid"
+    );
+    let told = Snippet::new("a", "// One.\n// Two.\n3")
+        .unwrap()
+        .description;
     assert_eq!(told, "One. Two.");
 }

@@ -75,7 +75,11 @@ pub(super) async fn promote(
     let (run, source) = chosen(&runs, args.run.as_deref(), &reading.conversation)?;
     let text = written(&source, args.description.as_deref());
     let invalid = |error: bowline_agent::code::snippet::SnippetError| {
-        Error::usage(error.code(), error.to_string(), "correct it and promote again")
+        Error::usage(
+            error.code(),
+            error.to_string(),
+            "correct it and promote again",
+        )
     };
     let snippet = Snippet::new(&args.name, text).map_err(invalid)?;
     let file = dir.join(format!("{}.ts", snippet.name));
@@ -133,7 +137,11 @@ pub(super) fn list(
 }
 
 /// Removes a snippet; a run that has begun keeps it.
-pub(super) fn remove(args: &Remove, global: &Global, terminal: Terminal) -> Result<ExitCode, Error> {
+pub(super) fn remove(
+    args: &Remove,
+    global: &Global,
+    terminal: Terminal,
+) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
     let dir = folder(&place, &args.agent)?;
     // The name is looked for among the files, so that it cannot lead elsewhere.
@@ -150,7 +158,8 @@ pub(super) fn remove(args: &Remove, global: &Global, terminal: Terminal) -> Resu
         why: why.to_string(),
     })?;
     if terminal.json {
-        terminal.json(&json!({"type": "snippet-removed", "agent": args.agent, "name": args.name}))?;
+        terminal
+            .json(&json!({"type": "snippet-removed", "agent": args.agent, "name": args.name}))?;
         return Ok(ExitCode::SUCCESS);
     }
     terminal.answer(format_args!("removed {}\n", file.display()))?;
@@ -180,7 +189,8 @@ fn chosen<'a>(
         Some(id) => run.run_id == id,
         None => run.state == RunState::Completed,
     };
-    let coded = |run: &'a CodeRun| source(conversation, &run.tool_call_id).map(|source| (run, source));
+    let coded =
+        |run: &'a CodeRun| source(conversation, &run.tool_call_id).map(|source| (run, source));
     let mut found = runs.iter().rev().filter(fits).filter_map(coded);
     found.next().ok_or_else(|| {
         let what = wanted.unwrap_or("that completed");
@@ -202,8 +212,14 @@ fn source(conversation: &Conversation, call: &str) -> Option<String> {
 /// The code without the fence around it, below what it is for.
 fn written(source: &str, description: Option<&str>) -> String {
     let mut code = source.trim();
-    if let Some(inside) = code.strip_prefix("```").and_then(|code| code.strip_suffix("```")) {
-        code = inside.split_once('\n').map_or(inside, |(_, code)| code).trim();
+    if let Some(inside) = code
+        .strip_prefix("```")
+        .and_then(|code| code.strip_suffix("```"))
+    {
+        code = inside
+            .split_once('\n')
+            .map_or(inside, |(_, code)| code)
+            .trim();
     }
     match description.map(|text| one_line(text).replace("*/", "* /")) {
         Some(text) => format!("/** {text} */\n{code}\n"),

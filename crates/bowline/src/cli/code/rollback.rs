@@ -61,7 +61,9 @@ pub(super) async fn roll_back(
     let work = async {
         let asked = Begin::Send(Outgoing::roll_back(args.run.clone()));
         let (begun, _follow) = hand.begin(&args.agent, &args.id, asked).await?;
-        let reply = hand.reply(&args.agent, &args.id, &begun.submission_id).await?;
+        let reply = hand
+            .reply(&args.agent, &args.id, &begun.submission_id)
+            .await?;
         let actor = bowline_agent::actor(&args.agent, &args.id);
         let runs = runs::of(hand.store(), &actor).await?;
         Ok::<_, Error>((reply, runs))
