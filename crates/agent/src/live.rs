@@ -51,7 +51,6 @@ pub struct Position {
 }
 
 /// For serde.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
