@@ -90,17 +90,18 @@ impl Serving {
     /// Listens, and says where.
     pub(super) async fn start(place: &Place, app: App, terminal: Terminal) -> Result<Self, Error> {
         let settings = app.settings();
-        if !settings.addr.ip().is_loopback() && settings.tls.is_none() {
-            terminal.say(format_args!(
-                "Keys and messages travel in the clear: set `tls` in `[server]`, or put a proxy in front."
-            ));
-        }
+        let in_the_clear = !settings.addr.ip().is_loopback() && settings.tls.is_none();
         let scheme = if settings.tls.is_some() {
             "https"
         } else {
             "http"
         };
         let mut server = Server::bind(app).await?;
+        if in_the_clear {
+            terminal.say(format_args!(
+                "Keys and messages travel in the clear: set `tls` in `[server]`, or put a proxy in front."
+            ));
+        }
         match Socket::bind(&place.data) {
             Ok(socket) => server = server.with_socket(socket),
             Err(error) => terminal.say(format_args!(

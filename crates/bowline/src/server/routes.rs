@@ -109,12 +109,12 @@ async fn identify(State(app): State<App>, mut request: Request, next: Next) -> R
     let (status, took) = (response.status().as_u16(), began.elapsed());
     if status >= 400 {
         let reason = response.extensions_mut().remove::<refusal::Reason>();
-        app.tell_refused(
-            method.as_str(),
-            &path,
-            status,
-            reason.map(|reason| reason.0),
-        );
+        let reason = reason.map(|reason| reason.0);
+        if let Some(error) = reason.as_ref().filter(|error| error.code == "store_full") {
+            // It is no fault of the server, but somebody has to do something.
+            span.in_scope(|| tracing::error!(code = error.code, "{error}"));
+        }
+        app.tell_refused(method.as_str(), &path, status, reason);
     }
     let route = route.as_ref().map(MatchedPath::as_str);
     app.telemetry()

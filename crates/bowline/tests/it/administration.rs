@@ -26,6 +26,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
+mod failures;
 mod fibers;
 mod scopes;
 

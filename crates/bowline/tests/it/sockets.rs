@@ -86,10 +86,16 @@ impl Socket {
 
     async fn send(&mut self, frame: &Value) {
         let text = frame.to_string().into_bytes();
-        let length = u8::try_from(text.len()).unwrap();
-        assert!(length < 126, "a short frame");
         // Masked with zeros, so that it is what it says.
-        let mut frame = vec![0x81, 0x80 | length, 0, 0, 0, 0];
+        let mut frame = match u8::try_from(text.len()) {
+            Ok(length) if length < 126 => vec![0x81, 0x80 | length],
+            Ok(_) | Err(_) => {
+                let mut head = vec![0x81, 0x80 | 127];
+                head.extend(u64::try_from(text.len()).unwrap().to_be_bytes());
+                head
+            }
+        };
+        frame.extend([0; 4]);
         frame.extend(text);
         self.stream.write_all(&frame).await.unwrap();
     }
@@ -98,9 +104,14 @@ impl Socket {
         loop {
             let kind = byte(&mut self.stream).await & 0x0f;
             let mut length = usize::from(byte(&mut self.stream).await);
-            if length == 126 {
-                length = usize::from(byte(&mut self.stream).await) << 8;
-                length += usize::from(byte(&mut self.stream).await);
+            let more = match length {
+                126 => 2,
+                127 => 8,
+                _ => 0,
+            };
+            for place in 0..more {
+                let before = if place == 0 { 0 } else { length << 8 };
+                length = before + usize::from(byte(&mut self.stream).await);
             }
             let mut body = vec![0; length];
             let read = self.stream.read_exact(&mut body);
@@ -278,5 +289,42 @@ async fn a_flood_of_upgrades_is_bounded_and_others_are_served() {
             break;
         }
     }
+    place.site.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_socket_that_takes_nothing_is_cut_and_its_place_is_free_again() {
+    let place = start(Settings {
+        max_followers: 3,
+        write_timeout: Duration::from_millis(300),
+        ..Settings::default()
+    })
+    .await;
+    let addr = place.site.addr;
+    let mut slow = Socket::open(addr, "/agents/demo/slow", "").await;
+    let mut one = Socket::open(addr, "/agents/demo/slow", "").await;
+    let mut two = Socket::open(addr, "/agents/demo/slow", "").await;
+    let text = "x".repeat(900_000);
+    // More than the system keeps for a reader.
+    for count in 0..30 {
+        let next = state(json!({"count": count, "text": text}));
+        one.send(&next).await;
+        while two.news().await != Frame::Text(next.clone()) {}
+    }
+    let late = async {
+        loop {
+            let mut socket = Socket::open(addr, "/agents/demo/slow", "").await;
+            if let Frame::Text(_) = socket.next().await {
+                return socket;
+            }
+        }
+    };
+    let late = tokio::time::timeout(PATIENCE, late).await.unwrap();
+    let mut rest = Vec::new();
+    let read = slow.stream.read_to_end(&mut rest);
+    // How it was cut does not matter.
+    let _ = tokio::time::timeout(PATIENCE, read).await.unwrap();
+    assert!(rest.len() < 30 * text.len());
+    drop((one, two, late));
     place.site.stop().await;
 }

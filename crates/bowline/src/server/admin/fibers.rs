@@ -233,7 +233,7 @@ pub(super) enum Decided {
     Completed {
         /// Its result.
         #[serde(default)]
-        #[schema(value_type = Object)]
+        #[schema(value_type = Value)]
         result: Value,
     },
     /// It has failed.
@@ -247,7 +247,7 @@ pub(super) enum Decided {
     Resume {
         /// Replaces the stash, where it is given.
         #[serde(default)]
-        #[schema(value_type = Object)]
+        #[schema(value_type = Value)]
         stash: Option<Value>,
     },
 }

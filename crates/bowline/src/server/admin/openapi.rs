@@ -114,9 +114,11 @@ pub fn document() -> String {
     let put = &mut all["paths"]["/v1/agents/{agent}/{id}/files/{path}"]["put"];
     put["requestBody"]["required"] = Value::Bool(false);
     // Its fields are those of the kind that it is.
-    let due = all["components"]["schemas"]["Due"]["oneOf"].as_array_mut();
-    for kind in due.into_iter().flatten() {
-        kind["additionalProperties"] = Value::Bool(false);
+    for of in ["Due", "Decided"] {
+        let kinds = all["components"]["schemas"][of]["oneOf"].as_array_mut();
+        for kind in kinds.into_iter().flatten() {
+            kind["additionalProperties"] = Value::Bool(false);
+        }
     }
     let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
     text.push('\n');
