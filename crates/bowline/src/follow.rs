@@ -1,18 +1,21 @@
 //! One submission from its beginning to its end, for whoever shows it to a person: in this process, or
 //! through the socket in the data directory.
 
-use std::{future::Future, pin::Pin, sync::Arc};
+use std::{collections::HashSet, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use bowline_agent::{
-    Chunk, Outgoing, actor,
+    Chunk, ChunkBody, Outgoing, actor,
     approval::{Answered, Approval},
 };
 use bowline_runtime::submission::State;
 use bowline_store::{Seq, Tail};
 use serde::{Deserialize, Serialize};
-use tokio::sync::broadcast::{
-    Receiver,
-    error::{RecvError, TryRecvError},
+use tokio::{
+    sync::broadcast::{
+        Receiver,
+        error::{RecvError, TryRecvError},
+    },
+    time::Instant,
 };
 
 use crate::{
@@ -70,7 +73,16 @@ pub(crate) struct Following {
     settling: Option<Settling>,
     /// What is told when the chunks before it have been told.
     next: Option<Happened>,
+    /// Approvals whose chunk has come, or will not come because they were asked for before.
+    asked: HashSet<String>,
+    /// Until when the chunks of a commit that parked it are waited for.
+    late: Option<Instant>,
+    /// Whether such a chunk has come, so that it is to be looked at again.
+    again: bool,
 }
+
+/// How long the chunks of a commit may come after it.
+const LATE: Duration = Duration::from_secs(1);
 
 impl Following {
     /// Takes a submission up and follows it.
@@ -86,6 +98,7 @@ impl Following {
     ) -> Result<(Begun, Self), Error> {
         // Before it begins, so that nothing is missed.
         let chunks = service.observe(agent, id);
+        let asked = service.approvals(agent, id).await?;
         let begun = |submission_id, deduplicated| Begun {
             submission_id,
             deduplicated,
@@ -122,6 +135,9 @@ impl Following {
             seen: 0,
             settling: Some(settling),
             next: None,
+            asked: asked.into_iter().map(|one| one.approval_id).collect(),
+            late: None,
+            again: false,
         };
         Ok((begun, following))
     }
@@ -136,7 +152,7 @@ impl Following {
         loop {
             if self.next.is_some() {
                 match self.chunks.try_recv() {
-                    Ok(chunk) => return Ok(Happened::Chunk(chunk)),
+                    Ok(chunk) => return Ok(self.chunk(chunk)),
                     Err(TryRecvError::Lagged(missed)) => return Ok(Happened::Missed(missed)),
                     Err(TryRecvError::Empty | TryRecvError::Closed) => {}
                 }
@@ -144,10 +160,15 @@ impl Following {
                     return Ok(next);
                 }
             }
+            let due = if self.again {
+                Some(Instant::now())
+            } else {
+                self.late
+            };
             tokio::select! {
                 biased;
                 chunk = self.chunks.recv(), if self.open => match chunk {
-                    Ok(chunk) => return Ok(Happened::Chunk(chunk)),
+                    Ok(chunk) => return Ok(self.chunk(chunk)),
                     Err(RecvError::Lagged(missed)) => return Ok(Happened::Missed(missed)),
                     Err(RecvError::Closed) => self.open = false,
                 },
@@ -157,16 +178,53 @@ impl Following {
                 }
                 // Whatever is committed may have parked it: also a part of what it waits for that was
                 // asked for long ago.
-                Some(seq) = self.tail.beyond(self.seen), if self.settling.is_some() => {
-                    let whose = (&*self.agent, &*self.id);
-                    let waiting = waiting(&self.service, whose, &self.submission).await?;
-                    self.seen = seq;
-                    if !waiting.is_empty() {
-                        self.next = Some(Happened::Parked(waiting));
-                    }
+                seq = next_look(&mut self.tail, self.seen, due), if self.settling.is_some() => {
+                    self.look(seq).await?;
                 }
             }
         }
+    }
+
+    /// Looks whether it is parked.
+    async fn look(&mut self, seq: Option<Seq>) -> Result<(), Error> {
+        let whose = (&*self.agent, &*self.id);
+        let waiting = waiting(&self.service, whose, &self.submission).await?;
+        self.seen = seq.unwrap_or(self.seen);
+        self.again = false;
+        let told = |one: &Approval| self.asked.contains(&one.approval_id);
+        let over = self.late.is_some_and(|late| Instant::now() >= late);
+        if waiting.is_empty() {
+            self.late = None;
+        } else if over || !self.open || waiting.iter().all(told) {
+            self.late = None;
+            self.next = Some(Happened::Parked(waiting));
+        } else {
+            // It is durable before it is told, and its chunks come before.
+            self.late.get_or_insert_with(|| Instant::now() + LATE);
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, chunk: Arc<Chunk>) -> Happened {
+        if let ChunkBody::ApprovalRequested { approval } = &chunk.body {
+            self.asked.insert(approval.approval_id.clone());
+            self.again = self.late.is_some();
+        }
+        Happened::Chunk(chunk)
+    }
+}
+
+/// The next commit; `None` when the time is over to look again.
+async fn next_look(tail: &mut Tail, seen: Seq, due: Option<Instant>) -> Option<Seq> {
+    let commit = async {
+        match tail.beyond(seen).await {
+            Some(seq) => seq,
+            None => std::future::pending().await,
+        }
+    };
+    match due {
+        Some(due) => tokio::time::timeout_at(due, commit).await.ok(),
+        None => Some(commit.await),
     }
 }
 

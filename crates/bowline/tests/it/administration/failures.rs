@@ -13,7 +13,11 @@ async fn an_error_inside_tells_a_reference_and_nothing_of_what_is_inside() {
     let (store, actor) = (place.service.store(), bowline_agent::actor("demo", "a"));
     let head = store.head(&actor).await.unwrap().unwrap();
     let mut step = Step::new();
-    step.record(kind::ACTOR_OPENED, place.service.sources().now(), &json!({}));
+    step.record(
+        kind::ACTOR_OPENED,
+        place.service.sources().now(),
+        &json!({}),
+    );
     let mut batch = Batch::new(actor, head.epoch + 1, head.seq);
     batch.records = step.records;
     batch.rows = vec![RowChange::Put {
@@ -38,5 +42,8 @@ async fn an_error_inside_tells_a_reference_and_nothing_of_what_is_inside() {
     // Each request has an id of its own, also one that is refused.
     let refused = place.get("/nothing").await;
     assert!(refused.header("x-request-id").starts_with("req_"));
-    assert_ne!(refused.header("x-request-id"), answer.header("x-request-id"));
+    assert_ne!(
+        refused.header("x-request-id"),
+        answer.header("x-request-id")
+    );
 }
