@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bashkit::{Command, CommandContext, CommandStatus, Result};
 
 use super::{
-    commands::{PIPE_CLOSED, write},
+    commands::{Left, PIPE_CLOSED, read_piece, write},
     fs::WorkspaceFs,
 };
 use crate::workspace::{EntryKind, absolute};
@@ -164,7 +164,7 @@ impl Cat {
         place: &mut Place,
     ) -> Result<std::result::Result<bool, String>> {
         if name == "-" {
-            while let Some(bytes) = ctx.stdin.read_chunk().await? {
+            while let Some(bytes) = read_piece(ctx, &self.0).await? {
                 if !self.pass(ctx, shape, place, &bytes).await? {
                     return Ok(Ok(false));
                 }
@@ -215,6 +215,7 @@ impl Command for Cat {
                 return Ok(CommandStatus::with_code(1));
             }
         };
+        let lost = Left::new(&self.0, !files.contains(&"-"));
         let mut place = Place {
             line: 0,
             at_start: true,
@@ -232,6 +233,7 @@ impl Command for Cat {
                 }
             }
         }
+        lost.tell(&ctx).await?;
         Ok(CommandStatus::with_code(code))
     }
 }

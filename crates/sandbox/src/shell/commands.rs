@@ -1,8 +1,7 @@
 //! Commands that replace the crate's own where those stop early: `seq` and `yes` there end after a
 //! fixed number of lines, and at the head of a pipeline nobody sees it; `sleep` ends after a minute as
 //! if it were over. These go on until the reader leaves, the output limit is reached or the time is up,
-//! or a pipe would have to hold more than [`PIPED`]: the reader of a pipe keeps what it has read, and
-//! nothing in the crate bounds that.
+//! or they have written [`PIPED`]: most readers of a pipe keep all that they have read.
 
 use std::{sync::Arc, time::Duration};
 
@@ -34,6 +33,43 @@ pub(crate) async fn write(
         Err(Error::Io(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error),
     }
+}
+
+/// What a command leaves in the pipe of a loop. The interpreter drops it, for `cat` and `grep` always:
+/// better to stop than to go on as if the loop had come to its end.
+pub(crate) struct Left(Option<Arc<super::memory::Meter>>);
+
+impl Left {
+    /// To be made when the command starts; `unread` when it will not read its standard input.
+    pub(crate) fn new(fs: &WorkspaceFs, unread: bool) -> Self {
+        Self(fs.meter().filter(|meter| unread && meter.loses_pipe()))
+    }
+
+    /// Stops the call when there is something.
+    pub(crate) async fn tell(&self, ctx: &CommandContext<'_>) -> Result<()> {
+        if let Some(meter) = &self.0
+            && ctx.stdin.read_chunk().await?.is_some()
+        {
+            let name = ctx.name;
+            meter.stop_with(format!(
+                "bash: stopped: {name} in a loop takes the pipe that the loop reads from, and the rest of it would be lost; write {name} … < /dev/null"
+            ));
+            return Err(Error::Cancelled);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a piece of the standard input; `None` at its end.
+pub(crate) async fn read_piece(
+    ctx: &CommandContext<'_>,
+    fs: &WorkspaceFs,
+) -> Result<Option<Vec<u8>>> {
+    let bytes = ctx.stdin.read_chunk().await?;
+    if let (Some(bytes), Some(meter)) = (&bytes, fs.meter()) {
+        meter.taken(bytes.len());
+    }
+    Ok(bytes)
 }
 
 async fn too_much(ctx: &CommandContext<'_>) -> Result<CommandStatus> {

@@ -7,23 +7,25 @@ mod braces;
 mod cat;
 mod commands;
 mod curl;
+mod filters;
 mod fs;
 mod git;
 mod grep;
+mod head;
 mod memory;
 mod state;
+mod streaming;
 
 use std::{
     collections::BTreeMap,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
-use bashkit::{Bash, ExecOptions, ExecutionLimits, MemoryLimits, SessionLimits, hooks::HookAction};
+use bashkit::{
+    Bash, ExecOptions, ExecutionLimits, FileSystem, MemoryLimits, SessionLimits, hooks::HookAction,
+};
 use tokio::sync::Notify;
 
 pub use state::ShellState;
@@ -119,13 +121,13 @@ struct Session {
 
 /// Stops a command whose caller is gone.
 struct Stop {
-    flag: Arc<AtomicBool>,
+    meter: Arc<Meter>,
     wake: Arc<Notify>,
 }
 
 impl Stop {
     fn now(&self) {
-        self.flag.store(true, Ordering::Relaxed);
+        self.meter.cancel();
         self.wake.notify_one();
     }
 }
@@ -164,12 +166,16 @@ impl Shell {
         }
         let mut session = self.session(&state, options);
         let fs = session.fs.clone();
+        let flag = session.bash.cancellation_token();
+        flag.store(false, Ordering::Relaxed);
+        let meter = Meter::start(flag);
+        if reads_in_a_loop(command) {
+            meter.set_reads();
+        }
         let stop = Stop {
-            flag: session.bash.cancellation_token(),
+            meter: meter.clone(),
             wake: Arc::new(Notify::new()),
         };
-        stop.flag.store(false, Ordering::Relaxed);
-        let meter = Meter::start(stop.flag.clone());
         fs.set(Some((overlay.clone(), meter.clone())));
         fs.set_outside(options.outside.clone());
         let notice = enter(&mut session, overlay, &state, options).await;
@@ -202,15 +208,12 @@ impl Shell {
         fs.set_outside(None);
         let (stdout, mut stderr) =
             std::mem::take(&mut *partial.lock().unwrap_or_else(PoisonError::into_inner));
-        let mut outcome = match finished {
-            _ if meter.stopped() => {
-                push_line(
-                    &mut stderr,
-                    "bash: stopped: the command took too much memory; work on smaller pieces, or write to files",
-                );
+        let mut outcome = match (meter.stopped(), finished) {
+            (Some(reason), _) => {
+                push_line(&mut stderr, &reason);
                 failure(stdout, stderr, 137, state)
             }
-            None => {
+            (None, None) => {
                 push_line(
                     &mut stderr,
                     &format!(
@@ -223,13 +226,15 @@ impl Shell {
                     ..failure(stdout, stderr, 124, state)
                 }
             }
-            Some(Ok((Some(Ok(result)), session))) => self.finish(result, session, state, options),
-            Some(Ok((Some(Err(error)), _))) => {
+            (None, Some(Ok((Some(Ok(result)), session)))) => {
+                self.finish(result, session, state, options)
+            }
+            (None, Some(Ok((Some(Err(error)), _)))) => {
                 let (code, message) = explain(&error, command);
                 push_line(&mut stderr, &message);
                 failure(stdout, stderr, code, state)
             }
-            Some(Ok((None, _)) | Err(_)) => {
+            (None, Some(Ok((None, _)) | Err(_))) => {
                 push_line(&mut stderr, "bash: the command ended unexpectedly");
                 failure(stdout, stderr, 1, state)
             }
@@ -257,7 +262,7 @@ impl Shell {
             return session;
         }
         let fs = Arc::new(WorkspaceFs::default());
-        let mut bash = build(fs.clone(), options.output_bytes);
+        let mut bash = build(&fs, fs.clone(), options.output_bytes, Some(0));
         if let Some(state) = &state.0 {
             bash.restore_shell_state(state);
         }
@@ -335,6 +340,17 @@ impl Shell {
     }
 }
 
+/// Whether a command may have a loop whose condition reads; see [`streaming`].
+fn reads_in_a_loop(command: &str) -> bool {
+    let mut words = command.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let (mut reads, mut loops) = (false, false);
+    words.any(|word| {
+        reads |= word == "read";
+        loops |= matches!(word, "while" | "until" | "for");
+        reads && loops
+    })
+}
+
 /// Puts the interpreter into its working directory, with its variables; the notice says when that
 /// directory is gone.
 async fn enter(
@@ -369,7 +385,14 @@ fn watched(seen: Arc<Mutex<(String, String)>>) -> ExecOptions {
     }))
 }
 
-fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
+/// An interpreter over `files`, with our commands, and with those of the crate that hold what they read
+/// at this depth of interpreters; or, without a depth, with nothing but the crate's own.
+fn build(
+    fs: &Arc<WorkspaceFs>,
+    files: Arc<dyn FileSystem>,
+    output_bytes: usize,
+    depth: Option<usize>,
+) -> Bash {
     let mut limits = ExecutionLimits::cli()
         .timeout(NEVER)
         .max_work_units(u64::MAX)
@@ -382,8 +405,8 @@ fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
         .max_word_split_bytes(32 << 20);
     limits.max_history_output_bytes = 1 << 20;
     let metered = fs.clone();
-    Bash::builder()
-        .fs(fs.clone())
+    let mut builder = Bash::builder()
+        .fs(files)
         .username("agent")
         .hostname("bowline")
         .env("HOME", WORKING_DIRECTORY)
@@ -394,23 +417,24 @@ fn build(fs: Arc<WorkspaceFs>, output_bytes: usize) -> Bash {
             MemoryLimits::default()
                 .max_variable_count(100_000)
                 .max_total_variable_bytes(VARIABLE_BYTES),
-        )
+        );
+    let Some(depth) = depth else {
+        return builder.build();
+    };
+    builder = builder
         .before_tool(Box::new(move |event| {
             if let Some(meter) = metered.meter() {
-                meter.started(&event.args);
+                meter.started(&event.name, &event.args);
             }
             HookAction::Continue(event)
         }))
-        .command("cat", cat::Cat(fs.clone()))
-        .command("curl", curl::Curl(fs.clone()))
-        .command("egrep", grep::Grep(fs.clone()))
-        .command("fgrep", grep::Grep(fs.clone()))
-        .command("git", git::Git(fs.clone()))
-        .command("grep", grep::Grep(fs.clone()))
         .command("seq", commands::Seq(fs.clone()))
         .command("sleep", commands::Sleep)
-        .command("yes", commands::Yes(fs.clone()))
-        .build()
+        .command("yes", commands::Yes(fs.clone()));
+    for (name, command) in streaming::all(fs, depth) {
+        builder = builder.builtin(name, command);
+    }
+    builder.build()
 }
 
 fn failure(stdout: String, stderr: String, exit_code: i32, state: ShellState) -> ShellOutcome {
@@ -437,6 +461,10 @@ fn explain(error: &bashkit::Error, command: &str) -> (i32, String) {
                     .trim_end()
                     .to_owned(),
             )
+        }
+        bashkit::Error::ResourceLimit(limit @ bashkit::LimitExceeded::ExecutionBudget(_)) => {
+            let next = "work on smaller pieces, or write to files";
+            (1, format!("bash: stopped: {limit}; {next}"))
         }
         bashkit::Error::ResourceLimit(limit) => (1, format!("bash: stopped: {limit}")),
         other => (1, format!("bash: {other}")),

@@ -164,6 +164,32 @@ async fn a_name_with_pattern_characters_can_be_found() {
 }
 
 #[tokio::test]
+async fn two_stars_match_dot_files_and_one_star_stays_in_its_directory() {
+    let overlay = World::new().begin().await;
+    for path in ["a.ts", ".b.ts", "d/c.ts", "d/.e/f.ts", "d/g.js"] {
+        put(&overlay, path, "1").await;
+    }
+    for (pattern, expected) in [
+        ("*.ts", &["/workspace/.b.ts", "/workspace/a.ts"][..]),
+        (
+            "**/*.ts",
+            &[
+                "/workspace/.b.ts",
+                "/workspace/a.ts",
+                "/workspace/d/.e/f.ts",
+                "/workspace/d/c.ts",
+            ],
+        ),
+        ("d/*/*.ts", &["/workspace/d/.e/f.ts"]),
+    ] {
+        let found = search::glob(&overlay, pattern, "/workspace").await.unwrap();
+        let mut found: Vec<String> = found.into_iter().map(|found| found.path).collect();
+        found.sort();
+        assert_eq!(found, expected, "{pattern}");
+    }
+}
+
+#[tokio::test]
 async fn the_root_cannot_be_left() {
     let overlay = World::new().begin().await;
     put(&overlay, "../../../../etc/x", "1").await;

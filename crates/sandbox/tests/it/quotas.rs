@@ -79,10 +79,97 @@ const COMMANDS: &[(&str, &str, u64)] = &[
         "",
         20,
     ),
+    // What holds its whole input, behind what makes more lines of it.
+    ("yes | head -c 9M | sort | tail -1", "sort holds", 60),
+    (
+        "yes | head -c 4M | sed 's/./&\\n&\\n&\\n&/g' | sort | tail -1",
+        "holds",
+        60,
+    ),
+    ("yes | head -c 9M | column -t | tail -1", "column holds", 60),
+    (
+        "{ printf '%9999s x\\n' a; seq 100000 | sed 's/$/ b/'; } | column -t | tail -1",
+        "column holds",
+        60,
+    ),
+    (
+        "yes | head -c 9M | paste - - - | tail -1",
+        "paste holds",
+        60,
+    ),
+    ("yes | head -c 9M | shuf | tail -1", "shuf holds", 60),
+    ("shuf -i 1-1000000000 | tail -1; exit 1", "more than", 60),
+    (
+        "shuf -r -n 1000000000 -e a b | tail -1; exit 1",
+        "more than",
+        60,
+    ),
+    ("yes | head -c 9M | tac | tail -1", "tac holds", 60),
+    ("yes | head -c 9M | uniq -D | tail -1", "uniq holds", 60),
+    ("yes | head -c 9M | nl -w 9999 | tail -1", "nl holds", 60),
+    ("yes | head -c 9M | jq -R . | tail -1", "jq holds", 60),
+    ("yes | head -c 9M | rg y | tail -1", "rg holds", 60),
+    (
+        "yes | head -c 9M | diff - /dev/null | tail -1",
+        "diff holds",
+        60,
+    ),
+    (
+        "yes , | head -c 4M | cut -d, -f1- --output-delimiter=\"$(printf '%9999s' x)\" | tail -1",
+        "cut holds",
+        60,
+    ),
+    (
+        "awk 'BEGIN { for (i = 0; i < 4000000; i++) print \"y\" }' | sort | tail -1",
+        "sort holds",
+        90,
+    ),
+    (
+        "while :; do awk 'BEGIN { for (i = 0; i < 2000000; i++) print \"y\" }'; done | xargs echo",
+        "",
+        60,
+    ),
+    (
+        "{ yes; yes; yes; yes; } | xargs -n 100000 echo | tail -c 5",
+        "",
+        60,
+    ),
+    ("mapfile a < <(yes | head -c 9M); exit 1", "max", 60),
+    ("{ yes; yes; yes; yes; yes; yes; } | mapfile a", "", 60),
+    ("x=$(yes | head -c 9M | sed 's/./&&/g')", "", 60),
+    ("x=$(while :; do yes | head -c 1M; done)", "", 60),
+    ("x=a; while :; do x+=$x; done", "", 60),
+    (
+        "a=(); while :; do a+=(\"$(yes | head -c 100000)\"); done",
+        "",
+        60,
+    ),
+    (
+        "x=$(yes | head -c 7M); cat <<< \"$x$x$x\" | sort <<< \"$x\"",
+        "",
+        60,
+    ),
+    (
+        "f() { cat; }; { yes; yes; yes; yes; yes; yes; yes; yes; } | f | wc -l",
+        "",
+        60,
+    ),
+    (
+        "yes | head -c 9M > f; while read -r a; do cat f; done < f",
+        "",
+        60,
+    ),
+    (
+        "yes | head -c 6M > f; sort f | sort | sort | sort | sort; false",
+        "",
+        60,
+    ),
 ];
 
 /// The commands that are always run; `BOWLINE_HOSTILE_ALL=1` runs all, `BOWLINE_HOSTILE_CASE=7` one.
-const BRIEF: [usize; 10] = [0, 1, 3, 4, 6, 8, 10, 16, 20, 21];
+const BRIEF: [usize; 18] = [
+    0, 1, 3, 4, 6, 8, 10, 16, 20, 21, 25, 27, 28, 29, 36, 39, 41, 43,
+];
 
 /// Each in a process of its own, so that one's memory is not counted with another's.
 #[test]
@@ -137,13 +224,28 @@ async fn hostile_work() {
     let Ok(case) = std::env::var(CHILD) else {
         return;
     };
-    let case: usize = case.parse().unwrap();
     let world = World::with_limits(WorkspaceLimits {
         bytes: 4 << 30,
         file_bytes: 2 << 30,
         ..WorkspaceLimits::default()
     });
     let overlay = world.begin().await;
+    let Ok(case) = case.parse::<usize>() else {
+        // A script by hand: what it says, and its memory.
+        let shell = Shell::new();
+        let outcome = shell
+            .run(
+                &overlay,
+                ShellState::default(),
+                &case,
+                &ShellOptions::default(),
+            )
+            .await;
+        let out = outcome.stdout.chars().take(200).collect::<String>();
+        println!("{} {}[{out}]", outcome.exit_code, outcome.stderr);
+        println!("peak {}", peak());
+        return;
+    };
     match COMMANDS.get(case) {
         Some((command, message, seconds)) => stopped(&overlay, command, message, *seconds).await,
         None if case == COMMANDS.len() => bomb(&overlay).await,

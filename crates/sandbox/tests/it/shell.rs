@@ -424,3 +424,80 @@ async fn dropping_the_run_stops_the_command() {
         "ok\n"
     );
 }
+
+#[tokio::test]
+async fn a_command_in_a_loop_leaves_the_pipe_to_the_next_read() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "1\n").await;
+    put(&overlay, "b", "2\n").await;
+    for body in [
+        "cat $f",
+        "grep . $f",
+        "head -n 1 $f",
+        "sort $f",
+        "sed '' $f",
+        "awk 1 $f",
+    ] {
+        let command = format!(
+            "find . -type f | sort | while read -r f; do {body}; done; \
+             for f in a b; do echo $f; done | while read -r f; do {body} < /dev/null; done"
+        );
+        let outcome = sh(&overlay, &command).await;
+        assert_eq!(outcome.stdout, "1\n2\n1\n2\n", "{body}: {}", outcome.stderr);
+    }
+}
+
+/// SH-29
+#[tokio::test]
+async fn what_a_loop_would_lose_from_its_pipe_stops_the_call() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "1\n").await;
+    for body in ["cat $f", "grep -c . $f"] {
+        let command =
+            format!("for f in a a a; do echo $f; done | while read -r f; do {body}; done");
+        let outcome = sh(&overlay, &command).await;
+        assert_eq!(outcome.exit_code, 137, "{outcome:?}");
+        assert!(outcome.stderr.contains("< /dev/null"), "{}", outcome.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_filter_sees_the_shell_that_it_stands_in() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "d/a", "b\na\n").await;
+    for (command, stdout) in [
+        ("cd d && sort a", "a\nb\n"),
+        ("export x=1; awk 'BEGIN { print ENVIRON[\"x\"] }'", "1\n"),
+        ("x=2 jq -n 'env.x'", "\"2\"\n"),
+        ("paste <(echo 1) <(echo 2)", "1\t2\n"),
+        ("diff <(echo 1) <(echo 1) && echo same", "same\n"),
+        ("echo x | tee >(cat) >/dev/null", "x\n"),
+        ("echo 1 | tee /dev/stderr 2>/dev/null", "1\n"),
+        ("diff /dev/null d/a | head -n 1", "0a1,2\n"),
+        ("sort < d/a | sort -r - | head -1", "b\n"),
+        ("yes | head -c 1M | wc -c", "1048576\n"),
+        ("yes | head -n 3 | wc -l", "3\n"),
+        (
+            "printf 'a\\nb' | head -c 3; seq 9 | head -2; seq 9 | head -n -8",
+            "a\nb1\n2\n1\n",
+        ),
+        ("seq 3 | sort -o out -r; cat out", "3\n2\n1\n"),
+        (
+            "awk 'BEGIN { system(\"seq 3 | sort -r | head -1\") }'",
+            "3\n",
+        ),
+        (
+            "set -o pipefail; seq 3 | sort --no-such 2>/dev/null | cat || echo failed",
+            "failed\n",
+        ),
+        ("sort() { echo mine; }; echo x | sort", "mine\n"),
+        (
+            "printf '\\xff\\xfe' | gzip -c | gunzip -c | od -An -tx1",
+            " ff fe\n",
+        ),
+    ] {
+        let outcome = sh(&overlay, command).await;
+        assert_eq!(outcome.stdout, stdout, "{command}: {}", outcome.stderr);
+        assert_eq!(outcome.exit_code, 0, "{command}: {}", outcome.stderr);
+    }
+}

@@ -14,7 +14,7 @@ use grep_regex::{RegexMatcher, RegexMatcherBuilder};
 use grep_searcher::{Searcher, SearcherBuilder, Sink, SinkContext, SinkMatch};
 
 use super::{
-    commands::{PIPE_CLOSED, write},
+    commands::{Left, PIPE_CLOSED, read_piece, write},
     fs::{READ_BYTES, WorkspaceFs},
 };
 use crate::workspace::{
@@ -67,6 +67,8 @@ impl Command for Grep {
         if let Some(warning) = warning {
             ctx.stderr.write_all(warning.as_bytes()).await?;
         }
+        let files = !options.files.is_empty() && !options.files.iter().any(|file| file == "-");
+        let lost = Left::new(&self.0, files);
         let mut searcher = SearcherBuilder::new();
         searcher
             .before_context(options.before)
@@ -94,13 +96,14 @@ impl Command for Grep {
         if !run.open {
             return Ok(PIPE_CLOSED);
         }
-        let found = run.selected;
-        Ok(CommandStatus::with_code(match (run.failed, found) {
+        let code = match (run.failed, run.selected) {
             (true, true) if run.options.quiet => 0,
             (true, _) => 2,
             (false, true) => 0,
             (false, false) => 1,
-        }))
+        };
+        lost.tell(&ctx).await?;
+        Ok(CommandStatus::with_code(code))
     }
 }
 
@@ -291,7 +294,7 @@ impl Run<'_, '_> {
         let whole = self.options.before > 0 || self.options.after > 0;
         let mut more = true;
         while more {
-            match self.ctx.stdin.read_chunk().await? {
+            match read_piece(self.ctx, self.fs).await? {
                 Some(piece) => held.extend_from_slice(&piece),
                 None => more = false,
             }
