@@ -41,6 +41,7 @@ mod init;
 mod markdown;
 mod models;
 mod place;
+mod prompt;
 mod reject;
 mod restore;
 mod run;

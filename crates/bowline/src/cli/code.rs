@@ -2,6 +2,7 @@
 
 mod folder;
 mod promote;
+mod repl;
 mod rollback;
 mod session;
 
@@ -14,16 +15,17 @@ use std::{
 
 use bowline_agent::binding::{Binding, State, Web};
 use bowline_runtime::Sources;
-use bowline_sandbox::egress::Allow;
-use bowline_sandbox::isolate::{
-    Isolate, IsolateError, Limits, LogLevel, LogLine, Program, Status, Value,
+use bowline_sandbox::{
+    egress::Allow,
+    isolate::{Isolate, IsolateError, Limits, LogLevel, LogLine, Program, Status, Value},
+    workspace::Overlay,
 };
 use bowline_store::Timestamp;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
 use folder::Folder;
-use session::{Before, Session};
+use session::{Running, Session};
 
 use super::{
     Global,
@@ -36,18 +38,25 @@ use crate::error::Error;
 /// Run JavaScript or TypeScript in an isolate; print what an agent's code sees.
 ///
 /// Code in an isolate reaches no files, no process, and no network but what is granted; it has the time and
-/// the memory that its limits allow.
+/// the memory that its limits allow. Without a command it is a prompt, as `repl` is.
 #[derive(Debug, Args)]
-#[command(after_long_help = "Examples:\n  \
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_long_help = "Examples:\n  \
+    bowline code\n  \
+    bowline code --workspace . --binding tracker\n  \
     bowline code run sum.ts\n  \
     bowline code run report.ts --module lib/table.ts --input '{\"rows\": 3}'\n  \
     bowline code run tidy.ts --workspace . --binding github\n  \
     echo '[1, 2, 3].map((x) => x * 2)' | bowline code run -\n  \
     bowline code types triage > bowline.d.ts\n  \
-    bowline code promote triage t1 open-todos --description 'Lists what is still to do'")]
+    bowline code promote triage t1 open-todos --description 'Lists what is still to do'"
+)]
 pub(super) struct Code {
     #[command(subcommand)]
-    what: What,
+    what: Option<What>,
+    #[command(flatten)]
+    with: With,
 }
 
 /// What code is run with.
@@ -56,16 +65,17 @@ struct With {
     /// A binding of `bowline.toml` that it may call, once for each
     #[arg(long, value_name = "NAME")]
     binding: Vec<String>,
-    /// A folder that it sees as `state`; what it changes there is written back when it completes
+    /// A folder that it sees as `state`; what it changes there is written back when it completes, at a
+    /// prompt after each line
     #[arg(long, value_name = "DIR")]
     workspace: Option<PathBuf>,
     /// A `host[:port][/path]` that `fetch` may reach, once for each; without one there is no `fetch`
     #[arg(long, value_name = "PATTERN")]
     egress: Vec<String>,
-    /// Seconds that it may take, waiting included
+    /// Seconds that it may take, waiting included; each line of a prompt has them anew
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     wall: u64,
-    /// Seconds of CPU time that it may use
+    /// Seconds of CPU time that it may use; each line of a prompt has them anew
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     cpu: u64,
     /// Memory that it may use, in MiB
@@ -81,6 +91,16 @@ impl With {
             memory: self.memory.saturating_mul(1 << 20),
             ..Limits::default()
         }
+    }
+
+    /// The folder, and its files for the code.
+    async fn folder(&self) -> Result<(Option<Folder>, Option<Overlay>), Error> {
+        let Some(path) = &self.workspace else {
+            return Ok((None, None));
+        };
+        let mut folder = Folder::open(path)?;
+        let files = folder.load().await?;
+        Ok((Some(folder), Some(files)))
     }
 
     fn bindings(&self, global: &Global) -> Result<Vec<Arc<dyn Binding>>, Error> {
@@ -121,6 +141,16 @@ enum What {
         #[command(flatten)]
         with: With,
     },
+    /// Type code and see what it gives
+    ///
+    /// A prompt in one isolate. What a line declares is there in the next, `await` works, code that is not
+    /// finished goes on in the next line. Ctrl-C stops a line, which then leaves nothing behind; ctrl-D
+    /// leaves. Values are shown on standard output, everything else on standard error. From a pipe, the
+    /// exit code says whether all lines went well.
+    Repl {
+        #[command(flatten)]
+        with: With,
+    },
     /// Print what an agent's code sees, as TypeScript
     ///
     /// The declarations of its bindings, and in code mode of its tools and of `codemode`. Written into
@@ -153,17 +183,19 @@ pub(super) async fn execute(
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let (file, module, input, with) = match &args.what {
-        What::Types { agent } => return types(agent, global, terminal),
-        What::Run {
+        None => return repl::repl(&args.with, global, terminal).await,
+        Some(What::Repl { with }) => return repl::repl(with, global, terminal).await,
+        Some(What::Types { agent }) => return types(agent, global, terminal),
+        Some(What::Run {
             file,
             module,
             input,
             with,
-        } => (file, module, input, with),
-        What::Rollback(args) => return rollback::roll_back(args, global, terminal).await,
-        What::Promote(args) => return promote::promote(args, global, terminal).await,
-        What::Snippets(args) => return promote::list(args, global, terminal),
-        What::Remove(args) => return promote::remove(args, global, terminal),
+        }) => (file, module, input, with),
+        Some(What::Rollback(args)) => return rollback::roll_back(args, global, terminal).await,
+        Some(What::Promote(args)) => return promote::promote(args, global, terminal).await,
+        Some(What::Snippets(args)) => return promote::list(args, global, terminal),
+        Some(What::Remove(args)) => return promote::remove(args, global, terminal),
     };
     let program = program(file, module)?;
     let input = match input {
@@ -172,18 +204,15 @@ pub(super) async fn execute(
             .map_err(|error| Fault::Arguments(format!("--input is no JSON: {error}")))?,
         None => Value::Undefined,
     };
-    let folder = with.workspace.as_deref().map(Folder::open).transpose()?;
-    let files = match &folder {
-        None => None,
-        Some(folder) => Some(folder.load().await?),
-    };
-    let session = Session::open(with.bindings(global)?, files, terminal).await?;
+    let (mut folder, files) = with.folder().await?;
+    let session = Session::open(with.bindings(global)?, false).await?;
     let limits = with.limits();
-    let ran = session
-        .run(&program, input, &limits, Before::default())
-        .await?;
-    let code = finish(&program, &ran, terminal)?;
-    if let (Some(folder), Some(files)) = (&folder, session.files()) {
+    let isolate = session.start(&program, input, &limits).await?;
+    let mut print = |log: Vec<LogLine>| print(&log, terminal);
+    let running = Running::new(&session, isolate, limits.wall, files.clone(), &mut print);
+    let (ran, _) = running.run().await?;
+    let code = finish(&program, &ran.isolate, terminal)?;
+    if let (Some(folder), Some(files)) = (&mut folder, &files) {
         let (written, removed) = folder.save(files).await?;
         if written + removed > 0 {
             terminal.say(format_args!("{written} files written, {removed} removed"));

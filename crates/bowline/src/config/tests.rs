@@ -239,6 +239,12 @@ fn mistakes_are_named_with_line_and_next_step() {
             "add `openapi = \"FILE\"`, or `hosts = [\"api.example.com\"]`",
         ),
         (
+            "[bindings.github]\nhosts = ['api.example.com']\nexamples = true",
+            "missing_key",
+            ":1: `[bindings.github]` has `examples` and no document that gives them",
+            "add `openapi = \"FILE\"`, or remove `examples`",
+        ),
+        (
             "[egress]\nallow = ['a*.example.com']",
             "invalid_value",
             ":2: `a*.example.com` cannot be allowed: `*` stands for a whole host or for its first names",

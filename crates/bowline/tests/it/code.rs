@@ -87,3 +87,48 @@ fn the_declarations_of_what_an_agents_code_sees_are_printed() {
         ran.stdout
     );
 }
+
+#[test]
+fn declarations_are_those_of_every_binding_of_the_agent() {
+    let world = World::empty();
+    world.write(
+        "bowline.toml",
+        "[bindings.tracker]\nopenapi = 'tracker.json'\nexamples = true\n",
+    );
+    world.write(
+        "tracker.json",
+        r#"{"openapi": "3.1.0", "info": {"title": "The tracker."}, "servers": [{"url": "https://tracker.test"}],
+            "paths": {"/issues": {"post": {"operationId": "open", "summary": "Opens one.",
+            "requestBody": {"required": true, "content": {"application/json": {"schema":
+            {"type": "object", "required": ["title"], "properties": {"title": {"type": "string"}}}}}},
+            "responses": {}}}}}"#,
+    );
+    let agent = "---\nmodel: scripted/s.yaml\nbindings: [tracker]\n---\nWork.\n";
+    world.write("agents/worker/agent.md", agent);
+    let ran = world.run(&["code", "types", "worker"]);
+    let expected = "declare const tracker: {\n  /** Opens one. */\n  open(input: { body: { title: string } }): Promise<unknown>;\n";
+    assert!(ran.stdout.contains(expected), "{}", ran.all());
+    assert!(ran.stdout.ends_with("};\n"), "{}", ran.stdout);
+
+    // Nothing is printed that an editor would take for all there is.
+    for (agent, error) in [
+        ("wroker", "definition_agent_not_found"),
+        ("broken", "tool_type"),
+        ("lost", "binding_not_found"),
+    ] {
+        world.write(
+            "agents/broken/agent.md",
+            "---\nmodel: scripted/s.yaml\n---\nWork.\n",
+        );
+        world.write(
+            "agents/broken/tools/t.ts",
+            "/** D. */\nexport default (input: { at: Date }) => 0",
+        );
+        let lost = "---\nmodel: scripted/s.yaml\nbindings: [trakcer]\n---\nWork.\n";
+        world.write("agents/lost/agent.md", lost);
+        let ran = world.run(&["code", "types", agent, "--json"]);
+        let lines = ran.lines();
+        assert_eq!((ran.status, lines.len()), (1, 1), "{agent}: {}", ran.all());
+        assert_eq!(lines[0]["error"]["type"], error, "{agent}: {}", ran.all());
+    }
+}

@@ -30,6 +30,7 @@ mod npm;
 mod openapi;
 mod operations;
 mod read;
+mod repl;
 mod run;
 mod serve;
 mod sockets;

@@ -206,7 +206,7 @@ fn shaped(name: &str, source: &str, before: &str) -> Result<Module, IsolateError
     })
 }
 
-fn check_size(bytes: usize) -> Result<(), IsolateError> {
+pub(super) fn check_size(bytes: usize) -> Result<(), IsolateError> {
     if bytes > Program::MAX_BYTES {
         return Err(IsolateError::SourceTooLarge {
             bytes: bytes as u64,

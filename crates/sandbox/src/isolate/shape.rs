@@ -21,7 +21,7 @@ struct Edit {
 }
 
 impl Edits {
-    fn cut(&mut self, at: usize, len: usize) {
+    pub(super) fn cut(&mut self, at: usize, len: usize) {
         self.0.push(Edit {
             at,
             cut: len,
@@ -29,7 +29,7 @@ impl Edits {
         });
     }
 
-    fn put(&mut self, at: usize, text: &str) {
+    pub(super) fn put(&mut self, at: usize, text: &str) {
         self.0.push(Edit {
             at,
             cut: 0,

@@ -84,7 +84,7 @@ paths:
       requestBody:
         required: true
         content: {application/json: {schema: {$ref: "#/components/schemas/Issue"}}}
-      responses: {"201": {description: made}}
+      responses: {"201": {content: {application/json: {examples: {first: {$ref: "#/components/examples/Made"}}}}}}
     put:
       operationId: create
       responses: {}
@@ -97,6 +97,8 @@ paths:
 components:
   parameters:
     Project: {name: project, in: path, required: true, schema: {type: string}}
+  examples:
+    Made: {value: {title: made}}
   schemas:
     Issue:
       type: object
@@ -248,6 +250,29 @@ async fn a_call_that_acts_carries_its_effect_id_and_a_refusal_is_thrown() {
         thrown.properties,
         [("code".into(), Value::from("egress_denied"))]
     );
+}
+
+#[tokio::test]
+async fn examples_answer_without_asking_anybody() {
+    let fake = Arc::new(Fake::default());
+    let service = service(&fake).with_examples();
+    let context = context(None);
+    let create = |input: Json| call(&service, &context, "create", input);
+    let made = create(json!({"body": {"title": "x"}})).await.unwrap();
+    assert_eq!(made.to_json(), json!({"title": "made"}));
+    let thrown = create(json!({})).await.unwrap_err();
+    assert!(thrown.message.contains("body is missing"), "{thrown}");
+    for method in ["delete_issues", "get"] {
+        let input = json!({"path": "/issues"});
+        let input = if method == "get" { input } else { json!([]) };
+        let thrown = call(&service, &context, method, input).await;
+        let message = thrown.unwrap_err().message;
+        assert_eq!(
+            message,
+            format!("tracker answers with examples, and tracker.{method} has none")
+        );
+    }
+    assert!(fake.asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

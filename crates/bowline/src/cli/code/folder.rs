@@ -1,6 +1,7 @@
-//! A folder of this machine as the workspace of one run: copied in, and what changed copied back.
+//! A folder of this machine as a workspace: copied in, and what code changed copied back.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,6 +26,8 @@ const LEFT_OUT: [&str; 3] = [".git", "node_modules", "target"];
 pub(super) struct Folder {
     dir: Dir,
     path: PathBuf,
+    /// The files as they were copied, in either direction: what others do to them meanwhile is not undone.
+    known: BTreeMap<String, Bytes>,
 }
 
 impl Folder {
@@ -34,12 +37,14 @@ impl Folder {
         Ok(Self {
             dir,
             path: path.to_path_buf(),
+            known: BTreeMap::new(),
         })
     }
 
     /// Copies the files into a workspace that lives in memory.
-    pub(super) async fn load(&self) -> Result<Overlay, Error> {
+    pub(super) async fn load(&mut self) -> Result<Overlay, Error> {
         let files = self.files()?;
+        self.known = files.iter().cloned().collect();
         let copied = async {
             let actor = ActorId::new("agent", "code", "run");
             let workspace = Workspace::open(Arc::new(MemoryStore::new()), actor);
@@ -88,39 +93,51 @@ impl Folder {
         Ok(files)
     }
 
-    /// Copies back what the files in `after` have become; returns how many were written and removed.
-    pub(super) async fn save(&self, after: &Overlay) -> Result<(usize, usize), Error> {
-        let before = self.files()?;
+    /// Copies back what code changed in `after` since it was copied last; returns how many files were
+    /// written and removed.
+    pub(super) async fn save(&mut self, after: &Overlay) -> Result<(usize, usize), Error> {
         let failed = |error: WorkspaceError| self.failed(&error);
         let found = bowline_sandbox::search::find(after, WORKING_DIRECTORY, &<_>::default()).await;
         let found = found.map_err(|error| unreadable(&self.path, &error.to_string()))?;
         let prefix = format!("{WORKING_DIRECTORY}/");
-        let (mut written, mut removed) = (0, 0);
-        let mut there = std::collections::BTreeSet::new();
+        let (mut folders, mut files) = (BTreeSet::new(), BTreeMap::new());
         for entry in found.found {
             let Some(path) = entry.path.strip_prefix(&prefix) else {
                 continue;
             };
-            let unwritable = |error: io::Error| unwritable(&self.path.join(path), &error);
             match entry.stat.kind {
-                EntryKind::Directory => self.dir.create_dir_all(path).map_err(unwritable)?,
+                EntryKind::Directory => {
+                    folders.insert(path.to_owned());
+                }
                 EntryKind::Symlink => {}
                 EntryKind::File => {
-                    there.insert(path.to_owned());
                     let bytes = after.read(&entry.path).await.map_err(failed)?;
-                    let same = |(old, content): &(String, Bytes)| old == path && *content == bytes;
-                    if !before.iter().any(same) {
-                        self.dir.write(path, &bytes).map_err(unwritable)?;
-                        written += 1;
-                    }
+                    files.insert(path.to_owned(), bytes);
                 }
             }
         }
-        for (path, _) in before.iter().filter(|(path, _)| !there.contains(path)) {
-            let gone = self.dir.remove_file(path);
-            gone.map_err(|error| unwritable(&self.path.join(path), &error))?;
-            removed += 1;
+        let unwritable = |path: &str, error: io::Error| unwritable(&self.path.join(path), &error);
+        for path in &folders {
+            let made = self.dir.create_dir_all(path);
+            made.map_err(|error| unwritable(path, error))?;
         }
+        let (mut written, mut removed) = (0, 0);
+        for (path, bytes) in &files {
+            if self.known.get(path) != Some(bytes) {
+                let done = self.dir.write(path, bytes);
+                done.map_err(|error| unwritable(path, error))?;
+                written += 1;
+            }
+        }
+        for path in self.known.keys().filter(|path| !files.contains_key(*path)) {
+            match self.dir.remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(unwritable(path, error));
+                }
+                _ => removed += 1,
+            }
+        }
+        self.known = files;
         Ok((written, removed))
     }
 

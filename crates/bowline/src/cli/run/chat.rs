@@ -1,11 +1,9 @@
 //! A conversation on a terminal.
 
-use std::{path::Path, process::ExitCode};
+use std::process::ExitCode;
 
 use bowline_agent::Outgoing;
 use bowline_runtime::Outcome;
-use rustyline::{Config, DefaultEditor, error::ReadlineError};
-use tokio::task::spawn_blocking;
 
 use super::{
     DRAIN, Ready,
@@ -14,7 +12,7 @@ use super::{
 };
 use crate::{
     cli::{
-        fault::Fault,
+        prompt::{Prompt, Typed},
         screen::{Screen, Shown},
         signals::{Signals, Stop},
         terminal::{Paint, shorten},
@@ -23,17 +21,8 @@ use crate::{
     follow::Begin,
 };
 
-/// Lines that the prompt remembers.
-const HISTORY: usize = 1_000;
 /// The file of the lines, in the data directory.
 const HISTORY_FILE: &str = "prompt-history";
-
-/// What a person did at the prompt.
-enum Typed {
-    Line(String),
-    Nothing,
-    Leave,
-}
 
 /// Talks until the person leaves.
 pub(super) async fn chat(ready: Ready, mut signals: Signals) -> Result<ExitCode, Error> {
@@ -44,7 +33,7 @@ pub(super) async fn chat(ready: Ready, mut signals: Signals) -> Result<ExitCode,
         terminal.err.paint(Paint::Strong, agent),
     ));
     let mut screen = Screen::new(terminal, Shown::Answer);
-    let mut editor = editor(&ready.data)?;
+    let mut prompt = Prompt::open("> ", ready.data.join(HISTORY_FILE), ())?;
     for open in ready.hand.open_submissions(agent, id).await? {
         let input = serde_json::from_value::<bowline_agent::Input>(open.payload);
         let text = input
@@ -57,23 +46,15 @@ pub(super) async fn chat(ready: Ready, mut signals: Signals) -> Result<ExitCode,
         }
     }
     loop {
-        let typed = tokio::select! {
-            typed = prompt(editor) => typed,
-            stop = terminated(&mut signals) => {
-                restore_terminal();
+        let text = match prompt.read(&mut signals).await? {
+            Typed::Line(text) => text,
+            Typed::Nothing => continue,
+            Typed::Leave => break,
+            Typed::Stop(stop) => {
                 ready.hand.stop(DRAIN).await;
                 return Ok(stop.exit_code());
             }
         };
-        let (back, typed) = typed?;
-        editor = back;
-        let text = match typed {
-            Typed::Line(text) => text,
-            Typed::Nothing => continue,
-            Typed::Leave => break,
-        };
-        // That a line is not remembered is no reason to stop.
-        let _ = editor.append_history(&ready.data.join(HISTORY_FILE));
         let begin = Begin::Send(Outgoing::user(text));
         let turn = match Turn::begin(&ready, begin, &mut screen).await {
             Ok(turn) => turn,
@@ -136,53 +117,4 @@ async fn answer(
             }
         }
     }
-}
-
-/// Reads one line, on a thread of its own. The editor comes back with it.
-async fn prompt(mut editor: DefaultEditor) -> Result<(DefaultEditor, Typed), Error> {
-    let read = spawn_blocking(move || {
-        let line = editor.readline("> ");
-        if let Ok(line) = &line {
-            // Nothing but a blank or repeated line is refused.
-            let _ = editor.add_history_entry(line.as_str());
-        }
-        (editor, line)
-    });
-    let failed = |why: String| Error::from(Fault::Terminal(why));
-    let (editor, line) = read.await.map_err(|error| failed(error.to_string()))?;
-    let typed = match line {
-        Ok(line) if line.trim().is_empty() => Typed::Nothing,
-        Ok(line) => Typed::Line(line),
-        Err(ReadlineError::Interrupted) => Typed::Nothing,
-        Err(ReadlineError::Eof) => Typed::Leave,
-        Err(error) => return Err(failed(error.to_string())),
-    };
-    Ok((editor, typed))
-}
-
-fn editor(data: &Path) -> Result<DefaultEditor, Error> {
-    let failed = |error: ReadlineError| Error::from(Fault::Terminal(error.to_string()));
-    let config = Config::builder()
-        .max_history_size(HISTORY)
-        .map_err(failed)?
-        .auto_add_history(false)
-        .build();
-    let mut editor = DefaultEditor::with_config(config).map_err(failed)?;
-    // There is none the first time.
-    let _ = editor.load_history(&data.join(HISTORY_FILE));
-    Ok(editor)
-}
-
-/// At the prompt ctrl-C is a key, and only somebody else can ask to stop.
-async fn terminated(signals: &mut Signals) -> Stop {
-    loop {
-        if signals.next().await == Stop::Terminate {
-            return Stop::Terminate;
-        }
-    }
-}
-
-/// The thread that waits for a line keeps the terminal in raw mode, and cannot be woken.
-fn restore_terminal() {
-    let _ = std::process::Command::new("stty").arg("sane").status();
 }

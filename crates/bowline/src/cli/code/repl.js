@@ -1,0 +1,32 @@
+// Runs one line after the other; each is a script that gives an async function. `values` says whether
+// the host wants the values besides how they look.
+export default async (values) => {
+  const evaluate = globalThis.eval;
+  const { log } = console;
+  const { next } = __prompt;
+  const ask = async (said, instead) => {
+    try {
+      return await next(said);
+    } catch {
+      // It has no form outside, as a function has none.
+      return await next(instead);
+    }
+  };
+  let script = await next();
+  for (;;) {
+    let said = {};
+    let instead = {};
+    try {
+      const value = await evaluate(script)();
+      if (value !== undefined) {
+        globalThis._ = value;
+        log("\0%o", value);
+        if (values) said = { value };
+      }
+    } catch (error) {
+      said = { error };
+      instead = { error: "a value that cannot be shown" };
+    }
+    script = await ask(said, instead);
+  }
+};
