@@ -2,7 +2,7 @@
 //!
 //! - `agents`: what may be talked with. `instances`: their conversations, one by one.
 //! - `submissions`, `approvals`, `schedules`: what a conversation has open, and what decides about it.
-//! - `files`: the workspace. `spend`: what model calls have cost. `fibers`: checkpointed tasks.
+//! - `files`: the workspace. `code_runs`: what runs of code did. `spend`: what model calls have cost. `fibers`: checkpointed tasks.
 //! - `openapi`: the description, made from these modules.
 //!
 //! Each route says its scope: `read` sees, `send` answers and cancels, `admin` does everything else. A
@@ -17,6 +17,7 @@ use super::{
 
 mod agents;
 mod approvals;
+mod code_runs;
 mod fibers;
 mod files;
 mod instances;
@@ -45,6 +46,7 @@ pub(super) fn routes() -> Router<App> {
         .merge(schedules::routes())
         .merge(files::routes())
         .merge(fibers::routes())
+        .merge(code_runs::routes())
         .merge(spend::routes())
 }
 

@@ -105,7 +105,7 @@ impl App {
             method: method.to_owned(),
             path: path.to_owned(),
             status,
-            error: error.unwrap_or_else(|| Error::failure("", "", "")),
+            error: error.unwrap_or_else(|| Error::failure(String::new(), "", "")),
         });
     }
 

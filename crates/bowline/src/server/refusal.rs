@@ -183,6 +183,7 @@ fn status_of(error: &Error) -> StatusCode {
         | "conversation_not_found"
         | "schedule_not_found"
         | "fiber_not_found"
+        | "code_run_not_found"
         | "message_not_found"
         | "workspace_not_found" => StatusCode::NOT_FOUND,
         "submission_conflict"

@@ -294,6 +294,9 @@ pub(super) struct Given {
     #[serde(default)]
     #[schema(nullable = false)]
     text: Option<String>,
+    /// With `reject`: the run of code that made the call ends, and what it did outside is undone.
+    #[serde(default)]
+    rollback: bool,
 }
 
 /// What goes on.
@@ -339,7 +342,7 @@ pub(super) async fn answer(
             reason: given.reason,
             arguments: given.arguments.map(Value::Object),
             text: given.text,
-            rollback: false,
+            rollback: given.rollback,
         },
     };
     let (_, submission_id) = app.service().answer(answered).await?;

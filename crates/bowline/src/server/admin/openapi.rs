@@ -15,8 +15,8 @@ use utoipa::{
 };
 
 use super::{
-    Access, App, Parameters, Refusal, agents, approvals, fibers, files, instances, schedules,
-    spend, submissions,
+    Access, App, Parameters, Refusal, agents, approvals, code_runs, fibers, files, instances,
+    schedules, spend, submissions,
 };
 use crate::server::operations;
 
@@ -71,10 +71,11 @@ struct Reason {
         schedules::list, schedules::one, schedules::put, schedules::delete,
         files::list, files::read, files::write, files::remove,
         fibers::list, fibers::one, fibers::cancel, fibers::resolve, fibers::delete,
+        code_runs::list, code_runs::one,
         spend::all, spend::of_instance,
         operations::healthz, operations::readyz, operations::metrics,
     ),
-    components(schemas(instances::Waits, Reason), responses(Refused)),
+    components(schemas(instances::Waits, code_runs::RunInfo, code_runs::CallInfo, Reason), responses(Refused)),
     modifiers(&Keys),
 )]
 struct Description;
