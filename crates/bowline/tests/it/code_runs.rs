@@ -1,6 +1,13 @@
 //! What code called is told wherever its tool call is; and people promote code that ran well.
 
-use crate::world::{Ran, World, masked};
+use std::process::{Command, Stdio};
+
+use serde_json::json;
+
+use crate::{
+    serve::Serving,
+    world::{Ran, World, masked},
+};
 
 const AGENT: &str =
     "---\nmodel: scripted/demo.yaml\ncode: true\napprovals: { state.rm: required }\n---\nAnswer.\n";
@@ -46,11 +53,15 @@ fn world(script: &str) -> World {
 }
 
 /// Engines are compiled once for all tests.
-fn run(world: &World, args: &[&str]) -> Ran {
+fn command(world: &World, args: &[&str]) -> Command {
     let cache = std::env::temp_dir().join("bowline-test-engines");
     let mut command = world.command(args);
     command.env("XDG_CACHE_HOME", cache);
-    world.ran(command.output().unwrap())
+    command
+}
+
+fn run(world: &World, args: &[&str]) -> Ran {
+    world.ran(command(world, args).output().unwrap())
 }
 
 fn snapshot(ran: &Ran) -> String {
@@ -128,6 +139,41 @@ fn a_call_of_code_that_waits_for_a_person_is_told_and_so_is_what_became_of_it() 
         .lines()
         .remove(0);
     assert_eq!(shown["codeRuns"][0]["state"], "rolled_back", "{shown}");
+}
+
+#[test]
+fn runs_of_code_are_shown_and_rolled_back_over_http() {
+    let world = world(PARKS);
+    run(&world, &["run", "demo", "-m", "tidy", "--id", "a"]);
+    let mut serve = command(&world, &["serve", "--addr", "127.0.0.1:0", "--json"]);
+    let (server, _said) = Serving::spawn(serve.stderr(Stdio::null()));
+    let listed = server.get("/v1/agents/demo/a/code-runs").json();
+    assert_eq!(listed["runs"][0]["state"], "paused", "{listed}");
+    let run = listed["runs"][0]["runId"].as_str().unwrap();
+    let approval = listed["runs"][0]["calls"][1]["approvalId"]
+        .as_str()
+        .unwrap();
+    let path = format!("/v1/approvals/{approval}");
+    let decided = json!({"decision": "approve", "rollback": true}).to_string();
+    let refused = server.post(&path, "application/json", decided.as_bytes());
+    assert!(
+        refused.status < 500 && refused.status >= 400,
+        "{}",
+        refused.text()
+    );
+    let decided = json!({"decision": "reject", "rollback": true}).to_string();
+    let decided = server.post(&path, "application/json", decided.as_bytes());
+    assert_eq!(decided.status, 200, "{}", decided.text());
+    let submission = decided.json()["submissionId"].clone();
+    let submission = submission.as_str().unwrap();
+    server.get(&format!("/agents/demo/a/submissions/{submission}?wait=60"));
+    let shown = server
+        .get(&format!("/v1/agents/demo/a/code-runs/{run}"))
+        .json();
+    assert_eq!(shown["state"], "rolled_back", "{shown}");
+    let other = server.get("/v1/agents/demo/a/code-runs/run_none");
+    assert_eq!(other.status, 404);
+    server.kill();
 }
 
 #[test]
