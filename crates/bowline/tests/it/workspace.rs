@@ -176,7 +176,7 @@ fn the_bench_of_the_workspace_prints_each_operation_and_leaves_nothing() {
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let lines = ran.lines();
     let rows = lines[0]["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 13);
+    assert_eq!(rows.len(), 20);
     assert!(rows.iter().all(|row| row["wallMs"].as_f64().unwrap() > 0.0));
     assert!(world.files().is_empty());
 }
