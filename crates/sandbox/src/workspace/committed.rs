@@ -458,8 +458,13 @@ impl Shared {
         state.live = volume;
         if let Some(volumes) = changes.applied.volumes.clone() {
             state.volumes = volumes;
+            let before = state.chain.clone();
             if let Err(error) = state.rebuild_chain() {
                 tracing::error!(%error, "the volumes of a workspace do not fit together");
+            }
+            // What is kept may name rows of a volume that is gone.
+            if before.iter().any(|id| !state.chain.contains(id)) {
+                state.forget();
             }
         }
         if changes.applied.replaced {

@@ -1,6 +1,9 @@
 //! Snapshots, forks, restore and diff: volumes above volumes.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use bowline_store::{ActorId, RowChange, Timestamp};
 
@@ -20,6 +23,14 @@ const FOLD_ROWS: usize = 20_000;
 const FOLD_BYTES: usize = 32 << 20;
 /// Rows read at once meanwhile.
 const FOLD_PAGE: usize = 1000;
+
+/// What one removal has moved so far, all volumes together.
+#[derive(Default)]
+struct Folded {
+    keys: HashSet<Vec<u8>>,
+    rows: usize,
+    bytes: usize,
+}
 
 /// A frozen state of the files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +230,7 @@ impl Workspace {
         let main = self.0.state().live.live;
         let mut next = Some(id);
         let mut replaced = false;
+        let mut folded = Folded::default();
         while let Some(volume) = next.and_then(|id| headers.get(&id)).cloned() {
             let kept = volume.live || volume.fork.is_some() || volume.label.is_some();
             let above: Vec<VolumeId> = headers
@@ -238,11 +250,11 @@ impl Workspace {
                 }
             };
             if let Some(mut heir) = heir {
-                let Some(folded) = self.fold(&volume, &heir).await? else {
+                let Some(moved) = self.fold(&volume, &heir, &mut folded).await? else {
                     rows.push(volume.put()?);
                     break;
                 };
-                rows.extend(folded);
+                rows.extend(moved);
                 heir.base = volume.base;
                 rows.push(heir.put()?);
                 replaced |= heir.live;
@@ -276,10 +288,12 @@ impl Workspace {
     }
 
     /// The rows of a volume that the only one above it has to take over; `None` when they are many.
+    /// Where the same removal has given the heir a row already, that one is from higher up and stays.
     async fn fold(
         &self,
         volume: &Volume,
         heir: &Volume,
+        folded: &mut Folded,
     ) -> Result<Option<Vec<RowChange>>, WorkspaceError> {
         let (store, actor) = (&self.0.store, &self.0.actor);
         let prefix = volume.id.to_be_bytes();
@@ -292,10 +306,12 @@ impl Workspace {
             let done = page.len() < FOLD_PAGE;
             found.extend(page);
             let bytes: usize = found.iter().map(|row| row.value.len()).sum();
-            if found.len() > FOLD_ROWS || bytes > FOLD_BYTES {
+            if folded.rows + found.len() > FOLD_ROWS || folded.bytes + bytes > FOLD_BYTES {
                 return Ok(None);
             }
             if done {
+                folded.rows += found.len();
+                folded.bytes += bytes;
                 break;
             }
         }
@@ -303,9 +319,10 @@ impl Workspace {
         for row in found {
             let mut key = heir.id.to_be_bytes().to_vec();
             key.extend_from_slice(row.key.get(prefix.len()..).unwrap_or_default());
-            if store.row(actor, SPACE, &key).await?.is_some() {
+            if folded.keys.contains(&key) || store.row(actor, SPACE, &key).await?.is_some() {
                 continue;
             }
+            folded.keys.insert(key.clone());
             let blobs = decode(&row.value)?.map_or_else(Vec::new, |entry| encode(&entry).1);
             rows.push(RowChange::Put {
                 space: SPACE,

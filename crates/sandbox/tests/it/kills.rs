@@ -52,11 +52,20 @@ impl Dice {
     }
 }
 
+/// The name of a snapshot, and what to do.
+fn choose(dice: &mut Dice) -> (String, u64) {
+    (format!("n{}", dice.roll(3)), dice.roll(16))
+}
+
+fn kind(seed: u64, index: u64) -> u64 {
+    choose(&mut Dice::of(seed, index)).1
+}
+
 /// Operation `index` of a sequence. What it does depends on the state and on the dice only.
 async fn operate(world: &World, seed: u64, index: u64) {
     let mut dice = Dice::of(seed, index);
-    let name = format!("n{}", dice.roll(3));
-    match dice.roll(16) {
+    let (name, kind) = choose(&mut dice);
+    match kind {
         0 => commit(world, world.workspace.snapshot(&name, NOW).await).await,
         1 => commit(world, world.workspace.restore(&name, NOW).await).await,
         2 => commit(world, world.workspace.remove_snapshot(&name, NOW).await).await,
@@ -179,6 +188,45 @@ async fn walk(overlay: &Overlay, seen: &mut String) {
                 "{path} {:?} {:o} {content}\n",
                 entry.stat.kind, entry.stat.mode
             ));
+        }
+    }
+}
+
+/// The files of the workspace and of its fork, and how each snapshot differs, with nothing in memory
+/// yet.
+async fn files(store: &Arc<dyn Store>) -> Vec<(String, String)> {
+    let world = World::on(store.clone(), WorkspaceLimits::default());
+    let mut seen = vec![(String::new(), String::new())];
+    walk(&world.begin().await, &mut seen[0].1).await;
+    if let Ok(fork) = open_fork(&world).begin(NOW).await {
+        seen.push(("fork".to_owned(), String::new()));
+        walk(&fork, &mut seen[1].1).await;
+    }
+    for snapshot in world.workspace.snapshots().await.unwrap() {
+        let changes = world.workspace.diff(&snapshot.name, None).await.unwrap();
+        seen.push((snapshot.name, format!("{changes:?}")));
+    }
+    seen
+}
+
+#[tokio::test]
+async fn removing_a_snapshot_or_the_fork_changes_no_other_file() {
+    for seed in [1, 2] {
+        let world = World::new();
+        for index in 0..500 {
+            let removes = matches!(kind(seed, index), 2 | 4);
+            let before = match removes {
+                true => files(&world.store).await,
+                false => Vec::new(),
+            };
+            operate(&world, seed, index).await;
+            if removes {
+                let after = files(&world.store).await;
+                let mut kept = before.clone();
+                kept.retain(|(name, _)| after.iter().any(|(other, _)| other == name));
+                assert!(before.len() - kept.len() <= 1);
+                assert_eq!(kept, after, "seed {seed}, operation {index}");
+            }
         }
     }
 }

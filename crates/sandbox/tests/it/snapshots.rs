@@ -221,3 +221,64 @@ async fn a_removed_snapshot_takes_only_what_it_alone_held() {
     assert!(volumes <= 3, "{volumes}");
     world.store.verify().await.unwrap();
 }
+
+/// Two nameless states that are folded by one removal: the upper one wins.
+#[tokio::test]
+async fn states_that_are_folded_together_keep_the_newer_file() {
+    let world = World::new();
+    for (name, content) in [("a", "oldest"), ("b", "newer")] {
+        let overlay = world.begin().await;
+        put(&overlay, "f", content).await;
+        put(&overlay, "gone", content).await;
+        if name == "b" {
+            overlay.remove("gone", false, false).await.unwrap();
+        }
+        world.commit(&overlay).await;
+        drop(overlay);
+        let taken = world.workspace.snapshot(name, NOW).await.unwrap();
+        world.commit_changes(&taken).await;
+    }
+    let fork = world.workspace.fork("b", "fork").await.unwrap();
+    world.commit_changes(&fork).await;
+    // The fork keeps both apart, until it goes.
+    for name in ["a", "b"] {
+        let removed = world.workspace.remove_snapshot(name, NOW).await.unwrap();
+        world.commit_changes(&removed).await;
+    }
+    let removed = world.workspace.remove_fork("fork", NOW).await.unwrap();
+    world.commit_changes(&removed).await;
+    let reopened = World::on(world.store.clone(), WorkspaceLimits::default());
+    for world in [&world, &reopened] {
+        let overlay = world.begin().await;
+        assert_eq!(text(&overlay, "f").await, "newer");
+        assert_eq!(names(&overlay, ".").await, ["f"]);
+    }
+}
+
+/// More small files than the cache holds content of: the rest is read from its rows when it is needed,
+/// also after those rows have moved.
+#[tokio::test]
+async fn files_whose_rows_were_moved_can_still_be_read() {
+    let world = World::new();
+    for name in ["a", "b"] {
+        let overlay = world.begin().await;
+        for n in 0..2300 {
+            put(&overlay, &format!("{name}/{n}"), vec![b'x'; 8000]).await;
+        }
+        world.commit(&overlay).await;
+        drop(overlay);
+        let taken = world.workspace.snapshot(name, NOW).await.unwrap();
+        world.commit_changes(&taken).await;
+    }
+    let removed = world.workspace.remove_snapshot("a", NOW).await;
+    let before = World::on(world.store.clone(), WorkspaceLimits::default());
+    let overlay = before.begin().await;
+    assert_eq!(names(&overlay, "b").await.len(), 2300);
+    assert_eq!(names(&overlay, "a").await.len(), 2300);
+    drop(overlay);
+    before.commit_changes(&removed.unwrap()).await;
+    let overlay = before.begin().await;
+    for n in 0..2300 {
+        assert_eq!(overlay.read(&format!("a/{n}")).await.unwrap().len(), 8000);
+    }
+}
