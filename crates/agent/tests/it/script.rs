@@ -135,149 +135,158 @@ fn what_the_agent_says_of_consent_wins() {
     assert_eq!(project.load().unwrap().approvals["t"], Approval::Never);
 }
 
+const TOOL: &str = "agents/worker/tools/t.ts";
+
+/// The files of a project, and the error that it gives: its code, and how its text and hint begin.
+type Mistake = (
+    &'static [(&'static str, &'static str)],
+    (&'static str, &'static str, &'static str),
+);
+
+const MISTAKES: &[Mistake] = &[
+    (
+        &[(TOOL, "/** D. */\nexport default (input: { at: Date }) => 0")],
+        (
+            "tool_type",
+            "agents/worker/tools/t.ts:2:30: `Date` cannot become JSON here",
+            "use `string` with `@format date-time`",
+        ),
+    ),
+    (
+        &[
+            (
+                TOOL,
+                "/** D. */\nexport default (input: { at: X }) => 0;\nimport { X } from '../lib/x'",
+            ),
+            ("agents/worker/lib/x.ts", "\nexport type X = bigint;"),
+        ],
+        (
+            "tool_type",
+            "agents/worker/lib/x.ts:2:17: JSON has no `bigint`",
+            "use `number`, or `string` for more than 2^53",
+        ),
+    ),
+    (
+        &[(TOOL, "/** D. */\nexport default (a: {}, b: {}) => 0")],
+        (
+            "tool_function",
+            "agents/worker/tools/t.ts:2:24: a tool takes one parameter",
+            "put all of them into one object, such as `input: { title: string }`",
+        ),
+    ),
+    (
+        &[(TOOL, "/** D. */\nexport default (name: string) => 0")],
+        (
+            "tool_function",
+            "agents/worker/tools/t.ts:2:17: the parameter `name` is no object with properties",
+            "take one object, such as `input: { title: string }`",
+        ),
+    ),
+    (
+        &[(TOOL, "export default (input: {}) => 0")],
+        (
+            "tool_function",
+            "agents/worker/tools/t.ts:1:16: nothing says what the tool does",
+            "write a comment `/** … */` before the function",
+        ),
+    ),
+    (
+        &[(
+            TOOL,
+            "export const tool = { durabel: true };\n/** D. */\nexport default () => 0",
+        )],
+        (
+            "tool_setting",
+            "agents/worker/tools/t.ts:1:23: unknown key `durabel`",
+            "did you mean `durable`?",
+        ),
+    ),
+    (
+        &[(
+            TOOL,
+            "export const tool = {\n  effect: 'nothing' };\n/** D. */\nexport default () => 0",
+        )],
+        (
+            "tool_setting",
+            "agents/worker/tools/t.ts:2:3: `effect` wants one of `none`, `retry`, `unknown`, `ask`",
+            "",
+        ),
+    ),
+    (
+        &[(
+            TOOL,
+            "export const tool = { timeout: '2h' };\n/** D. */\nexport default () => 0",
+        )],
+        (
+            "tool_setting",
+            "agents/worker/tools/t.ts:1:23: `timeout` wants a duration such as `30s` or `2h`, from `10ms` to `1h`",
+            "",
+        ),
+    ),
+    (
+        &[
+            (
+                TOOL,
+                "import x from '../../other/lib/x';\n/** D. */\nexport default () => 0",
+            ),
+            ("agents/other/lib/x.ts", "export default 1"),
+        ],
+        (
+            "tool_import",
+            "agents/worker/tools/t.ts:1:15: `../../other/lib/x`: is neither in the agent's `lib` nor in the project's",
+            "import a file of the agent's or the project's `lib`",
+        ),
+    ),
+    (
+        &[(TOOL, "export default (")],
+        (
+            "tool_syntax",
+            "agents/worker/tools/t.ts:1:17: ",
+            "correct it",
+        ),
+    ),
+    (
+        &[("agents/worker/tools/Open.ts", HELLO)],
+        (
+            "definition_invalid_name",
+            "agents/worker/tools/Open.ts: `Open` cannot name a tool",
+            "use lower-case letters and digits in words joined by `-`",
+        ),
+    ),
+    (
+        &[("agents/worker/tools/a.js", HELLO)],
+        (
+            "definition_invalid_name",
+            "agents/worker/tools/a.js: is no TypeScript",
+            "rename it to end with `.ts`, or move it to the folder `lib`",
+        ),
+    ),
+    (
+        &[("agents/worker/tools/deep/a.ts", HELLO)],
+        (
+            "definition_invalid_name",
+            "agents/worker/tools/deep: is no file, and only files are tools",
+            "put what tools share into the folder `lib`, as files",
+        ),
+    ),
+    (
+        &[
+            ("agents/worker/tools/a-b.ts", HELLO),
+            ("agents/worker/tools/a_b.ts", HELLO),
+        ],
+        (
+            "definition_invalid_name",
+            "agents/worker/tools/a_b.ts: two files are the tool `a_b`",
+            "rename one of them",
+        ),
+    ),
+];
+
 #[test]
 fn mistakes_are_errors_with_file_line_column_and_a_hint() {
-    let tool = "agents/worker/tools/t.ts";
-    for (files, expected) in [
-        (
-            vec![(tool, "/** D. */\nexport default (input: { at: Date }) => 0")],
-            (
-                "tool_type",
-                "agents/worker/tools/t.ts:2:30: `Date` cannot become JSON here",
-                "use `string` with `@format date-time`",
-            ),
-        ),
-        (
-            vec![
-                (
-                    tool,
-                    "/** D. */\nexport default (input: { at: X }) => 0;\nimport { X } from '../lib/x'",
-                ),
-                ("agents/worker/lib/x.ts", "\nexport type X = bigint;"),
-            ],
-            (
-                "tool_type",
-                "agents/worker/lib/x.ts:2:17: JSON has no `bigint`",
-                "use `number`, or `string` for more than 2^53",
-            ),
-        ),
-        (
-            vec![(tool, "/** D. */\nexport default (a: {}, b: {}) => 0")],
-            (
-                "tool_function",
-                "agents/worker/tools/t.ts:2:24: a tool takes one parameter",
-                "put all of them into one object, such as `input: { title: string }`",
-            ),
-        ),
-        (
-            vec![(tool, "/** D. */\nexport default (name: string) => 0")],
-            (
-                "tool_function",
-                "agents/worker/tools/t.ts:2:17: the parameter `name` is no object with properties",
-                "take one object, such as `input: { title: string }`",
-            ),
-        ),
-        (
-            vec![(tool, "export default (input: {}) => 0")],
-            (
-                "tool_function",
-                "agents/worker/tools/t.ts:1:16: nothing says what the tool does",
-                "write a comment `/** … */` before the function",
-            ),
-        ),
-        (
-            vec![(
-                tool,
-                "export const tool = { durabel: true };\n/** D. */\nexport default () => 0",
-            )],
-            (
-                "tool_setting",
-                "agents/worker/tools/t.ts:1:23: unknown key `durabel`",
-                "did you mean `durable`?",
-            ),
-        ),
-        (
-            vec![(
-                tool,
-                "export const tool = {\n  effect: 'nothing' };\n/** D. */\nexport default () => 0",
-            )],
-            (
-                "tool_setting",
-                "agents/worker/tools/t.ts:2:3: `effect` wants one of `none`, `retry`, `unknown`, `ask`",
-                "",
-            ),
-        ),
-        (
-            vec![(
-                tool,
-                "export const tool = { timeout: '2h' };\n/** D. */\nexport default () => 0",
-            )],
-            (
-                "tool_setting",
-                "agents/worker/tools/t.ts:1:23: `timeout` wants a duration such as `30s` or `2h`, from `10ms` to `1h`",
-                "",
-            ),
-        ),
-        (
-            vec![
-                (
-                    tool,
-                    "import x from '../../other/lib/x';\n/** D. */\nexport default () => 0",
-                ),
-                ("agents/other/lib/x.ts", "export default 1"),
-            ],
-            (
-                "tool_import",
-                "agents/worker/tools/t.ts:1:15: `../../other/lib/x`: is neither in the agent's `lib` nor in the project's",
-                "import a file of the agent's or the project's `lib`",
-            ),
-        ),
-        (
-            vec![(tool, "export default (")],
-            (
-                "tool_syntax",
-                "agents/worker/tools/t.ts:1:17: ",
-                "correct it",
-            ),
-        ),
-        (
-            vec![("agents/worker/tools/Open.ts", HELLO)],
-            (
-                "definition_invalid_name",
-                "agents/worker/tools/Open.ts: `Open` cannot name a tool",
-                "use lower-case letters and digits in words joined by `-`",
-            ),
-        ),
-        (
-            vec![("agents/worker/tools/a.js", HELLO)],
-            (
-                "definition_invalid_name",
-                "agents/worker/tools/a.js: is no TypeScript",
-                "rename it to end with `.ts`, or move it to the folder `lib`",
-            ),
-        ),
-        (
-            vec![("agents/worker/tools/deep/a.ts", HELLO)],
-            (
-                "definition_invalid_name",
-                "agents/worker/tools/deep: is no file, and only files are tools",
-                "put what tools share into the folder `lib`, as files",
-            ),
-        ),
-        (
-            vec![
-                ("agents/worker/tools/a-b.ts", HELLO),
-                ("agents/worker/tools/a_b.ts", HELLO),
-            ],
-            (
-                "definition_invalid_name",
-                "agents/worker/tools/a_b.ts: two files are the tool `a_b`",
-                "rename one of them",
-            ),
-        ),
-    ] {
+    for (files, expected) in MISTAKES {
         let mut project = Project::new();
-        for (path, text) in files {
+        for (path, text) in *files {
             project = project.file(path, text);
         }
         let (code, text, hint) = project.error();
@@ -287,14 +296,17 @@ fn mistakes_are_errors_with_file_line_column_and_a_hint() {
     }
 }
 
+/// What was called, and under which key.
+type Calls = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
 /// What the tools of a test may call: it tells what it was called with.
 struct Bank {
     methods: Vec<Method>,
-    calls: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    calls: Calls,
 }
 
 impl Bank {
-    fn new(calls: Arc<Mutex<Vec<(String, Option<String>)>>>) -> Self {
+    fn new(calls: Calls) -> Self {
         let mut close = Method::new("close", "Closes an account.");
         close.approval = true;
         let methods = vec![
@@ -371,8 +383,6 @@ async fn call(source: &str, input: Value) -> (String, Vec<(String, Option<String
     let calls = calls.lock().unwrap().clone();
     (told, calls)
 }
-
-type Calls = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// The agent of a project, whose model calls these tools one after the other.
 fn stage(project: &Project, uses: &[(&str, Value)]) -> (Stage, Calls) {

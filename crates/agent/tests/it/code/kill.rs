@@ -401,8 +401,11 @@ fn people(asked: &[(String, String)]) -> Vec<String> {
     people
 }
 
+/// Looks at what came of a run: where it was killed, how it ended, and what was asked of the service.
+type Check = fn(&[String], &Json, &[(String, String)]);
+
 /// Kills a process at many points; `check` looks at what came of each.
-fn campaign(name: &str, on_crash: OnCrash, check: fn(&[String], &Json, &[(String, String)])) {
+fn campaign(name: &str, on_crash: OnCrash, check: Check) {
     let service = Service::start();
     let part = Part {
         data: String::new(),
