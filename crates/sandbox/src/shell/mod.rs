@@ -12,6 +12,7 @@ mod fs;
 mod git;
 mod grep;
 mod head;
+mod loops;
 mod memory;
 mod state;
 mod streaming;
@@ -119,6 +120,18 @@ struct Session {
     output_bytes: usize,
 }
 
+impl Session {
+    fn lend(&mut self, command: &str) -> Option<loops::Lent> {
+        if !loops::reads(command) {
+            return None;
+        }
+        let mut state = self.bash.shell_state();
+        let lent = loops::lend(&mut state, command)?;
+        self.bash.restore_shell_state(&state);
+        Some(lent)
+    }
+}
+
 /// Stops a command whose caller is gone.
 struct Stop {
     meter: Arc<Meter>,
@@ -169,7 +182,7 @@ impl Shell {
         let flag = session.bash.cancellation_token();
         flag.store(false, Ordering::Relaxed);
         let meter = Meter::start(flag);
-        if reads_in_a_loop(command) {
+        if loops::reads(command) {
             meter.set_reads();
         }
         let stop = Stop {
@@ -179,6 +192,7 @@ impl Shell {
         fs.set(Some((overlay.clone(), meter.clone())));
         fs.set_outside(options.outside.clone());
         let notice = enter(&mut session, overlay, &state, options).await;
+        let lent = session.lend(command);
         let script = command.to_owned();
         let wake = stop.wake.clone();
         let runtime = tokio::runtime::Handle::current();
@@ -227,7 +241,7 @@ impl Shell {
                 }
             }
             (None, Some(Ok((Some(Ok(result)), session)))) => {
-                self.finish(result, session, state, options)
+                self.finish(result, session, state, options, lent)
             }
             (None, Some(Ok((Some(Err(error)), _)))) => {
                 let (code, message) = explain(&error, command);
@@ -280,8 +294,14 @@ impl Shell {
         mut session: Session,
         before: ShellState,
         options: &ShellOptions,
+        lent: Option<loops::Lent>,
     ) -> ShellOutcome {
-        let mut after = state::settle(session.bash.shell_state());
+        let mut after = session.bash.shell_state();
+        if let Some(lent) = lent {
+            lent.back(&mut after);
+            session.bash.restore_shell_state(&after);
+        }
+        let mut after = state::settle(after);
         for (name, value) in &options.env {
             if after.env.get(name) == Some(value) {
                 after.env.remove(name);
@@ -338,17 +358,6 @@ impl Shell {
         }
         outcome
     }
-}
-
-/// Whether a command may have a loop whose condition reads; see [`streaming`].
-fn reads_in_a_loop(command: &str) -> bool {
-    let mut words = command.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let (mut reads, mut loops) = (false, false);
-    words.any(|word| {
-        reads |= word == "read";
-        loops |= matches!(word, "while" | "until" | "for");
-        reads && loops
-    })
 }
 
 /// Puts the interpreter into its working directory, with its variables; the notice says when that

@@ -447,14 +447,69 @@ async fn a_command_in_a_loop_leaves_the_pipe_to_the_next_read() {
     }
 }
 
+/// Each way to feed a loop, with each kind of command in it; the words are those of the machine's shell.
+#[tokio::test]
+async fn each_command_in_a_loop_leaves_the_pipe_to_the_next_read() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "x1\ny\n").await;
+    put(&overlay, "b", "x2\n").await;
+    put(&overlay, "list", "a\nb\n").await;
+    let loops = [
+        "for f in a b; do echo $f; done | while read -r f; do BODY; done",
+        "{ echo a; echo b; } | while read f; do BODY; done",
+        "ls a b | while read f; do BODY; done",
+        "cat list | while read f; do BODY; done",
+        "printf 'b\\na\\n' | sort | while read f; do BODY; done",
+        "while read f; do BODY; done < list",
+        "while read f; do BODY; done < <(cat list)",
+        "g() { while read f; do BODY; done; }; for f in a b; do echo $f; done | g",
+        "seq 2 | while read n; do echo $n; done | tr 12 ab | while read f; do BODY; done",
+    ];
+    let bodies = [
+        ("cat $f", "x1\ny\nx2\n"),
+        ("cat $f | wc -l", "2\n1\n"),
+        ("LC_ALL=C grep x $f", "x1\nx2\n"),
+        ("grep x $f | head -1", "x1\nx2\n"),
+        ("if ! grep -q 2 $f; then echo $f; fi", "a\n"),
+        ("n=$(grep -c x $f); echo $n", "1\n1\n"),
+        ("echo $(cat $f)", "x1 y\nx2\n"),
+        ("echo $f | tr ab cd", "c\nd\n"),
+        ("echo $f | cat", "a\nb\n"),
+        ("cat < $f | while read l; do echo $l; done", "x1\ny\nx2\n"),
+        ("sort $f", "x1\ny\nx2\n"),
+        ("head -1 $f", "x1\nx2\n"),
+    ];
+    for looped in loops {
+        for (body, stdout) in bodies {
+            let command = looped.replace("BODY", body);
+            let outcome = sh(&overlay, &command).await;
+            assert_eq!(outcome.stdout, stdout, "{command}: {}", outcome.stderr);
+        }
+    }
+    let shell = Shell::new();
+    let options = ShellOptions::default();
+    let mut state = ShellState::default();
+    for (command, stdout) in [
+        ("cat list | while read f; do cat $f; done", "x1\ny\nx2\n"),
+        ("alias; shopt -q expand_aliases || echo off", "off\n"),
+        ("type -t cat", "file\n"),
+    ] {
+        let outcome = shell.run(&overlay, state, command, &options).await;
+        assert_eq!(outcome.stdout, stdout, "{command}");
+        state = outcome.state;
+    }
+}
+
 /// SH-29
 #[tokio::test]
 async fn what_a_loop_would_lose_from_its_pipe_stops_the_call() {
     let overlay = World::new().begin().await;
     put(&overlay, "a", "1\n").await;
     for body in ["cat $f", "grep -c . $f"] {
-        let command =
-            format!("for f in a a a; do echo $f; done | while read -r f; do {body}; done");
+        // Aliases are the call's own.
+        let command = format!(
+            "unalias -a; for f in a a a; do echo $f; done | while read -r f; do {body}; done"
+        );
         let outcome = sh(&overlay, &command).await;
         assert_eq!(outcome.exit_code, 137, "{outcome:?}");
         assert!(outcome.stderr.contains("< /dev/null"), "{}", outcome.stderr);
