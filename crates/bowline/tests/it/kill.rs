@@ -90,10 +90,11 @@ async fn world(turns: Vec<Value>) -> (World, FakeProvider) {
     let world = World::empty();
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/triage");
     copy(&example, world.path());
+    let own = std::fs::read_to_string(world.path().join("bowline.toml")).unwrap();
     world.write(
         "bowline.toml",
         &format!(
-            "[models.fake]\napi = \"anthropic\"\nbase_url = \"{}\"\nmodel = \"fake-1\"\nkey_env = \"FAKE_KEY\"\nprice = {{ input = \"1\", output = \"1\" }}\n",
+            "{own}\n[models.fake]\napi = \"anthropic\"\nbase_url = \"{}\"\nmodel = \"fake-1\"\nkey_env = \"FAKE_KEY\"\nprice = {{ input = \"1\", output = \"1\" }}\n",
             server.base_url(Wire::Anthropic)
         ),
     );

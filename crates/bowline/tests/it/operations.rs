@@ -349,7 +349,8 @@ fn a_stop_turns_away_what_is_new_and_lets_what_runs_come_to_its_end() {
         if answer.status == status {
             break answer;
         }
-        assert!(matches!(answer.status, 200 | 202), "{}", answer.text());
+        // 0: nothing had been said on that connection when the server began to stop.
+        assert!(matches!(answer.status, 0 | 200 | 202), "{}", answer.text());
     };
     until(503, &|| serving.get("/readyz"));
     let body = json!({"kind": "user", "body": "more", "idempotencyKey": "k"}).to_string();

@@ -68,7 +68,7 @@ fn word() -> BoxedStrategy<String> {
     prop_oneof![
         4 => one_of(&["a", "b", "'q  q'", "\"x $x\"", "$x", "\"$y\"", "-", "ab.c", "\\$x", "$'t\\tt'", "é"]),
         2 => one_of(&["*.txt", "?.txt", "[ab]*", "d/*", "no*match", "*", "{a,b}{1,2}", "{1..3}", "~"]),
-        2 => one_of(&["${x:-d}", "${z:-e}", "${x#a}", "${y%b*}", "${x/a/o}", "${#x}", "${x:1:2}", "${x^^}", "${z:+s}", "${y//b/X}", "${y##*a}"]),
+        2 => one_of(&["${x:-d}", "${z:-e}", "${x#a}", "${y%b*}", "${x/a/o}", "${#x}", "${x:1:1}", "${x^^}", "${z:+s}", "${y//b/X}", "${y##*a}"]),
         1 => one_of(&["$(echo sub)", "\"$(cat a.txt)\"", "$(cat b.txt)", "$(printf 'p\\n\\n')"]),
         1 => arithmetic().prop_map(|sum| format!("$(({sum}))")),
     ]
@@ -180,7 +180,7 @@ fn statement() -> BoxedStrategy<String> {
         1 => arithmetic().prop_map(|sum| format!("n=$(({sum})); echo $n")),
         1 => (words(), words()).prop_map(|(one, two)| format!("cat <<E\n$x {}\n$((1+1))\nE\necho {two}", one.replace(['\n', '\'', '`', '\\'], ""))),
         1 => words().prop_map(|words| format!("set -- {words}; echo $# \"$1\"; shift 2>/dev/null; echo \"$@\"")),
-        1 => words().prop_map(|words| words.replace("${x:1:2}", "b")).prop_map(|words| format!("arr=({words}); echo ${{#arr[@]}} \"${{arr[0]}}\" \"${{arr[@]}}\"")),
+        1 => words().prop_map(|words| words.replace("${x:1:1}", "b")).prop_map(|words| format!("arr=({words}); echo ${{#arr[@]}} \"${{arr[0]}}\" \"${{arr[@]}}\"")),
         1 => name().prop_map(|name| format!("cp b.txt d/{} 2>/dev/null; echo $?", name.replace('/', ""))),
         1 => name().prop_map(|name| format!("rm {name} 2>/dev/null; echo $?")),
         1 => (name(), name()).prop_map(|(from, to)| format!("[ {from} = {to} ] || mv {from} {to} 2>/dev/null; echo $?")),
