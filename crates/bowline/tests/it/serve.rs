@@ -565,7 +565,7 @@ fn bad_paths_and_queries_get_the_documented_error() {
 fn bad_heads_get_the_documented_error_and_others_are_served() {
     let world = World::with_script(SCRIPT);
     let server = Serving::start(&world);
-    server.say("good", "hi");
+    server.settle("good", "hi");
     let put = format!(
         "PUT /agents/demo/good HTTP/1.0\r\nHost: {}\r\n\r\n",
         server.addr
