@@ -157,7 +157,7 @@ fn the_bench_of_the_server_measures_turns_readers_and_what_waits() {
 #[test]
 fn a_server_that_works_for_long_does_not_grow() {
     let world = World::empty();
-    let seconds = std::env::var("BOWLINE_SOAK_SECONDS").unwrap_or_else(|_| "28".to_owned());
+    let seconds = std::env::var("BOWLINE_SOAK_SECONDS").unwrap_or_else(|_| "60".to_owned());
     let line = [
         "bench",
         "soak",
