@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use bowline_runtime::submission::{self, State};
 use clap::Args;
 use serde_json::json;
 
 use super::{
     Global,
-    fault::Fault,
     hand::{Hand, Running},
     place::Place,
     signals::Signals,
@@ -42,13 +40,7 @@ pub(super) async fn compact(
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
-    let reading = place.conversation(&args.agent, &args.id).await?;
-    let open = submission::open(&*reading.store, &reading.actor).await?;
-    drop(reading);
-    let parked = |one: &&submission::Submission| matches!(one.state, State::Parked { .. });
-    if let Some(waiting) = open.iter().find(parked) {
-        return Err(Fault::Waits(waiting.id.clone()).into());
-    }
+    place.nobody_is_waited_for(&args.agent, &args.id).await?;
     let agent = place.project.agent(&args.agent, None)?;
     let mut signals = Signals::new()?;
     let hand = Hand::open(&place, Some(agent), Running::All).await?;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bowline_agent::{Conversation, KIND, actor, code::CodeOptions, tool::sandbox::HostAccess};
+use bowline_runtime::submission::{self, State, Submission};
 use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
 
 use super::{Global, fault::Fault};
@@ -134,6 +135,17 @@ impl Place {
                 let known = instances(&*store, agent).await?;
                 Err(self.missing(agent, id, &known))
             }
+        }
+    }
+
+    /// Refuses what comes behind all that a conversation has open, while a part of that waits for a person.
+    pub(super) async fn nobody_is_waited_for(&self, agent: &str, id: &str) -> Result<(), Error> {
+        let reading = self.conversation(agent, id).await?;
+        let open = submission::open(&*reading.store, &reading.actor).await?;
+        let parked = |one: &&Submission| matches!(one.state, State::Parked { .. });
+        match open.iter().find(parked) {
+            Some(waiting) => Err(Fault::Waits(waiting.id.clone()).into()),
+            None => Ok(()),
         }
     }
 
