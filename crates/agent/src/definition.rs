@@ -38,12 +38,12 @@ mod name;
 
 pub use code::CodeSettings;
 pub use error::{DefinitionError, DefinitionErrorKind};
-pub use fault::{Fault, FaultKind};
+pub use fault::{Fault, FaultKind, closest};
 pub use limits::{LimitSettings, Limits};
 pub use load::{AgentSummary, allow_list, list, load};
 pub use name::{AgentName, InvalidName, MAX_NAME};
 
-pub(crate) use fault::{closest, quoted};
+pub(crate) use fault::quoted;
 pub(crate) use front_matter::{FrontMatter, entries, read_text};
 pub(crate) use name::{is_name, is_tool_name};
 

@@ -634,7 +634,7 @@ pub(crate) fn store_failure(error: &StoreError) -> Failure {
 }
 
 pub(crate) fn workspace_failure(error: &WorkspaceError) -> Failure {
-    Failure::new(error.code(), error.to_string(), "")
+    Failure::new(error.code(), error.to_string(), error.hint())
 }
 
 pub(crate) fn host_failure(error: HostError) -> Failure {

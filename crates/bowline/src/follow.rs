@@ -24,6 +24,7 @@ use crate::{
 };
 
 /// How a submission is taken up.
+#[derive(Clone)]
 pub(crate) enum Begin {
     /// It is sent now.
     Send(Outgoing),
@@ -183,6 +184,20 @@ impl Following {
                 }
             }
         }
+    }
+
+    /// Whether it is worked on, by itself or with the one that it joined.
+    ///
+    /// # Errors
+    ///
+    /// When the store fails.
+    pub(crate) async fn is_running(&mut self) -> Result<bool, Error> {
+        let open = self.service.open_submissions(&self.agent, &self.id).await?;
+        let ours = open.iter().find(|one| one.id == self.submission);
+        Ok(ours.is_some_and(|one| match one.state {
+            State::Running | State::Joined { .. } => true,
+            State::Queued | State::Parked { .. } => false,
+        }))
     }
 
     /// Looks whether it is parked.

@@ -343,6 +343,14 @@ impl Runtime {
         .await
     }
 
+    /// Waits until nothing is worked on, and goes on admitting meanwhile. `false` when that took longer than
+    /// `bound`. What waits for somebody outside, or for its turn, is not waited for.
+    pub async fn rest(&self, bound: Duration) -> bool {
+        tokio::time::timeout(bound, self.0.census.rest())
+            .await
+            .is_ok()
+    }
+
     /// Admits nothing more, and waits until what runs has come to its end. `false` when that took longer
     /// than `bound`: what still runs is not touched, [`Runtime::drain`] stops it.
     pub async fn finish(&self, bound: Duration) -> bool {

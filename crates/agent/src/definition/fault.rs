@@ -63,11 +63,8 @@ pub(crate) fn one_line(text: &str) -> String {
     }
 }
 
-/// The candidate that `word` most likely meant, if one is near enough.
-pub(crate) fn closest<'a>(
-    word: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+/// The candidate that `word` most likely meant, whatever its case; `None` when none is near enough.
+pub fn closest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let word = word.to_lowercase();
     candidates
         .into_iter()

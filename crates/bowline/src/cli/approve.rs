@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use bowline_agent::approval::{self, Answer, Answered};
+use bowline_agent::approval::{self, Answer};
 use clap::Args;
 
 use super::{Global, fault::Fault, place::Place, run, terminal::Terminal};
@@ -50,13 +50,10 @@ pub(super) async fn answer_and_follow(
     let place = Place::find(global)?;
     let unknown = || Error::from(Fault::NoApproval(approval_id.to_owned()));
     let reading = place.read()?.ok_or_else(unknown)?;
-    let (actor, _) = approval::find(&*reading, approval_id)
+    let (actor, approval) = approval::find(&*reading, approval_id)
         .await?
         .ok_or_else(unknown)?;
     drop(reading);
-    let answered = Answered {
-        approval_id: approval_id.to_owned(),
-        answer,
-    };
-    run::go_on(place, actor.name(), actor.key(), answered, global, terminal).await
+    let whose = (actor.name(), actor.key());
+    run::go_on(place, whose, &approval, answer, global, terminal).await
 }

@@ -14,6 +14,9 @@ use crate::{
 
 /// Make keys for the server.
 #[derive(Debug, Args)]
+#[command(after_long_help = "Examples:\n  \
+    bowline auth new web\n  \
+    bowline auth new ops --scope admin")]
 pub(super) struct Auth {
     #[command(subcommand)]
     command: Command,

@@ -11,12 +11,15 @@ use std::{
 use bowline_agent::{Agent, actor, approval::Answered, record::Compaction};
 use bowline_runtime::submission::{self, Submission};
 use bowline_store::{SqliteStore, Store};
-use tokio::task::JoinHandle;
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 use tokio_util::sync::CancellationToken;
 
 use self::remote::Hearing;
 pub(super) use self::remote::Remote;
-use super::place::Place;
+use super::{place::Place, signals::Signals, terminal::Terminal, watch::Changes};
 use crate::{
     error::Error,
     follow::{Begin, Begun, Following, Happened},
@@ -26,6 +29,12 @@ use crate::{
 
 /// How long those who came through the socket have to leave.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// How long a process that has ended its own work goes on for those who came through the socket.
+const LINGER: Duration = Duration::from_secs(60);
+/// How long nobody is told that it goes on.
+const UNTOLD: Duration = Duration::from_millis(500);
+/// How long data is waited for that a process has which does not listen: it begins or ends.
+const CHANGE_OF_HANDS: Duration = Duration::from_secs(10);
 
 /// The data, for a command that changes it and runs nothing.
 pub(super) enum Data {
@@ -36,15 +45,32 @@ pub(super) enum Data {
 }
 
 impl Data {
-    /// Takes the data, or finds the process that has it.
+    /// Takes the data, or finds the process that has it. One that begins or ends does not listen, and is
+    /// waited for.
     pub(super) async fn open(place: &Place) -> Result<Self, Error> {
-        match place.take() {
-            Ok(store) => Ok(Self::Own(store)),
-            Err(error) if error.code == "store_locked" => match Remote::find(place).await? {
-                Some(remote) => Ok(Self::Remote(remote)),
-                None => Err(error),
-            },
-            Err(error) => Err(error),
+        let until = Instant::now() + CHANGE_OF_HANDS;
+        let mut changes = None;
+        loop {
+            let mut error = match place.take() {
+                Ok(store) => return Ok(Self::Own(store)),
+                Err(error) if error.code == "store_locked" => error,
+                Err(error) => return Err(error),
+            };
+            match Remote::find(place).await {
+                Ok(Some(remote)) => return Ok(Self::Remote(remote)),
+                Ok(None) => {}
+                Err(unreached) if unreached.code == "local_failed" => error = unreached,
+                Err(refused) => return Err(refused),
+            }
+            match &mut changes {
+                // Looked at once more, since it may have happened before it was watched for.
+                None => changes = Some(Changes::of([place.data.clone()])?),
+                Some(changes) => {
+                    if timeout_at(until, changes.next()).await.is_err() {
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
 }
@@ -212,6 +238,33 @@ impl Hand {
             Self::Own(own) => own.service.delete(agent, id).await,
             Self::Remote(remote) => remote.delete(agent, id).await,
         }
+    }
+
+    /// Whether what was asked of the process that has the data can be asked again, of this one or of the next
+    /// that has it: it has ended, and does so whenever its own work is done. A server that ends is started
+    /// again by whoever keeps it, and must find the data free.
+    pub(super) fn passes_on(&self, error: &Error) -> bool {
+        let ended = matches!(error.code.as_str(), "local_failed" | "runtime_unavailable");
+        matches!(self, Self::Remote(remote) if remote.lends() && ended)
+    }
+
+    /// Stops in good order when what others run through this process has ended, in a minute at most, or
+    /// when somebody asks to. They go on by themselves then.
+    pub(super) async fn leave(&self, bound: Duration, terminal: Terminal, signals: &mut Signals) {
+        if let Self::Own(own) = self {
+            let runtime = own.service.runtime();
+            if !runtime.rest(UNTOLD).await {
+                terminal.say(
+                    "other commands run in this process: it ends when they do, in a minute at most; ctrl-C ends it now, and they go on",
+                );
+                tokio::select! {
+                    biased;
+                    _ = signals.next() => {}
+                    _ = runtime.rest(LINGER) => {}
+                }
+            }
+        }
+        self.stop(bound).await;
     }
 
     /// Stops what this process runs, in good order; another process goes on.

@@ -3,7 +3,9 @@
 use std::{path::PathBuf, process::Command};
 
 use rustyline::{
-    CompletionType, Config, Editor, Helper, error::ReadlineError, history::FileHistory,
+    Behavior, CompletionType, Config, Editor, Helper,
+    error::ReadlineError,
+    history::{FileHistory, MemHistory},
 };
 use tokio::task::spawn_blocking;
 
@@ -97,6 +99,37 @@ impl<H: Helper + Send + 'static> Prompt<H> {
         };
         self.editor = Some(editor);
         Ok(typed)
+    }
+}
+
+/// Asks one question on the terminal, wherever standard output leads, and waits for the line that answers it;
+/// blank lines are answers. Ctrl-C is [`Typed::Stop`] here.
+///
+/// # Errors
+///
+/// When the terminal cannot be used.
+pub(super) async fn ask(text: &'static str, signals: &mut Signals) -> Result<Typed, Error> {
+    let read = spawn_blocking(move || {
+        let config = Config::builder().behavior(Behavior::PreferTerm).build();
+        let history = MemHistory::with_config(&config);
+        let mut editor: Editor<(), MemHistory> = Editor::with_history(config, history)?;
+        editor.readline(text)
+    });
+    let line = tokio::select! {
+        read = read => match read {
+            Ok(line) => line,
+            Err(_) => return Err(Fault::Terminal("it was left while a line was typed".into()).into()),
+        },
+        stop = terminated(signals) => {
+            restore_terminal();
+            return Ok(Typed::Stop(stop));
+        }
+    };
+    match line {
+        Ok(line) => Ok(Typed::Line(line.trim().to_owned())),
+        Err(ReadlineError::Interrupted) => Ok(Typed::Stop(Stop::Interrupt)),
+        Err(ReadlineError::Eof) => Ok(Typed::Leave),
+        Err(error) => Err(failed(error)),
     }
 }
 

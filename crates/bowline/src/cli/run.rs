@@ -8,8 +8,8 @@ mod parked;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use bowline_agent::{
-    Agents, Input, Outgoing, actor,
-    approval::{Answered, Approval},
+    Agent, Agents, Input, Outgoing, actor,
+    approval::{Answer, Answered, Approval},
     code::runs::{self, CodeRun, RunState},
 };
 use bowline_model::{Models, format_usd};
@@ -39,6 +39,8 @@ use crate::{
 
 /// How long a run that is stopped may take to stop in good order.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How often a run is taken up again because the process that had the data ended.
+const MAX_CHANGES: usize = 100;
 
 /// Send an agent a message, or talk with it.
 ///
@@ -81,12 +83,15 @@ pub(super) struct Run {
 /// A run that can begin: nothing was written so far.
 struct Ready {
     hand: Hand,
+    /// How often another one has had the data meanwhile.
+    changes: usize,
+    place: Place,
+    definition: Agent,
     agent: String,
     id: String,
     /// True when the conversation was not named.
     fresh: bool,
     terminal: Terminal,
-    data: PathBuf,
     /// The line that goes on with this conversation.
     again: String,
     /// The options that lead to the same project and data.
@@ -134,20 +139,21 @@ pub(super) async fn run(
     .check(&args.agent)?;
 
     let signals = Signals::new()?;
-    let hand = Hand::open(&place, Some(agent), Running::Alone).await?;
+    let hand = Hand::open(&place, Some(agent.clone()), Running::Alone).await?;
     if let (Hand::Remote(_), Some(_)) = (&hand, &args.model) {
         return Err(Fault::OwnerDecides("--model").into());
     }
-    let agent = args.agent.clone();
-    let again = message::again(&agent, &id, global);
+    let again = message::again(&args.agent, &id, global);
     let places = message::places(global);
     let ready = Ready {
         hand,
-        agent,
+        changes: 0,
+        place,
+        definition: agent,
+        agent: args.agent.clone(),
         id,
         fresh,
         terminal,
-        data: place.data,
         again,
         places,
     };
@@ -183,35 +189,61 @@ impl Ready {
 
     /// Takes a submission up, and follows it until it settles, waits for a person who is not here, or is stopped.
     async fn see_through(
-        self,
+        mut self,
         begin: Begin,
         mut screen: Screen,
         mut signals: Signals,
     ) -> Result<ExitCode, Error> {
-        let mut turn = Turn::begin(&self, begin, &mut screen).await?;
+        let mut turn = Turn::begin(&mut self, begin, &mut screen).await?;
         loop {
-            let ended = turn.follow(&mut screen, &mut signals).await;
+            let ended = turn.follow(&mut self, &mut screen, &mut signals).await;
             screen.pause()?;
             match ended? {
                 Ended::Settled(reply) => {
-                    return self.settled(&reply, turn.took(), &mut screen).await;
+                    let took = turn.took();
+                    return self.settled(&reply, took, &mut screen, signals).await;
                 }
                 Ended::Stopped(stop) => return Ok(self.stopped(stop, signals).await),
                 Ended::Parked(waiting) => {
+                    waiting.iter().for_each(|one| screen.expect(one));
                     self.show_code(turn.submission(), &mut screen).await?;
                     if self.terminal.input && self.terminal.err.terminal && !self.terminal.json {
                         let Some(approval) = waiting.first() else {
                             continue;
                         };
-                        if let Said::Decided(decision) = self.ask(approval).await? {
-                            self.decide(approval, decision).await?;
-                            continue;
+                        match self.ask(approval, &mut signals).await? {
+                            Said::Decided(decision) => {
+                                turn.decide(&mut self, approval, decision).await?;
+                                continue;
+                            }
+                            Said::Later => {}
+                            Said::Stop(stop) => return Ok(self.stopped(stop, signals).await),
                         }
                     }
-                    return self.parked(&waiting, turn.submission()).await;
+                    return self.parked(&waiting, turn.submission(), signals).await;
                 }
             }
         }
+    }
+
+    /// Takes the data, or finds who has it now, when the process that had it ended. The error otherwise, with the
+    /// line that goes on.
+    async fn find_again(&mut self, error: Error) -> Result<(), Error> {
+        if self.changes < MAX_CHANGES && self.hand.passes_on(&error) {
+            self.changes += 1;
+            let definition = Some(self.definition.clone());
+            self.hand = Hand::open(&self.place, definition, Running::Alone).await?;
+            return Ok(());
+        }
+        if error.code != "runtime_unavailable" {
+            return Err(error);
+        }
+        let fresh = self.fresh.then_some(self.id.as_str());
+        let resume = message::command_line(std::env::args_os(), fresh);
+        Err(Error {
+            hint: format!("what is done is kept; to go on: {resume}"),
+            ..error
+        })
     }
 
     /// Shows what the code has called that waits for a person.
@@ -232,13 +264,14 @@ impl Ready {
         reply: &Reply,
         took: Duration,
         screen: &mut Screen,
+        mut signals: Signals,
     ) -> Result<ExitCode, Error> {
         let printed = self.finish(screen, reply, took);
-        self.hand.stop(DRAIN).await;
-        printed?;
-        if self.fresh && !self.terminal.json {
+        if self.fresh && !self.terminal.json && printed.is_ok() {
             self.terminal.say(format_args!("to go on: {}", self.again));
         }
+        self.hand.leave(DRAIN, self.terminal, &mut signals).await;
+        printed?;
         if reply.outcome == Outcome::Completed {
             return Ok(ExitCode::SUCCESS);
         }
@@ -247,22 +280,31 @@ impl Ready {
     }
 
     /// It waits for somebody who is not here: says how to answer, and leaves.
-    async fn parked(&self, waiting: &[Approval], submission: &str) -> Result<ExitCode, Error> {
-        self.hand.stop(DRAIN).await;
+    async fn parked(
+        &self,
+        waiting: &[Approval],
+        submission: &str,
+        mut signals: Signals,
+    ) -> Result<ExitCode, Error> {
         self.name_commands(waiting);
-        if self.terminal.json {
-            self.terminal.json(&Finished {
-                r#type: "run-finished",
-                agent: &self.agent,
-                id: &self.id,
-                submission_id: submission,
-                outcome: "parked",
-                text: "",
-                error: None,
-                usage: bowline_model::Usage::default(),
-                cost_usd: format_usd(0),
-            })?;
-        }
+        let finished = Finished {
+            r#type: "run-finished",
+            agent: &self.agent,
+            id: &self.id,
+            submission_id: submission,
+            outcome: "parked",
+            text: "",
+            error: None,
+            usage: bowline_model::Usage::default(),
+            cost_usd: format_usd(0),
+        };
+        let printed = if self.terminal.json {
+            self.terminal.json(&finished)
+        } else {
+            Ok(())
+        };
+        self.hand.leave(DRAIN, self.terminal, &mut signals).await;
+        printed?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -324,26 +366,33 @@ impl Ready {
 /// Answers an approval, and follows the run that goes on.
 pub(super) async fn go_on(
     place: Place,
-    agent: &str,
-    id: &str,
-    answered: Answered,
+    (agent, id): (&str, &str),
+    approval: &Approval,
+    answer: Answer,
     global: &Global,
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let signals = Signals::new()?;
     let definition = place.project.agent(agent, None)?;
-    let hand = Hand::open(&place, Some(definition), Running::Alone).await?;
+    let hand = Hand::open(&place, Some(definition.clone()), Running::Alone).await?;
     let ready = Ready {
         hand,
+        changes: 0,
+        place,
+        definition,
         agent: agent.to_owned(),
         id: id.to_owned(),
         fresh: false,
         terminal,
-        data: place.data,
         again: message::again(agent, id, global),
         places: message::places(global),
     };
-    let screen = Screen::new(terminal, Shown::Answer);
+    let mut screen = Screen::new(terminal, Shown::Answer);
+    screen.expect(approval);
+    let answered = Answered {
+        approval_id: approval.approval_id.clone(),
+        answer,
+    };
     ready
         .see_through(Begin::Answer(answered), screen, signals)
         .await

@@ -220,12 +220,32 @@ impl Screen {
         ));
     }
 
+    /// Knows a call that was made before anybody watched: the one that waited for a person.
+    pub(super) fn expect(&mut self, approval: &Approval) {
+        if self
+            .calls
+            .iter()
+            .any(|call| call.id == approval.tool_call_id)
+        {
+            return;
+        }
+        let name = one_line(&approval.tool_name);
+        self.calls.push(Call {
+            id: approval.tool_call_id.clone(),
+            label: label(&name, &approval.arguments),
+            name,
+            inside: Vec::new(),
+        });
+    }
+
     /// Ends the answer: shows what of the text has not been shown yet.
     pub(super) fn answer(&mut self, text: &str) -> Result<(), Error> {
         self.flush()?;
         self.hide();
+        // What comes next is another answer.
+        let said = std::mem::take(&mut self.said);
         match &self.markdown {
-            Some(_) if same(&self.said, text) => Ok(()),
+            Some(_) if same(&said, text) => Ok(()),
             Some(markdown) => {
                 let rendered = markdown.render(text);
                 self.write(&rendered)

@@ -1,5 +1,7 @@
 //! `bowline show`.
 
+mod conversations;
+
 use std::{process::ExitCode, time::Duration};
 
 use bowline_agent::{
@@ -31,22 +33,34 @@ use crate::{
 /// Characters of an open message that are shown.
 const EXCERPT: usize = 60;
 
-/// Print a conversation.
+/// Print a conversation, or list those that there are.
 ///
-/// What was said and done, how each message ended, what is still open, and why it is not moving: what
+/// Without an id it lists the conversations, the newest first: what each is doing, and what it began with.
+/// With one it prints that conversation: what was said and done, how each message ended, what is still open, and why it is not moving: what
 /// it waits for, since when, and what would move it. It reads what is durable, also while another
 /// process is at it.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
+    bowline show\n  \
+    bowline show triage\n      \
+        the conversations with one agent\n  \
     bowline show triage t1\n  \
     bowline show triage t1 | less -R\n  \
     bowline show triage t1 --json | jq '.messages[-1].parts'\n  \
     bowline show triage t1 --json | jq -r '.waits[].moves'")]
 pub(super) struct Show {
-    /// The agent
-    agent: String,
-    /// The conversation
-    id: String,
+    /// The agent [default: all of them]
+    agent: Option<String>,
+    /// The conversation [default: list them]
+    id: Option<String>,
+    /// List so many at most
+    #[arg(
+        long,
+        value_name = "COUNT",
+        default_value_t = 50,
+        conflicts_with = "id"
+    )]
+    limit: usize,
 }
 
 pub(super) async fn show(
@@ -54,9 +68,11 @@ pub(super) async fn show(
     global: &Global,
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
-    let reading = Place::find(global)?
-        .conversation(&args.agent, &args.id)
-        .await?;
+    let place = Place::find(global)?;
+    let (Some(agent), Some(id)) = (&args.agent, &args.id) else {
+        return conversations::list(&place, args.agent.as_deref(), args.limit, terminal).await;
+    };
+    let reading = place.conversation(agent, id).await?;
     let open = submission::open(&*reading.store, &reading.actor).await?;
     let conversation = &reading.conversation;
     let owned = reading.store.is_owned()?;

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, process::ExitCode};
 
 use bowline_agent::{
     conversation::EntryBody,
-    record::Fact,
+    record::{AssistantCompleted, Compaction, Fact, Timing},
     spend::{self, Totals},
 };
-use bowline_model::format_usd;
-use bowline_store::Store as _;
+use bowline_model::{Usage, format_usd};
+use bowline_store::{Store as _, Timestamp};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -167,38 +167,79 @@ async fn calls(
     loop {
         let records = reading.store.read(&reading.actor, after, PAGE).await?;
         for stored in &records {
-            let Fact::AssistantCompleted(done) = Fact::of(stored)? else {
-                continue;
+            let fact = Fact::of(stored)?;
+            let call = if let Fact::AssistantCompleted(done) = &fact {
+                Some(Call::answer(done, &models))
+            } else if let Fact::Compaction(made) = &fact {
+                Call::summary(made)
+            } else {
+                None
             };
-            let model = models.get(&*done.message_id).map_or("-", String::as_str);
-            let outcome = match (&done.error, done.interrupted) {
-                (Some(error), _) => error.code.as_str(),
-                (None, true) => "interrupted",
-                (None, false) => "answered",
-            };
-            let timing = done.timing;
-            let cost = done.cost_micro_usd.map(format_usd);
-            if terminal.json {
-                terminal.json(&json!({
-                    "type": "call", "time": stored.record.time, "model": model, "outcome": outcome,
-                    "usage": done.usage, "costUsd": cost, "timing": timing,
-                }))?;
-                continue;
+            if let Some(call) = call {
+                call.print(stored.record.time, terminal)?;
             }
-            let millis = |ms: Option<u64>| ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
-            terminal.answer(format_args!(
-                "{}  {model}  {outcome}  in {} out {}  ${}  {} (first {})\n",
-                stored.record.time,
-                done.usage.context(),
-                done.usage.output,
-                cost.as_deref().unwrap_or("-"),
-                millis(timing.map(|timing| timing.duration_ms)),
-                millis(timing.and_then(|timing| timing.first_token_ms)),
-            ))?;
         }
         match records.last() {
             Some(last) if records.len() == PAGE => after = last.seq,
             _ => return Ok(ExitCode::SUCCESS),
         }
+    }
+}
+
+/// One request to a model.
+struct Call {
+    model: String,
+    outcome: String,
+    usage: Usage,
+    cost_micro_usd: Option<u64>,
+    timing: Option<Timing>,
+}
+
+impl Call {
+    fn answer(done: &AssistantCompleted, models: &BTreeMap<&str, String>) -> Self {
+        let model = models.get(&*done.message_id);
+        Self {
+            model: model.map_or("-", String::as_str).to_owned(),
+            outcome: match (&done.error, done.interrupted) {
+                (Some(error), _) => error.code.clone(),
+                (None, true) => "interrupted".to_owned(),
+                (None, false) => "answered".to_owned(),
+            },
+            usage: done.usage,
+            cost_micro_usd: done.cost_micro_usd,
+            timing: done.timing,
+        }
+    }
+
+    /// What a summary took, its tries together; none when no model wrote it.
+    fn summary(made: &Compaction) -> Option<Self> {
+        let model = made.model.as_ref()?;
+        Some(Self {
+            model: format!("{}/{}", model.provider, model.model),
+            outcome: "summarised".to_owned(),
+            usage: made.usage,
+            cost_micro_usd: made.cost_micro_usd,
+            timing: None,
+        })
+    }
+
+    fn print(&self, time: Timestamp, terminal: Terminal) -> Result<(), Error> {
+        let (model, outcome, usage) = (&self.model, &self.outcome, &self.usage);
+        let cost = self.cost_micro_usd.map(format_usd);
+        if terminal.json {
+            return terminal.json(&json!({
+                "type": "call", "time": time, "model": model, "outcome": outcome,
+                "usage": usage, "costUsd": cost, "timing": self.timing,
+            }));
+        }
+        let millis = |ms: Option<u64>| ms.map_or("-".to_owned(), |ms| format!("{ms} ms"));
+        terminal.answer(format_args!(
+            "{time}  {model}  {outcome}  in {} out {}  ${}  {} (first {})\n",
+            usage.context(),
+            usage.output,
+            cost.as_deref().unwrap_or("-"),
+            millis(self.timing.map(|timing| timing.duration_ms)),
+            millis(self.timing.and_then(|timing| timing.first_token_ms)),
+        ))
     }
 }

@@ -159,7 +159,7 @@ enum What {
 
 impl From<WorkspaceError> for Error {
     fn from(error: WorkspaceError) -> Self {
-        Self::failure(error.code(), error.to_string(), "")
+        Self::failure(error.code(), error.to_string(), error.hint())
     }
 }
 

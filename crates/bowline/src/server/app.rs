@@ -119,6 +119,11 @@ impl App {
         Ok(())
     }
 
+    /// Whether the process serves for others only while it has work of its own.
+    pub(super) fn lends(&self) -> bool {
+        self.lookup.is_some()
+    }
+
     /// The agents.
     pub fn service(&self) -> &Service {
         &self.inner.service

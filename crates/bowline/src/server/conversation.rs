@@ -109,7 +109,7 @@ impl FromRequestParts<App> for Target {
         let (Some(agent), Some(id)) = (segments.next(), segments.next()) else {
             return Err(Refusal::RouteNotFound);
         };
-        known(app, &agent)?;
+        known(app, &access, &agent)?;
         check_instance(&id)?;
         Ok(Self {
             actor: actor(&agent, &id),
@@ -122,12 +122,24 @@ impl FromRequestParts<App> for Target {
 }
 
 /// Checks that there is such an agent.
-fn known(app: &App, agent: &str) -> Result<(), Refusal> {
-    if app.service().agents().any(|name| name == agent) {
-        Ok(())
-    } else {
-        Err(Refusal::RouteNotFound)
+pub(super) fn known(app: &App, access: &Access, agent: &str) -> Result<(), Refusal> {
+    let agents: Vec<_> = app.service().agents().collect();
+    if agents.iter().any(|name| name == agent) {
+        return Ok(());
     }
+    // Who may not see an agent is not told its name either.
+    let seen = agents
+        .iter()
+        .map(String::as_str)
+        .filter(|name| access.require(Scope::Read, name).is_ok());
+    let hint = match bowline_agent::definition::closest(agent, seen) {
+        Some(close) => format!("did you mean `{close}`? `GET /v1/agents` lists them"),
+        None => "`GET /v1/agents` lists them".to_owned(),
+    };
+    Err(Refusal::NoAgent {
+        name: agent.to_owned(),
+        hint,
+    })
 }
 
 /// Takes `no-store` for what changes.

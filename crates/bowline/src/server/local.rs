@@ -44,8 +44,12 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub struct Socket {
     listener: UnixListener,
-    place: Place,
+    file: Bound,
 }
+
+/// The file of a socket; it goes when this is dropped.
+#[derive(Debug)]
+struct Bound(PathBuf);
 
 impl Socket {
     /// Makes the socket. Only the process that has the data directory may do this: what lies there from
@@ -63,7 +67,8 @@ impl Socket {
         }
         let listener = UnixListener::bind(&place.short)?;
         fs::set_permissions(&place.short, Permissions::from_mode(0o600))?;
-        Ok(Self { listener, place })
+        let file = Bound(place.lasting);
+        Ok(Self { listener, file })
     }
 
     /// Answers on it in tasks of their own until `stop`, and then until every connection has ended, at
@@ -75,6 +80,7 @@ impl Socket {
             app.settings().drain,
         );
         let draining = app.draining().clone();
+        let Self { listener, file } = self;
         tokio::spawn(async move {
             loop {
                 let permit = tokio::select! {
@@ -85,7 +91,7 @@ impl Socket {
                 let accepted = tokio::select! {
                     biased;
                     () = stop.cancelled() => break,
-                    accepted = self.listener.accept() => accepted,
+                    accepted = listener.accept() => accepted,
                 };
                 match accepted {
                     Ok((io, _)) if is_owner(&io) => connections.spawn(io, Peer::Local, permit),
@@ -96,15 +102,18 @@ impl Socket {
                     }
                 }
             }
+            // Who comes now waits for whoever has the data next, and not for the end of this one.
+            drop(listener);
             draining.cancel();
             connections.drain(drain).await;
+            drop(file);
         })
     }
 }
 
-impl Drop for Socket {
+impl Drop for Bound {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.place.lasting);
+        let _ = fs::remove_file(&self.0);
     }
 }
 

@@ -27,6 +27,14 @@ pub enum Refusal {
     /// There is nothing at this path.
     #[error("there is nothing at this path")]
     RouteNotFound,
+    /// There is no such agent.
+    #[error("there is no agent `{name}` here")]
+    NoAgent {
+        /// What was asked for.
+        name: String,
+        /// What to do next.
+        hint: String,
+    },
     /// The conversation or stream does not exist.
     #[error("there is no such conversation")]
     StreamNotFound,
@@ -91,7 +99,7 @@ impl Refusal {
         match self {
             Self::InvalidRequest(_) => "invalid_request",
             Self::InvalidJson(_) => "invalid_json",
-            Self::RouteNotFound => "route_not_found",
+            Self::RouteNotFound | Self::NoAgent { .. } => "route_not_found",
             Self::StreamNotFound => "stream_not_found",
             Self::AttachmentNotFound => "attachment_not_found",
             Self::InstanceNotFound => "agent_instance_not_found",
@@ -117,6 +125,7 @@ impl Refusal {
         match self {
             Self::InvalidRequest(_) | Self::InvalidJson(_) => StatusCode::BAD_REQUEST,
             Self::RouteNotFound
+            | Self::NoAgent { .. }
             | Self::StreamNotFound
             | Self::AttachmentNotFound
             | Self::InstanceNotFound => StatusCode::NOT_FOUND,
@@ -144,6 +153,7 @@ impl Refusal {
             Self::InvalidRequest(_)
             | Self::InvalidJson(_)
             | Self::RouteNotFound
+            | Self::NoAgent { .. }
             | Self::StreamNotFound
             | Self::AttachmentNotFound
             | Self::InstanceNotFound
@@ -158,17 +168,47 @@ impl Refusal {
             | Self::Forbidden
             | Self::HostNotAllowed
             | Self::OriginNotAllowed
-            | Self::RateLimited(_) => Error::failure(self.code(), self.to_string(), ""),
+            | Self::RateLimited(_) => Error::failure(self.code(), self.to_string(), self.hint()),
+        }
+    }
+
+    /// What to do next, where the message has not said it.
+    fn hint(&self) -> &str {
+        match self {
+            Self::RouteNotFound => {
+                "`/openapi.json` describes what is below `/v1`; conversations are at `/agents/{agent}/{id}`"
+            }
+            Self::NoAgent { hint, .. } => hint,
+            Self::StreamNotFound => "check its id; the first message begins a conversation",
+            Self::AttachmentNotFound => "its history names the files of a conversation",
+            Self::InstanceNotFound => {
+                "leave `uid` out, or send the one that the history has as `incarnation`"
+            }
+            Self::MethodNotAllowed(_) => "the header `allow` has those that it knows",
+            Self::InstanceExists { .. } => "leave `uid` out to send to it as it is",
+            Self::BodyTooLarge => "send less at once",
+            Self::BodyTimeout => "send it again",
+            Self::Forbidden => "`bowline auth new` makes a key with other agents and scopes",
+            Self::Other(error) => &error.hint,
+            // Their messages say it.
+            Self::InvalidRequest(_)
+            | Self::InvalidJson(_)
+            | Self::UnsupportedMediaType(_)
+            | Self::OffsetGone
+            | Self::RangeNotThere(_)
+            | Self::Unauthorized
+            | Self::HostNotAllowed
+            | Self::OriginNotAllowed
+            | Self::RateLimited(_)
+            | Self::Internal(_) => "",
         }
     }
 
     fn details(&self) -> Value {
         if let Self::InstanceExists { uid } = self {
             json!({"uid": uid})
-        } else if let Self::Other(error) = self {
-            json!(error.hint)
         } else {
-            json!("")
+            json!(self.hint())
         }
     }
 }

@@ -29,6 +29,11 @@ fn a_conversation_is_compacted_when_somebody_asks_for_it() {
     let ran = world.run(&["compact", "demo", "a", "the knots"]);
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     assert!(ran.stdout.starts_with("compacted: "), "{}", ran.stdout);
+    let calls = world.run(&["spend", "--calls", "demo", "a"]).stdout;
+    assert!(
+        calls.lines().last().unwrap().contains("summarised"),
+        "{calls}"
+    );
     // Nobody loses a word, and the conversation goes on.
     let shown = world.run(&["show", "demo", "a"]).stdout;
     assert!(shown.contains("Tell me about boats.") && shown.contains("compacted at "));

@@ -6,7 +6,7 @@ use std::{
     io::{BufRead as _, BufReader},
     os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
     path::PathBuf,
-    process::Child,
+    process::{Child, Command},
 };
 
 use serde_json::Value;
@@ -35,6 +35,20 @@ by_message:
       - text: "May I?"
         tools: [{name: bash, input: {command: "echo made"}}]
       - text: "Thank you."
+  - match: "^short"
+    turns:
+      - tools: [{name: glob, input: {pattern: "*"}}]
+        usage: {input: 10, output: 3}
+      - text: "Short."
+        stream: {chars: 1, delay_ms: 40}
+        usage: {input: 10, output: 4}
+  - match: "^long"
+    turns:
+      - tools: [{name: glob, input: {pattern: "*"}}]
+        usage: {input: 10, output: 3}
+      - text: "A longer answer."
+        stream: {chars: 1, delay_ms: 60}
+        usage: {input: 10, output: 4}
   - match: "^for ever"
     turns:
       - text: "I begin."
@@ -218,6 +232,12 @@ fn end(mut child: Child) -> (Option<i32>, Value) {
     (status, serde_json::from_str(&last).unwrap_or_default())
 }
 
+fn tell(child: &Child, signal: &str) {
+    let pid = child.id().to_string();
+    let told = Command::new("kill").args([signal, &pid]).status().unwrap();
+    assert!(told.success());
+}
+
 const ENDLESS: [&str; 7] = ["run", "demo", "--id", "e", "-m", "for ever", "--json"];
 
 #[test]
@@ -299,6 +319,59 @@ fn a_run_that_has_the_data_takes_other_commands_in() {
         (Some(1), Some("aborted"))
     );
     assert!(!socket(&world).exists());
+}
+
+const LONG: [&str; 7] = ["run", "demo", "--id", "l", "-m", "long", "--json"];
+
+#[test]
+fn runs_beside_each_other_all_come_to_their_end() {
+    let world = world();
+    // The first has the data, and ends its own work before the others do.
+    let first = begun(
+        &world,
+        &["run", "demo", "--id", "s", "-m", "short", "--json"],
+    );
+    let second = begun(&world, &LONG);
+    let third = begun(
+        &world,
+        &["run", "demo", "--id", "m", "-m", "long", "--json"],
+    );
+    for (child, text) in [
+        (first, "Short."),
+        (second, "A longer answer."),
+        (third, "A longer answer."),
+    ] {
+        let (status, last) = end(child);
+        assert_eq!(status, Some(0), "{last}");
+        assert_eq!(last["text"], text);
+        // No call was cut, and made a second time.
+        assert_eq!(last["usage"]["output"], 7, "{last}");
+    }
+}
+
+#[test]
+fn a_run_goes_on_by_itself_when_the_one_that_had_the_data_is_stopped_or_killed() {
+    for signal in ["-INT", "-KILL"] {
+        let world = world();
+        let owner = begun(&world, &ENDLESS);
+        let other = begun(&world, &LONG);
+        tell(&owner, signal);
+        let (status, last) = end(other);
+        assert_eq!(status, Some(0), "{signal}: {last}");
+        assert_eq!(last["text"], "A longer answer.", "{signal}");
+        end(owner);
+    }
+}
+
+#[test]
+fn what_runs_beside_a_server_that_is_stopped_is_answered_first() {
+    let world = world();
+    let server = Serving::start(&world);
+    let child = begun(&world, &LONG);
+    tell(&server.child, "-TERM");
+    let (status, last) = end(child);
+    assert_eq!(status, Some(0), "{last}");
+    assert_eq!(last["text"], "A longer answer.");
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod administration;
 mod approval;
 mod bad_input;
 mod bench;
+mod chat;
 mod clients;
 mod code;
 mod code_runs;

@@ -61,3 +61,32 @@ fn doctor_finds_nothing_wrong_or_says_what_to_do() {
     world.write("agents/broken/agent.md", "---\nmodel: antropic/x\n---\n");
     insta::assert_snapshot!("doctor_fail", world.run(&["doctor"]).all());
 }
+
+#[test]
+fn conversations_are_listed_the_newest_first() {
+    let world = World::with_script(
+        "turns: [{text: Yes.}]\nby_message:\n  - match: ask\n    turns: [{tools: [{name: bash, input: {command: ls}}]}]\n",
+    );
+    let none = world.run(&["show"]);
+    assert_eq!((none.status, none.stdout.as_str()), (0, ""));
+    assert!(none.stderr.contains("bowline run AGENT"), "{}", none.all());
+    assert_eq!(world.run(&["show", "nobody"]).status, 1);
+    world.write(
+        "agents/other/agent.md",
+        "---\nmodel: scripted/../demo/demo.yaml\napprovals: {bash: required}\n---\nAnswer.\n",
+    );
+    world.run(&["run", "demo", "--id", "a", "-m", "The first\nof all"]);
+    world.run(&["run", "other", "--id", "b", "-m", "ask me"]);
+    world.run(&["run", "demo", "--id", "c", "-m", "The last"]);
+    let all = world.run(&["show", "--json"]).lines();
+    let rows: Vec<_> = all[0]["conversations"].as_array().unwrap().iter().collect();
+    let ids: Vec<_> = rows.iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["c", "b", "a"]);
+    assert_eq!(rows[1]["state"], "waits");
+    assert_eq!(rows[2]["message"], "The first\nof all");
+    let two = world.run(&["show", "demo", "--limit", "1"]);
+    assert_eq!(two.stdout.lines().count(), 1, "{}", two.all());
+    assert!(two.stdout.contains("demo c"), "{}", two.all());
+    assert!(two.stderr.contains("1 conversation more"), "{}", two.all());
+    assert_eq!(world.run(&["show", "nobody"]).status, 1);
+}

@@ -108,6 +108,25 @@ impl WorkspaceError {
         }
     }
 
+    /// What to do next, for a person; empty where the error says it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotFound(_) => "list what is there, and check the name",
+            Self::Exists(_) => "choose another name, or remove what is there first",
+            Self::IsDirectory(_) => "name a file in it",
+            Self::NotDirectory(_) => "name a directory",
+            Self::NotEmpty(_) => "remove it with all that is in it: recursive",
+            Self::Loop(_) => "remove one of the symbolic links",
+            Self::TooLarge { .. } | Self::Quota { .. } => "remove something, or write less at once",
+            Self::Invalid(_) => "nothing was changed",
+            Self::NameTooLong(_) => "choose a shorter path",
+            Self::Conflict(_) => "read it again, then repeat the change",
+            Self::Denied(_) => "use a path below the working directory",
+            Self::Host { .. } => "check the directory on the machine",
+            Self::Store(_) => "",
+        }
+    }
+
     /// What POSIX calls it, without the path, as a shell prints it.
     pub(crate) fn strerror(&self) -> String {
         match self {

@@ -13,7 +13,7 @@ use axum::{
     http::{Method, Request, Response, StatusCode, header},
 };
 use bowline_agent::{actor, approval::Answered, edit::FileEdit, record::Compaction};
-use bowline_runtime::submission;
+use bowline_runtime::{RuntimeError, submission};
 use bowline_store::{SqliteStore, Store};
 use futures::StreamExt as _;
 use hyper::client::conn::http1;
@@ -45,6 +45,14 @@ pub(crate) struct Remote {
     data: PathBuf,
     /// Opened for reading; what is durable is seen at once.
     store: Arc<SqliteStore>,
+    /// Whether it is no server, and lets go of the data when its own work is done.
+    lends: bool,
+}
+
+/// How it introduces itself.
+#[derive(Deserialize)]
+struct Hello {
+    lends: bool,
 }
 
 #[derive(Deserialize)]
@@ -61,12 +69,21 @@ impl Remote {
         let Some(store) = place.read()? else {
             return Ok(None);
         };
-        let remote = Self {
+        let mut remote = Self {
             data: place.data.clone(),
             store,
+            lends: false,
         };
-        remote.call(Method::GET, "", Body::empty()).await?;
+        let hello = whole(remote.call(Method::GET, "", Body::empty()).await?).await?;
+        let hello: Hello =
+            serde_json::from_slice(&hello).map_err(|error| gone(&error.to_string()))?;
+        remote.lends = hello.lends;
         Ok(Some(remote))
+    }
+
+    /// Whether it is no server, and lets go of the data when its own work is done.
+    pub(super) fn lends(&self) -> bool {
+        self.lends
     }
 
     pub(super) fn store(&self) -> &dyn Store {
@@ -185,8 +202,7 @@ impl Remote {
 
     /// Sends a request on a connection of its own; what was refused is an error.
     async fn call(&self, method: Method, path: &str, body: Body) -> Result<Response<Body>, Error> {
-        let stopped = || gone("it has just stopped");
-        let stream = connect(&self.data).await?.ok_or_else(stopped)?;
+        let stream = connect(&self.data).await?.ok_or(RuntimeError::Stopped)?;
         let broken = |error: hyper::Error| gone(&error.to_string());
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await

@@ -1,13 +1,15 @@
 //! A run that waits for a person: asking on a terminal, naming the command elsewhere.
 
-use std::io::{BufRead as _, Write as _};
-
-use bowline_agent::approval::{Answer, Answered, Approval, Question};
+use bowline_agent::approval::{Answer, Approval, Question};
 use serde_json::json;
 
 use super::Ready;
 use crate::{
-    cli::terminal::{clean, one_line},
+    cli::{
+        prompt::{self, Typed},
+        signals::{Signals, Stop},
+        terminal::{clean, one_line},
+    },
     error::Error,
 };
 
@@ -17,43 +19,45 @@ pub(super) enum Said {
     Decided(Answer),
     /// Nothing: the run stays parked.
     Later,
+    /// To stop: ctrl-C, or somebody else.
+    Stop(Stop),
 }
 
 impl Ready {
-    /// Shows the call with its full arguments, and asks. Only on a terminal.
-    pub(super) async fn ask(&self, approval: &Approval) -> Result<Said, Error> {
+    /// Shows the call with its full arguments, and asks until it is understood. Only on a terminal.
+    pub(super) async fn ask(
+        &self,
+        approval: &Approval,
+        signals: &mut Signals,
+    ) -> Result<Said, Error> {
         let terminal = self.terminal;
         terminal.always(wanted(approval));
-        let Some(question) = &approval.question else {
-            let typed = typed("Approve this call? [y]es, [n]o, [l]ater: ").await;
-            return Ok(match typed.to_lowercase().as_str() {
-                "y" | "yes" => Said::Decided(Answer::approve(None)),
-                "n" | "no" => Said::Decided(Answer::reject(None)),
-                _ => Said::Later,
-            });
-        };
         loop {
-            let typed = typed("Your answer (nothing for later): ").await;
+            let prompt = match &approval.question {
+                None => "Approve this call? [y]es, [n]o, [l]ater: ",
+                Some(_) => "Your answer (nothing for later): ",
+            };
+            let typed = match prompt::ask(prompt, signals).await? {
+                Typed::Line(typed) => typed,
+                Typed::Nothing | Typed::Leave => return Ok(Said::Later),
+                Typed::Stop(stop) => return Ok(Said::Stop(stop)),
+            };
             if typed.is_empty() {
                 return Ok(Said::Later);
             }
+            let Some(question) = &approval.question else {
+                match typed.to_lowercase().as_str() {
+                    "y" | "yes" => return Ok(Said::Decided(Answer::approve(None))),
+                    "n" | "no" => return Ok(Said::Decided(Answer::reject(None))),
+                    "l" | "later" => return Ok(Said::Later),
+                    _ => continue,
+                }
+            };
             match question.resolve(&typed) {
                 Ok(text) => return Ok(Said::Decided(Answer::text(text))),
                 Err(why) => terminal.always(one_line(&why)),
             }
         }
-    }
-
-    /// Hands the answer over; the run goes on.
-    pub(super) async fn decide(&self, approval: &Approval, answer: Answer) -> Result<(), Error> {
-        let approval_id = approval.approval_id.clone();
-        self.hand
-            .answer(Answered {
-                approval_id,
-                answer,
-            })
-            .await?;
-        Ok(())
     }
 
     /// Names the commands that answer, for whoever reads this.
@@ -86,18 +90,6 @@ impl Ready {
             ));
         }
     }
-}
-
-/// Asks for a line, on a thread of its own.
-async fn typed(prompt: &'static str) -> String {
-    let typed = tokio::task::spawn_blocking(move || {
-        // A question that cannot be written is not answered either.
-        let _ = write!(std::io::stderr(), "{prompt}");
-        let mut line = String::new();
-        std::io::stdin().lock().read_line(&mut line).map(|_| line)
-    });
-    let typed = typed.await.ok().and_then(Result::ok).unwrap_or_default();
-    typed.trim().to_owned()
 }
 
 /// What is asked.

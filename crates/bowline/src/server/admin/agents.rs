@@ -10,7 +10,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{Access, App, Parameters, Refusal, Scope};
-use crate::server::wire::Problem;
+use crate::server::{conversation, wire::Problem};
 
 pub(super) fn routes() -> Router<App> {
     Router::new()
@@ -107,6 +107,7 @@ pub(super) async fn one(
 ) -> Result<Json<AgentInfo>, Refusal> {
     access.require(Scope::Read, &name)?;
     parameters.only(&[])?;
+    conversation::known(&app, &access, &name)?;
     let definition = app.service().definition(&name);
     let definition = definition.ok_or(Refusal::RouteNotFound)?;
     Ok(Json(describe(&app, definition)))

@@ -25,7 +25,7 @@ pub(super) async fn list(
     query: Result<Query<Vec<(String, String)>>, QueryRejection>,
 ) -> Result<Json<Value>, Refusal> {
     access.require(Scope::Admin, &agent)?;
-    known(&app, &agent)?;
+    known(&app, &access, &agent)?;
     let Query(query) = query?;
     let parameters = Parameters::of(query)?;
     let limit = parameters.number("limit", MOST)?.unwrap_or(USUAL);

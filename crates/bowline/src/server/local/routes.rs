@@ -23,7 +23,7 @@ use super::wire::{
 use crate::{
     archive,
     error::{Error, Kind},
-    follow::Following,
+    follow::{Following, Happened},
     server::App,
 };
 
@@ -94,7 +94,7 @@ fn head<T: DeserializeOwned>(mut body: Bytes) -> Result<(T, Bytes), Refused> {
 
 async fn hello(State(app): State<App>) -> Json<serde_json::Value> {
     let agents: Vec<_> = app.service().agents().collect();
-    Json(json!({"pid": std::process::id(), "agents": agents}))
+    Json(json!({"pid": std::process::id(), "agents": agents, "lends": app.lends()}))
 }
 
 /// Takes a submission up, and tells what happens to it until it settles or nobody reads any more.
@@ -111,6 +111,7 @@ async fn begin(State(app): State<App>, body: Bytes) -> Result<Response, Refused>
         following,
         first: Some(Line::Begun(begun)),
         over: false,
+        stopping: false,
     };
     let lines = futures::stream::unfold(state, |mut state| async move {
         let line = state.next().await?;
@@ -129,6 +130,8 @@ struct Telling {
     following: Following,
     first: Option<Line>,
     over: bool,
+    /// Whether the server was seen to stop.
+    stopping: bool,
 }
 
 impl Telling {
@@ -138,24 +141,39 @@ impl Telling {
         }
         let line = match self.first.take() {
             Some(first) => first,
-            None => tokio::select! {
-                biased;
-                happened = self.following.next() => match happened {
-                    Ok(happened) => Line::Happened(happened),
-                    Err(error) => Line::Failed(error),
-                },
-                () = self.app.draining().cancelled() => Line::Failed(RuntimeError::Stopped.into()),
+            None => match self.happened().await {
+                Ok(happened) => Line::Happened(happened),
+                Err(error) => Line::Failed(error),
             },
         };
         self.over = match &line {
             Line::Begun(_) => false,
             Line::Failed(_) => true,
-            Line::Happened(happened) => matches!(happened, crate::follow::Happened::Settled(_)),
+            Line::Happened(happened) => matches!(happened, Happened::Settled(_)),
         };
         // Texts, numbers and JSON always have a form.
         let mut bytes = serde_json::to_vec(&line).unwrap_or_default();
         bytes.push(b'\n');
         Some(bytes.into())
+    }
+}
+
+impl Telling {
+    /// What happens next. While the server stops, what runs is followed to its end, or until it is cut;
+    /// what does not run will not end here.
+    async fn happened(&mut self) -> Result<Happened, Error> {
+        if !self.stopping {
+            tokio::select! {
+                biased;
+                happened = self.following.next() => return happened,
+                () = self.app.draining().cancelled() => self.stopping = true,
+            }
+            // One that passes the data on does not wait either: what runs goes on with whoever has it next.
+            if self.app.lends() || !self.following.is_running().await? {
+                return Err(RuntimeError::Stopped.into());
+            }
+        }
+        self.following.next().await
     }
 }
 

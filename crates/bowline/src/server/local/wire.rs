@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What both ends must be of; told in [`VERSION`].
-pub(crate) const SPOKEN: &str = concat!(env!("CARGO_PKG_VERSION"), "/2");
+pub(crate) const SPOKEN: &str = concat!(env!("CARGO_PKG_VERSION"), "/3");
 /// The header that tells it.
 pub(crate) const VERSION: &str = "x-bowline-local";
 /// Largest request, in bytes: a message with its files, or a conversation that is brought in.
