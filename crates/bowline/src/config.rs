@@ -289,6 +289,3 @@ fn read_open(file: fs::File) -> Result<String, Unreadable> {
     }
     String::from_utf8(bytes).map_err(|_| Unreadable::Other("is not UTF-8 text".to_owned()))
 }
-
-#[cfg(test)]
-mod tests;

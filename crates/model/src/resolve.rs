@@ -673,22 +673,3 @@ fn endpoint(api: Api, base_url: &str) -> Result<String, String> {
         Api::OpenaiChat | Api::Scripted => format!("{base}/chat/completions"),
     })
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn the_embedded_providers_are_valid_and_can_be_resolved() {
-        let known: BTreeMap<String, KnownProvider> =
-            toml::from_str(include_str!("../data/providers.toml")).unwrap();
-        let models = Models::new(ModelSettings::new(|_| Some(Secret::new("key")), "."));
-        for (name, provider) in &known {
-            let family = provider.families.first().map_or("", String::as_str);
-            let spec = format!("{name}/{family}x");
-            let resolved = models.resolve(&spec, Path::new(".")).unwrap();
-            assert_eq!(resolved.reference.provider, *name);
-        }
-    }
-}

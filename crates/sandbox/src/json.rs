@@ -319,39 +319,3 @@ fn plain_steps(path: &str) -> Option<Vec<Step>> {
     }
     Some(steps)
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn setting_makes_what_is_missing_on_the_way() {
-        let mut value = json!({"a": [1]});
-        assert_eq!(set(&mut value, "a[1].b", &json!(2)).unwrap(), 1);
-        assert_eq!(set(&mut value, "$['c d'].e", &json!(3)).unwrap(), 1);
-        assert_eq!(value, json!({"a": [1, {"b": 2}], "c d": {"e": 3}}));
-        assert!(matches!(
-            set(&mut value, "a[7]", &json!(1)),
-            Err(JsonError::Nothing(_))
-        ));
-        assert!(matches!(
-            set(&mut value, "$.x[?@.y]", &json!(1)),
-            Err(JsonError::Nothing(_))
-        ));
-    }
-
-    #[test]
-    fn every_place_that_a_path_names_is_changed() {
-        let mut value = json!([{"n": 1}, {"n": 2}, {"n": 3}]);
-        assert_eq!(set(&mut value, "$[?@.n > 1].n", &json!(0)).unwrap(), 2);
-        assert_eq!(delete(&mut value, "$[?@.n == 0]").unwrap(), 2);
-        assert_eq!(value, json!([{"n": 1}]));
-        assert!(matches!(
-            delete(&mut value, "$"),
-            Err(JsonError::Path { .. })
-        ));
-    }
-}

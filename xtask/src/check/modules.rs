@@ -1,7 +1,8 @@
 //! Every Rust file is compiled and every test is run.
 //!
 //! A file that no `mod` names is not compiled, and nothing says so. Integration tests of a crate are
-//! one binary, `tests/it/main.rs`, so that they link once.
+//! one binary, `tests/it/main.rs`, so that they link once; tests in `src` would be a second one, and hold
+//! on to what is private.
 
 use crate::finding::Finding;
 use crate::source::Source;
@@ -19,12 +20,25 @@ pub(crate) fn check(files: &[File]) -> Vec<Finding> {
             if file.is_in("tests") {
                 in_tests(file, &rust)
             } else if file.is_in("src") {
-                in_module_tree(file, "src", &rust)
+                in_module_tree(file, "src", &rust).or_else(|| tests_in_source(file))
             } else {
                 None
             }
         })
         .collect()
+}
+
+/// A test in the source of a crate. The crate of these checks has nothing but a program, and no such rule.
+fn tests_in_source(file: &File) -> Option<Finding> {
+    const MARKS: [&str; 5] = ["cfg(test", "(any(test", "(all(test", "#[test]", "::test]"];
+    let source = Source::new(&file.text);
+    let at = MARKS.iter().filter_map(|mark| source.code.find(mark)).min();
+    let at = at.filter(|_| file.path.starts_with("crates/"))?;
+    Some(Finding::new(
+        format!("{}:{}", file.path, source.line(at)),
+        "a test in the source",
+        "move it to tests/it/, where it uses what is public",
+    ))
 }
 
 fn in_tests(file: &File, rust: &BTreeMap<&str, &File>) -> Option<Finding> {
@@ -111,6 +125,21 @@ mod tests {
         let found = check(&[File::new("crates/a/tests/extra.rs", "")]);
         assert_eq!(found.len(), 1);
         assert!(found[0].next.contains("tests/it/main.rs"));
+    }
+
+    #[test]
+    fn a_test_in_the_source_is_reported_with_its_line() {
+        let found = check(&[
+            File::new(
+                "crates/a/src/lib.rs",
+                "fn f() {}\n// #[cfg(test)]\n#[cfg(test)]\nmod tests {}",
+            ),
+            File::new("crates/b/src/lib.rs", "#[tokio::test]\nasync fn f() {}"),
+            File::new("crates/b/tests/it/main.rs", "#[test]\nfn f() {}"),
+            File::new("xtask/src/main.rs", "#[cfg(test)]\nmod tests {}"),
+        ]);
+        let places: Vec<String> = found.into_iter().map(|f| f.place).collect();
+        assert_eq!(places, ["crates/a/src/lib.rs:3", "crates/b/src/lib.rs:1"]);
     }
 
     #[test]

@@ -71,22 +71,3 @@ fn words(name: &str, joint: fn(char) -> bool) -> bool {
                     .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
         })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_lower_case_words_joined_by_hyphens() {
-        for good in ["a", "triage", "bug-triage-2", "a1"] {
-            assert!(is_name(good), "{good}");
-        }
-        let long = "a".repeat(65);
-        for bad in [
-            "", "1a", "-a", "a-", "a--b", "A", "a_b", "a/b", "..", "ä", &long,
-        ] {
-            assert!(!is_name(bad), "{bad}");
-        }
-        assert!(is_tool_name("open_issue") && !is_tool_name("open__issue"));
-    }
-}

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bowline_agent::approval::Condition;
 use bowline_agent::definition::{
-    self, Approval, Compaction, Definition, DefinitionError, LimitSettings, Limits, LocalSandbox,
-    SandboxKind, list,
+    self, AgentName, Approval, Compaction, Definition, DefinitionError, LimitSettings, Limits,
+    LocalSandbox, SandboxKind, list,
 };
 use bowline_model::Thinking;
 use proptest::prelude::*;
@@ -19,6 +19,7 @@ fn env(name: &str) -> Option<String> {
         "MODEL" => Some("scripted/x.yaml".to_owned()),
         "TURNS" => Some("12".to_owned()),
         "SECRET" => Some("hunter2".to_owned()),
+        "EMPTY" => Some(String::new()),
         _ => None,
     }
 }
@@ -289,6 +290,51 @@ fn mistakes_are_named_with_line_and_next_step() {
         assert_eq!(next, hint, "{text}");
         assert!(!error.contains('\n'));
     }
+}
+
+#[test]
+fn variables_defaults_and_escapes_are_expanded() {
+    for (text, expanded) in [
+        ("plain $ text", "plain $ text"),
+        ("a ${TURNS} b", "a 12 b"),
+        ("${TURNS:-x}${UNSET:-y}${EMPTY:-z}", "12yz"),
+        ("a${EMPTY}b${UNSET:-}", "ab"),
+        ("$${TURNS}", "${TURNS}"),
+    ] {
+        let project = Project::new(&format!("---\nmodel: a/b\ndescription: '{text}'\n---\nx"));
+        let definition = project.load("triage").unwrap();
+        assert_eq!(definition.description.as_deref(), Some(expanded), "{text}");
+    }
+    for (text, message) in [
+        ("${UNSET}", "the environment variable UNSET is not set"),
+        ("${TURNS", "`${` has no closing `}`"),
+        ("${1X}", "`1X` is not the name of a variable"),
+        ("${}", "`` is not the name of a variable"),
+    ] {
+        let project = Project::new(&format!("---\nmodel: '{text}'\n---\nx"));
+        let (_, error, _) = project.error("triage");
+        assert!(error.ends_with(&format!(":2: {message}")), "{error}");
+    }
+}
+
+#[test]
+fn names_are_lower_case_words_joined_by_hyphens() {
+    for good in ["a", "triage", "bug-triage-2", "a1"] {
+        assert!(AgentName::new(good).is_ok(), "{good}");
+    }
+    let long = "a".repeat(65);
+    for bad in [
+        "", "1a", "-a", "a-", "a--b", "A", "a_b", "a/b", "..", "ä", &long,
+    ] {
+        assert!(AgentName::new(bad).is_err(), "{bad}");
+    }
+    let tool = |name: &str| Project::new(&format!("---\nmodel: a/b\ntools: [{name}]\n---\nx"));
+    assert!(tool("open_issue").load("triage").is_ok());
+    let (_, error, _) = tool("open__issue").error("triage");
+    assert!(
+        error.ends_with("`open__issue` cannot name a tool"),
+        "{error}"
+    );
 }
 
 #[test]

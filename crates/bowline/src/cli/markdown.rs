@@ -99,38 +99,3 @@ fn complete(text: &str) -> usize {
     }
     end
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_block_is_complete_at_an_empty_line_or_at_the_end_of_its_fence() {
-        assert_eq!(complete("one\ntwo"), 0);
-        assert_eq!(complete("one\n\ntwo"), 5);
-        assert_eq!(complete("```\na\n\nb"), 0);
-        assert_eq!(complete("```\na\n\nb\n```\nc"), 13);
-    }
-
-    #[test]
-    fn text_is_rendered_once_wherever_it_was_cut() {
-        let text = "# Title\n\nSome *text*.\n\n```sh\nls\n\npwd\n```\n\n- one\n- two\n";
-        for size in 1..text.len() {
-            let mut markdown = Markdown::new(false);
-            let mut seen = String::new();
-            for piece in text.as_bytes().chunks(size) {
-                seen.push_str(&markdown.feed(&String::from_utf8_lossy(piece)));
-            }
-            seen.push_str(&markdown.finish());
-            assert_eq!(
-                seen, "Title\n\nSome text.\n\nls\n\npwd\n\n• one\n• two\n\n",
-                "cut at {size}"
-            );
-        }
-    }
-
-    #[test]
-    fn what_a_terminal_would_obey_is_left_out() {
-        assert_eq!(Markdown::new(false).render("a\u{1b}[2Jb"), "a[2Jb\n\n");
-    }
-}

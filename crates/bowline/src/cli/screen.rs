@@ -510,27 +510,3 @@ pub(super) fn decided(decision: Decision) -> &'static str {
         Decision::Withdraw => "withdrawn",
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn a_call_is_named_by_what_it_is_about() {
-        assert_eq!(label("bash", &json!({"command": "\nls\npwd\n"})), "ls …");
-        assert_eq!(
-            label("read", &json!({"path": "a\u{1b}[31m.txt"})),
-            "a[31m.txt"
-        );
-        assert_eq!(label("own", &json!({"x": 1})), r#"{"x":1}"#);
-    }
-
-    #[test]
-    fn a_command_that_failed_shows_its_exit_code() {
-        let output = json!("no such case\n\nCommand exited with code 2");
-        assert!(matches!(outcome(&output), Outcome::Exit(code) if code == "2"));
-        assert!(matches!(outcome(&json!("fine")), Outcome::Fine));
-    }
-}

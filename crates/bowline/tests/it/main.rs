@@ -18,6 +18,7 @@ mod clients;
 mod code;
 mod code_runs;
 mod compact;
+mod config;
 mod continuing;
 mod dev;
 mod egress;

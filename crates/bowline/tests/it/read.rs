@@ -33,6 +33,34 @@ fn a_conversation_is_shown() {
 }
 
 #[test]
+fn a_call_is_named_by_what_it_is_about() {
+    let world = World::with_script(
+        r#"
+turns:
+  - tools:
+      - {name: bash, input: {command: "\nls\npwd; exit 2\n"}}
+      - {name: read, input: {path: "a\u001b[31m.txt"}}
+      - {name: glob, input: {path: "x"}}
+  - text: "a\u001b[2Jb"
+"#,
+    );
+    assert_eq!(
+        world.run(&["run", "demo", "-m", "x", "--id", "a"]).status,
+        0
+    );
+    let shown = world.run(&["show", "demo", "a"]).stdout;
+    for part in [
+        " bash ls … (",
+        "exit 2",
+        " read a[31m.txt (",
+        r#" glob {"path":"x"} ("#,
+        "\na[2Jb\n",
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+}
+
+#[test]
 fn a_conversation_is_followed_from_its_first_message() {
     let world = answered();
     insta::assert_snapshot!(

@@ -1,5 +1,7 @@
 //! Running an agent.
 
+use std::process::{Command, Stdio};
+
 use crate::world::World;
 
 const TOOL: &str = r#"
@@ -110,4 +112,32 @@ fn an_answer_that_fails_says_why() {
     let json = world.run(&["run", "demo", "-m", "look", "--id", "b", "--json"]);
     assert_eq!(json.lines().last().unwrap()["outcome"], "failed");
     assert_eq!(json.status, 1);
+}
+
+#[test]
+fn on_a_terminal_text_is_rendered_once_wherever_it_was_cut() {
+    let text = r##""# Title\n\nSome *text*.\n\n```sh\nls\n\npwd\n```\n\n- one\n- two\n""##;
+    for chars in [1, 5, 100] {
+        let world = World::with_script(&format!(
+            "turns:\n  - text: {text}\n    stream: {{chars: {chars}}}\n"
+        ));
+        let binary = env!("CARGO_BIN_EXE_bowline");
+        let command = format!("{binary} run demo -m hi 2>/dev/null");
+        let ran = Command::new("script")
+            .args(["-qfec", &command, "/dev/null"])
+            .current_dir(world.path())
+            .env("TERM", "xterm")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .output();
+        let Ok(ran) = ran else {
+            eprintln!("SKIPPED: there is no `script` to make a terminal with");
+            return;
+        };
+        let shown = String::from_utf8(ran.stdout).unwrap().replace('\r', "");
+        assert_eq!(
+            shown, "Title\n\nSome text.\n\nls\n\npwd\n\n• one\n• two\n\n",
+            "pieces of {chars}"
+        );
+    }
 }

@@ -85,6 +85,23 @@ fn an_interrupted_run_stays_resumable() {
 }
 
 #[test]
+fn an_interrupted_run_names_a_line_that_a_shell_takes() {
+    let world = World::with_script(STUCK);
+    let mut child = world
+        .command(&["run", "demo", "-m", "it's me"])
+        .spawn()
+        .unwrap();
+    let mut errors = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map_while(Result::ok);
+    assert!(errors.any(|line| line.contains("✓ bash")));
+    send("-INT", &child);
+    let goes_on = r"bowline run demo -m 'it'\''s me' --id ";
+    assert!(errors.any(|line| line.contains(goes_on)));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+}
+
+#[test]
 fn what_is_open_is_shown_beside_the_run_and_can_be_aborted_after_it() {
     let world = World::with_script(STUCK);
     let mut child = begun(&world);

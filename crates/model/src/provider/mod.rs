@@ -17,7 +17,7 @@ pub(crate) mod anthropic;
 mod assembly;
 pub(crate) mod auth;
 pub(crate) mod bedrock;
-pub(crate) mod classify;
+mod classify;
 mod frames;
 pub(crate) mod gemini;
 pub(crate) mod http;
@@ -26,6 +26,8 @@ pub(crate) mod openai_responses;
 pub(crate) mod quirks;
 mod script;
 pub mod scripted;
+
+pub use classify::{Failure, classify};
 
 /// Something that answers requests: a provider's server, or a script.
 ///

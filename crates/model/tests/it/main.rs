@@ -4,8 +4,10 @@
 
 mod bench;
 mod cassettes;
+mod catalog;
 mod certificates;
 mod clouds;
+mod failures;
 mod gateway;
 mod handoff;
 mod messages;
@@ -16,4 +18,5 @@ mod retry;
 mod scripted;
 mod sse;
 mod throughput;
+mod transcripts;
 mod unknown_tool;

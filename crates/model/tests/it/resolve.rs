@@ -3,6 +3,7 @@ use std::path::Path;
 
 use bowline_model::{
     Api, ErrorKind, ModelError, ModelSettings, Models, NamedModel, ResolvedModel, Secret, Thinking,
+    catalog, resolve::providers,
 };
 
 fn settings() -> ModelSettings {
@@ -176,5 +177,21 @@ fn a_server_may_be_like_a_known_provider_of_its_format() {
             .unwrap_err();
         assert_eq!(error.kind, ErrorKind::Config);
         assert!(error.message.contains("no provider that speaks"), "{error}");
+    }
+}
+
+#[test]
+fn every_known_provider_can_be_resolved() {
+    let known = providers();
+    assert!(!known.is_empty());
+    let models = Models::new(ModelSettings::new(|_| Some(Secret::new("key")), "."));
+    for provider in known {
+        let id = catalog::models()
+            .iter()
+            .find(|model| model.provider == provider.name)
+            .map_or("x", |model| model.id.as_str());
+        let spec = format!("{}/{id}", provider.name);
+        let resolved = models.resolve(&spec, Path::new(".")).unwrap();
+        assert_eq!(resolved.reference.provider, provider.name);
     }
 }

@@ -15,7 +15,7 @@ use bowline_runtime::{
     alarm::{self, Missed, NewSchedule, Overlap, Retry, When},
     kind,
 };
-use bowline_store::{ActorId, Store, Wake};
+use bowline_store::{ActorId, Store, Timestamp, Wake};
 use bowline_testkit::sim::{
     journal::Event,
     program::{End, Plan, Planned},
@@ -39,6 +39,13 @@ fn every(period: Duration, plan: &Plan) -> NewSchedule {
 fn after(delay: Duration, plan: &Plan) -> NewSchedule {
     let millis = u64::try_from(delay.as_millis()).unwrap();
     NewSchedule::new(When::After { millis }, plan.payload())
+}
+
+fn cron(expression: &str, zone: &str) -> When {
+    When::Cron {
+        expression: expression.into(),
+        zone: zone.into(),
+    }
 }
 
 impl Stage {
@@ -279,19 +286,59 @@ async fn registering_the_same_again_changes_nothing_and_another_replaces_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_daily_tick_comes_once_on_days_when_the_clock_changes() {
+    let (stage, actor) = (Stage::new(), actor("a"));
+    let runtime = stage.start();
+    let wait_until = async |time: &str| {
+        let time = Timestamp::parse(time).unwrap();
+        let left = time.as_millis() - stage.sources.now().as_millis();
+        tokio::time::sleep(Duration::from_millis(u64::try_from(left).unwrap())).await;
+    };
+    for (from, ticks) in [
+        (
+            "2026-03-28T00:00:00Z",
+            &[
+                "2026-03-28T01:30:00.000Z",
+                "2026-03-29T01:00:00.000Z",
+                "2026-03-30T00:30:00.000Z",
+            ][..],
+        ),
+        (
+            "2026-10-24T12:00:00Z",
+            &["2026-10-25T00:30:00.000Z", "2026-10-26T01:30:00.000Z"],
+        ),
+    ] {
+        wait_until(from).await;
+        for tick in ticks {
+            let when = cron("30 2 * * *", "Europe/Berlin");
+            let new = NewSchedule::new(when, Plan::steps(0).payload());
+            let schedule = runtime.schedule(&actor, new).await.unwrap();
+            assert_eq!(schedule.next.to_string(), *tick);
+            runtime.cancel_schedule(&actor, &schedule.id).await.unwrap();
+            wait_until(tick).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_schedule_that_is_refused_leaves_the_actor_usable() {
     let (stage, actor) = (Stage::new(), actor("a"));
     let runtime = stage.start();
     let plan = Plan::steps(0);
     let held = submit(&runtime, &actor, &Plan::ending(0, End::Hold)).await;
-    let cron = When::Cron {
-        expression: "every day".into(),
-        zone: "UTC".into(),
-    };
     let past = When::At {
         time: stage.sources.now(),
     };
-    for (when, code) in [(cron, "schedule_invalid"), (past, "schedule_past")] {
+    for (when, code) in [
+        (cron("every day", "UTC"), "schedule_invalid"),
+        (cron("61 * * * *", "UTC"), "schedule_invalid"),
+        (cron("", "UTC"), "schedule_invalid"),
+        (cron("0 0 30 2 *", "UTC"), "schedule_invalid"),
+        (cron("0 9 * * *", "Mars/Olympus"), "schedule_invalid"),
+        (When::Every { millis: 999 }, "schedule_invalid"),
+        (When::After { millis: u64::MAX }, "schedule_invalid"),
+        (past, "schedule_past"),
+    ] {
         let refused = runtime
             .schedule(&actor, NewSchedule::new(when, plan.payload()))
             .await;

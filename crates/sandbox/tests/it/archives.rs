@@ -157,6 +157,21 @@ async fn nothing_is_unpacked_outside_of_the_destination() {
 }
 
 #[tokio::test]
+async fn a_link_that_stays_inside_is_unpacked() {
+    let overlay = World::new().begin().await;
+    let members = [
+        ("./d//e/", EntryType::Directory, ""),
+        ("d/up", EntryType::Symlink, "../f"),
+        ("down", EntryType::Symlink, "d/../f"),
+        ("f", EntryType::Regular, "1"),
+    ];
+    extract(&overlay, tar_of(&members)).await.unwrap();
+    for path in ["out/d/up", "out/down", "out/d/e/../up"] {
+        assert_eq!(text(&overlay, path).await, "1", "{path}");
+    }
+}
+
+#[tokio::test]
 async fn a_link_that_was_there_before_is_not_written_through() {
     let overlay = World::new().begin().await;
     put(&overlay, "secret/x", "kept").await;

@@ -19,6 +19,7 @@ mod host;
 mod isolate;
 mod kills;
 mod limits;
+mod matching;
 mod operations;
 mod overlays;
 mod patches;

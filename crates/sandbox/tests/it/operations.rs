@@ -261,3 +261,50 @@ async fn the_model_is_told_when_a_file_changed_since_it_saw_it() {
             .contains("had been removed")
     );
 }
+
+#[tokio::test]
+async fn setting_makes_what_is_missing_and_changes_every_place_that_is_named() {
+    let overlay = World::new().begin().await;
+    let set = |path: &str, value: serde_json::Value| JsonChange::Set {
+        path: path.into(),
+        value,
+    };
+    let delete = |path: &str| JsonChange::Delete { path: path.into() };
+    for (before, change, places, after) in [
+        (
+            json!({"a": [1]}),
+            set("a[1].b", json!(2)),
+            1,
+            json!({"a": [1, {"b": 2}]}),
+        ),
+        (
+            json!({}),
+            set("$['c d'].e", json!(3)),
+            1,
+            json!({"c d": {"e": 3}}),
+        ),
+        (
+            json!([{"n": 1}, {"n": 2}, {"n": 3}]),
+            set("$[?@.n > 1].n", json!(0)),
+            2,
+            json!([{"n": 1}, {"n": 0}, {"n": 0}]),
+        ),
+        (
+            json!([{"n": 1}, {"n": 0}, {"n": 0}]),
+            delete("$[?@.n == 0]"),
+            2,
+            json!([{"n": 1}]),
+        ),
+    ] {
+        write_json(&overlay, "f", &before).await.unwrap();
+        let done = update_json(&overlay, "f", &[change]).await.unwrap();
+        assert_eq!(done.places, places, "{before}");
+        assert_eq!(read_json(&overlay, "f").await.unwrap(), after);
+    }
+    for change in [set("[7].a[7]", json!(1)), set("$.x[?@.y]", json!(1))] {
+        let done = update_json(&overlay, "f", &[change]).await;
+        assert!(matches!(done, Err(JsonError::Nothing(_))), "{done:?}");
+    }
+    let whole = update_json(&overlay, "f", &[delete("$")]).await;
+    assert!(matches!(whole, Err(JsonError::Path { .. })), "{whole:?}");
+}

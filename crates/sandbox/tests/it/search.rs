@@ -92,3 +92,31 @@ async fn a_search_stops_when_the_caller_has_enough() {
     assert!(summary.stopped);
     assert_eq!((seen, summary.files), (3, 3));
 }
+
+#[test]
+fn a_pattern_matches_whole_relative_paths() {
+    let cases = [
+        ("*.rs", "a.rs", true),
+        ("*.rs", "src/a.rs", false),
+        ("**/*.rs", "a.rs", true),
+        ("**/*.rs", "src/deep/a.rs", true),
+        ("src/**", "src/deep/a.rs", true),
+        ("src/**", "src", false),
+        ("src/**/x", "src/x", true),
+        ("a[12].txt", "a1.txt", true),
+        ("a\\[1\\].txt", "a[1].txt", true),
+        ("a\\[1\\].txt", "a1.txt", false),
+        ("{a,b/c}/*", "b/c/d", true),
+        ("{a,b}/*", "b/x", true),
+        ("*", ".hidden", true),
+        ("a*a", "a", false),
+        ("a*a", "aa", true),
+    ];
+    for (pattern, path, expected) in cases {
+        assert_eq!(
+            search::Glob::new(pattern).unwrap().matches(path),
+            expected,
+            "{pattern} {path}"
+        );
+    }
+}

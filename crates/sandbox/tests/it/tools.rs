@@ -220,6 +220,14 @@ async fn bash_gives_both_outputs_and_the_exit_code() {
     let long = bash(&overlay, json!({"command": "seq 1 5000"})).await;
     assert!(long.starts_with("3001\n"), "{}", &long[..50]);
     assert!(long.contains("[Showing lines 3001-5000 of 5000."));
+    let wide = bash(
+        &overlay,
+        json!({"command": "printf 'a\\n'; yes é | head -30000 | tr -d '\\n'"}),
+    )
+    .await;
+    let (end, note) = wide.split_once("\n\n").unwrap();
+    assert!(end.len() <= 51_200 && end.chars().all(|c| c == 'é'));
+    assert!(note.starts_with("[Showing the last 50.0KB of line 2."));
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-use bowline_sandbox::workspace::{EntryKind, Held, WorkspaceLimits, WriteOptions};
+use bowline_sandbox::workspace::{EntryKind, Held, SPACE, WorkspaceLimits, WriteOptions, absolute};
+use bowline_store::RowChange;
 use bytes::Bytes;
 
 use crate::support::{NOW, World, names, posix, put, text};
@@ -313,4 +314,43 @@ async fn a_follower_sees_what_is_committed_and_by_whom() {
         (seen.paths[0].path.as_str(), seen.origin.as_str()),
         ("/workspace/a", "turn_1")
     );
+}
+
+#[test]
+fn a_path_cannot_leave_the_root_by_text() {
+    assert_eq!(absolute("../../../etc/passwd", "/workspace"), "/etc/passwd");
+    assert_eq!(absolute("a/./b//../c", "/workspace"), "/workspace/a/c");
+    assert_eq!(absolute("/", "/x"), "/");
+}
+
+#[tokio::test]
+async fn a_damaged_or_newer_row_is_a_typed_error() {
+    for (bytes, code) in [
+        (&b"\x01\x02\xff"[..], "store_corrupt"),
+        (b"\x09\x01", "store_newer_format"),
+    ] {
+        let mut world = World::new();
+        let overlay = world.begin().await;
+        put(&overlay, "f", "x").await;
+        let mut changes = overlay.changes().unwrap();
+        for row in &mut changes.rows {
+            if let RowChange::Put {
+                space: SPACE,
+                key,
+                value,
+                ..
+            } = row
+                && key.ends_with(b"f")
+            {
+                *value = Bytes::copy_from_slice(bytes);
+            }
+        }
+        world.store_changes(&changes).await;
+        world.reopen();
+        let error = match world.workspace.begin(NOW).await {
+            Ok(overlay) => overlay.read("f").await.unwrap_err(),
+            Err(error) => error,
+        };
+        assert_eq!(error.code(), code);
+    }
 }

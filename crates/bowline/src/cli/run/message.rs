@@ -135,15 +135,3 @@ fn quoted(word: &str) -> String {
     }
     format!("'{}'", word.replace('\'', r"'\''"))
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_line_to_go_on_with_is_one_that_a_shell_takes() {
-        let args = ["/usr/bin/bowline", "run", "hello", "-m", "it's me"].map(OsString::from);
-        let line = command_line(args.into_iter(), Some("a b"));
-        assert_eq!(line, r"bowline run hello -m 'it'\''s me' --id 'a b'");
-    }
-}

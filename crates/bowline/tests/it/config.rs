@@ -1,13 +1,15 @@
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+//! `bowline.toml` and the secrets beside it, as they are read.
 
-use std::os::unix::fs::PermissionsExt as _;
-use std::time::Duration;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use bowline_agent::code::CodeOptions;
+use bowline::config::{AuthKind, Config, FILE, IsolateSettings, find_project};
 use bowline_agent::definition::CodeLimits;
 use bowline_model::{Api, Price};
-
-use super::*;
 
 fn project(text: &str) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
@@ -130,17 +132,15 @@ env = "GIT_TOKEN"
         concurrency: 6,
     };
     assert_eq!(code, expected);
-    let mut options = CodeOptions::default();
-    config.isolates.apply(&mut options);
-    let isolates = &options.isolates;
-    assert_eq!(
-        (isolates.live, isolates.live_per_owner, isolates.waiting),
-        (70, 8, 9)
-    );
-    assert_eq!(
-        (isolates.memory, isolates.busy, options.at_once),
-        (100 << 20, 12, 11)
-    );
+    let isolates = IsolateSettings {
+        live: Some(70),
+        each: Some(8),
+        busy: Some(12),
+        waiting: Some(9),
+        memory: Some(100 << 20),
+        at_once: Some(11),
+    };
+    assert_eq!(config.isolates, isolates);
     assert_eq!(config.server.addr.port(), 80);
 }
 
