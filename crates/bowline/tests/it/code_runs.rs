@@ -6,6 +6,7 @@ use serde_json::json;
 
 use crate::{
     serve::Serving,
+    sockets::{Frame, Socket},
     world::{Ran, World, masked},
 };
 
@@ -173,6 +174,45 @@ fn runs_of_code_are_shown_and_rolled_back_over_http() {
     assert_eq!(shown["state"], "rolled_back", "{shown}");
     let other = server.get("/v1/agents/demo/a/code-runs/run_none");
     assert_eq!(other.status, 404);
+    server.kill();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rejection_over_a_websocket_may_roll_the_run_back() {
+    let world = world(PARKS);
+    run(&world, &["run", "demo", "-m", "tidy", "--id", "a"]);
+    let mut serve = command(&world, &["serve", "--addr", "127.0.0.1:0", "--json"]);
+    let (server, _said) = Serving::spawn(serve.stderr(Stdio::null()));
+    let listed = server.get("/v1/agents/demo/a/code-runs").json();
+    let run = listed["runs"][0]["runId"].as_str().unwrap();
+    let approval = &listed["runs"][0]["calls"][1]["approvalId"];
+    let mut socket = Socket::open(server.addr, "/agents/demo/a", "").await;
+    let mut submission = String::new();
+    for (method, more, fits) in [
+        ("reject", json!({"rollback": "yes"}), false),
+        ("approve", json!({"rollback": true}), false),
+        (
+            "reject",
+            json!({"rollback": true, "reason": "keep it"}),
+            true,
+        ),
+    ] {
+        let call = json!({"type": "rpc", "id": method, "method": method, "args": [approval, more]});
+        socket.send(&call).await;
+        let answer = loop {
+            match socket.next().await {
+                Frame::Text(answer) if answer["type"] == "rpc" => break answer,
+                Frame::Text(_) => {}
+                Frame::Close(code) => panic!("the connection was closed with {code}"),
+            }
+        };
+        assert_eq!(answer["success"], fits, "{answer}");
+        let told = answer["result"]["submissionId"].as_str();
+        submission = told.unwrap_or_default().to_owned();
+    }
+    server.get(&format!("/agents/demo/a/submissions/{submission}?wait=60"));
+    let shown = server.get(&format!("/v1/agents/demo/a/code-runs/{run}"));
+    assert_eq!(shown.json()["state"], "rolled_back", "{}", shown.text());
     server.kill();
 }
 

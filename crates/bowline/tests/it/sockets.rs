@@ -49,7 +49,7 @@ async fn start(settings: Settings) -> Place {
 }
 
 /// A client that says exactly what a test wants it to.
-struct Socket {
+pub(crate) struct Socket {
     stream: TcpStream,
     /// The head of the answer to the handshake.
     head: String,
@@ -57,13 +57,13 @@ struct Socket {
 
 /// What a server sends.
 #[derive(Debug, PartialEq)]
-enum Frame {
+pub(crate) enum Frame {
     Text(Value),
     Close(u16),
 }
 
 impl Socket {
-    async fn open(addr: SocketAddr, path: &str, headers: &str) -> Self {
+    pub(crate) async fn open(addr: SocketAddr, path: &str, headers: &str) -> Self {
         let mut stream = TcpStream::connect(addr).await.unwrap();
         let request = format!(
             "GET {path} HTTP/1.1\r\nhost: {addr}\r\nupgrade: websocket\r\nconnection: upgrade\r\n\
@@ -84,7 +84,7 @@ impl Socket {
         self.head.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
-    async fn send(&mut self, frame: &Value) {
+    pub(crate) async fn send(&mut self, frame: &Value) {
         let text = frame.to_string().into_bytes();
         // Masked with zeros, so that it is what it says.
         let mut frame = match u8::try_from(text.len()) {
@@ -100,7 +100,7 @@ impl Socket {
         self.stream.write_all(&frame).await.unwrap();
     }
 
-    async fn next(&mut self) -> Frame {
+    pub(crate) async fn next(&mut self) -> Frame {
         loop {
             let kind = byte(&mut self.stream).await & 0x0f;
             let mut length = usize::from(byte(&mut self.stream).await);

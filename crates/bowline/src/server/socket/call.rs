@@ -147,7 +147,7 @@ impl Call {
         Ok(json!(open))
     }
 
-    /// `approve(approvalId, {reason?, arguments?})`, `reject(approvalId, reason?)`, and
+    /// `approve(approvalId, {reason?, arguments?})`, `reject(approvalId, reason or {reason?, rollback?})`, and
     /// `answer(approvalId, text)` for a question.
     async fn decide(
         &self,
@@ -172,6 +172,14 @@ impl Call {
                 (text.or(reason), None)
             }
         };
+        let rollback = match &more["rollback"] {
+            Value::Null => false,
+            Value::Bool(rollback) => *rollback,
+            _ => {
+                let what = "`rollback` is true or false";
+                return Err(Refusal::InvalidRequest(what.to_owned()));
+            }
+        };
         let answered = Answered {
             approval_id: wanted.to_owned(),
             answer: Answer {
@@ -179,7 +187,7 @@ impl Call {
                 reason,
                 arguments: more.get("arguments").cloned(),
                 text,
-                rollback: false,
+                rollback,
             },
         };
         let (_, submission) = self.app.service().answer(answered).await?;
