@@ -20,9 +20,15 @@ pub const MAX_KEYS: usize = 10_000;
 /// Longest key that is looked at.
 const LONGEST: usize = 256;
 
-/// What is kept of a key.
-#[derive(Clone, PartialEq, Eq)]
+/// What is kept of a key. Two of them are compared in constant time, wherever that is done.
+#[derive(Clone, Eq)]
 pub struct KeyHash([u8; 32]);
+
+impl PartialEq for KeyHash {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
 
 impl fmt::Debug for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,7 +121,7 @@ impl Keys {
         let hash = KeyHash::of(shown);
         let mut found = None;
         for key in self.0.iter() {
-            if bool::from(key.hash.0.ct_eq(&hash.0)) {
+            if key.hash == hash {
                 found = Some(key);
             }
         }

@@ -3,12 +3,18 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    os::unix::fs::{FileTypeExt as _, PermissionsExt as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::Shutdown,
+    os::unix::{
+        fs::{FileTypeExt as _, PermissionsExt as _},
+        net::UnixStream,
+    },
     path::PathBuf,
     process::{Child, Command},
 };
 
+use bowline_runtime::Random as _;
+use bowline_testkit::seeded::SeededRandom;
 use serde_json::Value;
 
 use crate::{
@@ -211,6 +217,93 @@ fn a_data_directory_with_a_long_path_has_a_socket_too() {
     let ran = world.run(&["run", "demo", "--id", "a", "-m", "Hi"]);
     assert_eq!(ran.status, 0, "{}", ran.all());
     drop(server);
+}
+
+/// Random bytes, and requests that begin well; what is random is decided by a seed.
+fn noise(random: &SeededRandom) -> Vec<u8> {
+    const PATHS: [&str; 9] = [
+        "/local",
+        "/local/begin",
+        "/local/reply",
+        "/local/abort",
+        "/local/answer",
+        "/local/compact",
+        "/local/delete",
+        "/local/edit",
+        "/local/import",
+    ];
+    const BODIES: [&str; 5] = [
+        r#"{"agent":"demo","id":"a","begin":{"send":{"input":{"kind":"user","body":"x"},"key":null,"sizes":[18446744073709551615,1]}}}"#,
+        r#"{"agent":"demo","id":"a","submission":"sub_none"}"#,
+        r#"{"agent":"demo","id":"a","edit":{"put":{"path":"x"}},"origin":"me"}"#,
+        r#"{"agent":"demo","id":"a","begin":{"goOn":"sub_none"}}"#,
+        r#"{"id":null}"#,
+    ];
+    let one = |count: usize| (random.next() % count as u64) as usize;
+    let mut body = BODIES[one(5)].as_bytes().to_vec();
+    match one(4) {
+        0 => body = (0..one(2000)).map(|_| random.next() as u8).collect(),
+        1 => {
+            let at = one(body.len());
+            body[at] = random.next() as u8;
+        }
+        2 => body.truncate(one(body.len())),
+        _ => body.extend(
+            b"\n"
+                .iter()
+                .copied()
+                .chain((0..one(300)).map(|_| random.next() as u8)),
+        ),
+    }
+    if one(4) == 0 {
+        return body;
+    }
+    let head = format!(
+        "POST {} HTTP/1.1\r\nhost: x\r\nx-bowline-local: {}/2\r\ncontent-length: {}\r\n\r\n",
+        PATHS[one(9)],
+        env!("CARGO_PKG_VERSION"),
+        // Also more than there is, and less.
+        body.len() + one(3) * one(50),
+    );
+    let mut head = head.into_bytes();
+    if one(4) == 0 {
+        let at = one(head.len());
+        head[at] = random.next() as u8;
+    }
+    [head, body].concat()
+}
+
+#[test]
+fn whatever_is_sent_to_the_socket_it_goes_on_serving() {
+    let world = world();
+    let log = world.path().join("server.log");
+    let server = Serving::start_with(&world, &[], fs::File::create(&log).unwrap().into());
+    assert_eq!(
+        world.run(&["run", "demo", "--id", "a", "-m", "Hi"]).status,
+        0
+    );
+    let random = SeededRandom::new(4);
+    // A quarter of them without an end.
+    let mut open = Vec::new();
+    for number in 0..600 {
+        let mut stream = UnixStream::connect(socket(&world)).unwrap();
+        // It may be cut off before it has said all.
+        let _ = stream.write_all(&noise(&random));
+        if number % 4 == 0 && open.len() < 100 {
+            open.push(stream);
+        } else {
+            let _ = stream.shutdown(Shutdown::Write);
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+    }
+    let ran = world.run(&["run", "demo", "--id", "b", "-m", "Hi"]);
+    assert_eq!(ran.status, 0, "{}", ran.all());
+    let shown = world.run(&["abort", "demo", "b", "--json"]);
+    assert_eq!(shown.status, 0, "{}", shown.all());
+    drop(open);
+    drop(server);
+    let said = fs::read_to_string(&log).unwrap();
+    assert!(!said.contains("panicked"), "{said}");
 }
 
 /// Starts a run that does not end, and waits until it has done something.
