@@ -8,7 +8,10 @@ use bowline_agent::binding::{
     openapi::{self, MAX_DOCUMENT},
 };
 use bowline_model::Secret;
-use bowline_sandbox::egress::{Allow, Credential, EgressLimits, Guarded, Outside, Request};
+use bowline_sandbox::{
+    egress::{Allow, Credential, EgressLimits, Guarded, Outside, Request},
+    git::limits::EXCHANGE_BYTES,
+};
 
 use crate::{
     config::{Auth, AuthKind, BindingSettings, Document, HostAuth, bindings::global},
@@ -58,7 +61,7 @@ pub(super) fn web(
 }
 
 /// What `git` and `curl` in the shell may reach; nothing when nothing is granted. A repository is
-/// larger than what code fetches, and takes longer.
+/// larger than what code fetches, and takes longer; the limits of `git` itself are the ones that count.
 pub(super) fn shell(
     egress: &Allow,
     credentials: &Credentials,
@@ -66,8 +69,8 @@ pub(super) fn shell(
 ) -> Option<Arc<dyn Outside>> {
     let limits = EgressLimits {
         time: Duration::from_secs(120),
-        request: 64 << 20,
-        response: 64 << 20,
+        request: EXCHANGE_BYTES,
+        response: EXCHANGE_BYTES,
         ..EgressLimits::default()
     };
     outside(egress, credentials, limits, wire)

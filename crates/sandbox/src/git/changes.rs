@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{
-    GitError, ObjectId, ObjectKind, Repository, object::Mode, repository::below, status::FileState,
-    tree::Files,
+    GitError, ObjectId, ObjectKind, Repository, limits::DIFF_BYTES, object::Mode,
+    repository::below, status::FileState, tree::Files, within,
 };
 use crate::search::{MAX_DIFF, unified_diff};
 
@@ -112,7 +112,7 @@ impl Repository {
     ///
     /// # Errors
     ///
-    /// As [`Repository::changes`].
+    /// As [`Repository::changes`]; [`GitError::Limit`] beyond [`super::limits::DIFF_BYTES`].
     pub async fn diff(
         &mut self,
         old: DiffSide,
@@ -126,6 +126,9 @@ impl Repository {
                     .render_change(&change, new == DiffSide::WorkTree)
                     .await?,
             );
+            within(out.len() as u64, DIFF_BYTES, || {
+                "the differences are too long".into()
+            })?;
         }
         Ok(out)
     }

@@ -1,7 +1,8 @@
 //! `.git/config`.
 
+use std::sync::Arc;
+
 use super::{GitError, Repository};
-use crate::workspace::WorkspaceError;
 
 /// The settings of a repository, as they stand in its file.
 #[derive(Debug, Clone, Default)]
@@ -11,8 +12,8 @@ pub(crate) struct Config {
 
 #[derive(Debug, Clone)]
 struct Line {
-    /// `section` or `section.subsection` that it stands in.
-    section: String,
+    /// `section` or `section.subsection` that it stands in; all its lines share it.
+    section: Arc<str>,
     /// Key and value; none for a header, a comment or an empty line.
     entry: Option<(String, String)>,
     text: String,
@@ -31,7 +32,7 @@ fn normal(key: &str) -> Option<(String, String)> {
 impl Config {
     pub(crate) fn parse(text: &str) -> Self {
         let mut lines = Vec::new();
-        let mut section = String::new();
+        let mut section: Arc<str> = Arc::from("");
         for text in text.lines() {
             let line = text.trim();
             let mut entry = None;
@@ -39,7 +40,7 @@ impl Config {
                 .strip_prefix('[')
                 .and_then(|rest| rest.split(']').next())
             {
-                section = match head.split_once(char::is_whitespace) {
+                let head = match head.split_once(char::is_whitespace) {
                     Some((name, sub)) => {
                         let sub = sub
                             .trim()
@@ -50,6 +51,7 @@ impl Config {
                     }
                     None => head.to_ascii_lowercase(),
                 };
+                section = Arc::from(head);
             } else if !line.is_empty() && !line.starts_with(['#', ';']) {
                 let (key, value) = line.split_once('=').unwrap_or((line, "true"));
                 entry = Some((key.trim().to_ascii_lowercase(), unquote(value.trim())));
@@ -67,7 +69,7 @@ impl Config {
     pub(crate) fn get(&self, key: &str) -> Option<&str> {
         let (section, name) = normal(key)?;
         self.lines.iter().rev().find_map(|line| match &line.entry {
-            Some((key, value)) if line.section == section && *key == name => Some(value.as_str()),
+            Some((key, value)) if *line.section == *section && *key == name => Some(value.as_str()),
             _ => None,
         })
     }
@@ -111,14 +113,18 @@ impl Config {
         let line = Line {
             text: format!("\t{name} = {}", quote(value)),
             entry: Some((name.clone(), value.to_owned())),
-            section: section.clone(),
+            section: Arc::from(section.as_str()),
         };
         let same = |line: &Line| {
-            line.section == section && line.entry.as_ref().is_some_and(|(key, _)| *key == name)
+            *line.section == *section && line.entry.as_ref().is_some_and(|(key, _)| *key == name)
         };
         if let Some(at) = self.lines.iter().rposition(same) {
             self.lines[at] = line;
-        } else if let Some(at) = self.lines.iter().rposition(|line| line.section == section) {
+        } else if let Some(at) = self
+            .lines
+            .iter()
+            .rposition(|line| *line.section == *section)
+        {
             self.lines.insert(at + 1, line);
         } else {
             let text = match section.split_once('.') {
@@ -129,7 +135,7 @@ impl Config {
                 None => format!("[{section}]"),
             };
             self.lines.push(Line {
-                section,
+                section: Arc::from(section),
                 entry: None,
                 text,
             });
@@ -145,14 +151,14 @@ impl Config {
         };
         let before = self.lines.len();
         self.lines.retain(|line| {
-            line.section != section || line.entry.as_ref().is_none_or(|(key, _)| *key != name)
+            *line.section != *section || line.entry.as_ref().is_none_or(|(key, _)| *key != name)
         });
         before != self.lines.len()
     }
 
     /// Removes a section.
     pub(crate) fn remove_section(&mut self, section: &str) {
-        self.lines.retain(|line| line.section != section);
+        self.lines.retain(|line| *line.section != *section);
     }
 
     pub(crate) fn render(&self) -> String {
@@ -196,15 +202,10 @@ fn unquote(value: &str) -> String {
 
 impl Repository {
     pub(crate) async fn config(&self) -> Result<Config, GitError> {
-        match self
-            .overlay
-            .read_held(&format!("{}/config", self.dir))
-            .await
-        {
-            Ok(text) => Ok(Config::parse(&String::from_utf8_lossy(&text))),
-            Err(WorkspaceError::NotFound(_)) => Ok(Config::default()),
-            Err(error) => Err(error.into()),
-        }
+        let text = self.read_control("config").await?;
+        Ok(text.map_or_else(Config::default, |text| {
+            Config::parse(&String::from_utf8_lossy(&text))
+        }))
     }
 
     pub(crate) async fn set_config(&self, config: &Config) -> Result<(), GitError> {

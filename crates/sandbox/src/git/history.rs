@@ -2,7 +2,11 @@
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
 
-use super::{Commit, GitError, ObjectId, ObjectKind, Repository, limits::WALKED_COMMITS, refs};
+use super::{
+    Commit, GitError, ObjectId, ObjectKind, Repository,
+    limits::{HELD_COMMIT_BYTES, WALKED_COMMITS},
+    refs, within,
+};
 
 /// A commit of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +137,7 @@ impl Repository {
             && let Some((id, commit)) = walk.next(self).await?
         {
             if !hidden.contains(&id) {
+                walk.held += commit.weight();
                 found.push(LogEntry { id, commit });
             }
         }
@@ -263,6 +268,10 @@ struct Walk {
     read: HashMap<ObjectId, Commit>,
     seen: HashSet<ObjectId>,
     pushed: u64,
+    /// About how much memory `read` takes, and what the caller keeps of it.
+    held: usize,
+    /// Where the history of a shallow clone ends, once that is known.
+    ends: Option<HashSet<ObjectId>>,
 }
 
 impl Walk {
@@ -284,8 +293,11 @@ impl Walk {
         self.pushed += 1;
         self.heap
             .push((commit.committer.seconds, std::cmp::Reverse(self.pushed), id));
+        self.held += commit.weight();
         self.read.insert(id, commit);
-        Ok(())
+        within(self.held as u64, HELD_COMMIT_BYTES, || {
+            "the commits take too many bytes".into()
+        })
     }
 
     async fn next(
@@ -298,29 +310,17 @@ impl Walk {
         let Some(commit) = self.read.remove(&id) else {
             return Ok(None);
         };
-        for parent in &commit.parents {
-            // The history of a shallow clone ends where its commits do.
-            if repository.is_shallow(id).await? {
-                break;
+        self.held -= commit.weight();
+        let ends = match self.ends.take() {
+            Some(ends) => ends,
+            None => repository.shallow().await?.into_iter().collect(),
+        };
+        if !ends.contains(&id) {
+            for parent in &commit.parents {
+                self.push(repository, *parent).await?;
             }
-            self.push(repository, *parent).await?;
         }
+        self.ends = Some(ends);
         Ok(Some((id, commit)))
-    }
-}
-
-impl Repository {
-    async fn is_shallow(&self, id: ObjectId) -> Result<bool, GitError> {
-        match self
-            .overlay
-            .read_held(&format!("{}/shallow", self.dir))
-            .await
-        {
-            Ok(text) => Ok(String::from_utf8_lossy(&text)
-                .lines()
-                .any(|line| line == id.to_string())),
-            Err(crate::workspace::WorkspaceError::NotFound(_)) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
 }

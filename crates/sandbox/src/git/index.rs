@@ -1,14 +1,17 @@
 //! The index: what the next commit will have.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
 use super::{
     GitError, ObjectId, Repository, corrupt,
-    limits::TREE_FILES,
+    limits::{PACK_BYTES, PATH_BYTES, TREE_FILES},
     object::{Mode, safe_path},
+    within,
 };
-use crate::workspace::{Stat, WorkspaceError};
+use crate::workspace::{Stat, WorkspaceError, WorkspaceLimits};
 use bowline_store::Timestamp;
 
 /// A file in the index.
@@ -60,7 +63,7 @@ impl Index {
             return Err(wrong());
         }
         let mut entries: Vec<IndexEntry> = Vec::with_capacity(count.min(bytes.len() / 62));
-        let mut at = 12;
+        let (mut at, mut paths) = (12, 0);
         for _ in 0..count {
             let (seconds, nanos, mode) = (word(at + 8)?, word(at + 12)?, word(at + 24)?);
             let id = bytes
@@ -87,6 +90,11 @@ impl Index {
             };
             let path = String::from_utf8(path)
                 .map_err(|_| GitError::Unsupported("a file name that is not UTF-8".into()))?;
+            // A compressed path is longer than what stands for it.
+            paths += path.len();
+            within(paths as u64, PATH_BYTES as u64, || {
+                "the paths of the index are too long".into()
+            })?;
             let mode = Mode::read(mode).filter(|mode| *mode != Mode::Tree);
             if !safe_path(&path) {
                 return Err(corrupt(format!(
@@ -112,6 +120,10 @@ impl Index {
             at = at
                 .checked_add(8 + word(at + 4)? as usize)
                 .ok_or_else(wrong)?;
+        }
+        entries.sort_by(|one, other| (&one.path, one.stage).cmp(&(&other.path, other.stage)));
+        if !is_sound(&entries) {
+            return Err(wrong());
         }
         Ok(Self {
             entries,
@@ -228,6 +240,28 @@ impl Index {
     }
 }
 
+/// Whether no path of a sorted index is there twice, both merged and in conflict, both a file and a
+/// directory, or deeper than a workspace may be.
+fn is_sound(entries: &[IndexEntry]) -> bool {
+    let depth = WorkspaceLimits::default().depth;
+    let mut files: HashSet<&str> = HashSet::new();
+    entries.iter().enumerate().all(|(at, entry)| {
+        let twice = at.checked_sub(1).is_some_and(|before| {
+            let before = &entries[before];
+            before.path == entry.path && (before.stage == 0 || before.stage == entry.stage)
+        });
+        if entry.stage == 0 {
+            files.insert(&entry.path);
+        }
+        let mut dirs = entry
+            .path
+            .match_indices('/')
+            .map(|(end, _)| &entry.path[..end]);
+        let below_file = entry.stage == 0 && dirs.any(|dir| files.contains(dir));
+        !twice && !below_file && entry.path.matches('/').count() <= depth
+    })
+}
+
 /// The length in a compressed path, and where the rest of it begins.
 fn strip_length(bytes: &[u8], mut at: usize) -> Option<(usize, usize)> {
     let mut byte = *bytes.get(at)?;
@@ -255,21 +289,22 @@ pub(crate) fn entry_of(path: &str, mode: Mode, id: ObjectId, stat: Option<&Stat>
 impl Repository {
     pub(crate) async fn index(&self) -> Result<Index, GitError> {
         let path = format!("{}/index", self.dir);
-        match self.overlay.read_held(&path).await {
-            Ok(bytes) => {
-                let mut index = Index::parse(&bytes)?;
-                index
-                    .entries
-                    .sort_by(|one, other| (&one.path, one.stage).cmp(&(&other.path, other.stage)));
-                index.written = self.overlay.stat(&path).await?.modified.as_millis();
-                Ok(index)
+        let stat = match self.overlay.stat(&path).await {
+            Ok(stat) => stat,
+            Err(WorkspaceError::NotFound(_)) => {
+                return Ok(Index {
+                    entries: Vec::new(),
+                    written: Timestamp::from_millis(0).as_millis(),
+                });
             }
-            Err(WorkspaceError::NotFound(_)) => Ok(Index {
-                entries: Vec::new(),
-                written: Timestamp::from_millis(0).as_millis(),
-            }),
-            Err(error) => Err(error.into()),
-        }
+            Err(error) => return Err(error.into()),
+        };
+        within(stat.size, PACK_BYTES, || {
+            format!("the index has {} bytes", stat.size)
+        })?;
+        let mut index = Index::parse(&self.overlay.read(&path).await?)?;
+        index.written = stat.modified.as_millis();
+        Ok(index)
     }
 
     pub(crate) async fn set_index(&self, index: &Index) -> Result<(), GitError> {

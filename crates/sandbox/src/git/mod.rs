@@ -54,8 +54,23 @@ pub mod limits {
     pub const PACK_OBJECTS: u32 = 500_000;
     /// Deltas on the way to one object.
     pub const DELTA_CHAIN: usize = 4_096;
-    /// Bytes that may be unpacked while one pack is taken over.
+    /// Bytes that may be unpacked while one pack is taken over, or read by one command: what was
+    /// compressed, and what deltas make of it.
     pub const UNPACKED_BYTES: u64 = 2 << 30;
+    /// The body of a request to a remote or of its answer, in bytes: a pack, and what frames it.
+    pub const EXCHANGE_BYTES: u64 = PACK_BYTES + (8 << 20);
+    /// Indexes of packs that are open at the same time, in bytes.
+    pub const PACK_INDEX_BYTES: u64 = 64 << 20;
+    /// One commit or annotated tag, in bytes.
+    pub const COMMIT_BYTES: u64 = 1 << 20;
+    /// Commits that one operation holds at the same time, in bytes.
+    pub const HELD_COMMIT_BYTES: u64 = 64 << 20;
+    /// All paths of one commit, or of the index, in bytes.
+    pub const PATH_BYTES: usize = 64 << 20;
+    /// The differences of all files together, in bytes.
+    pub const DIFF_BYTES: u64 = 64 << 20;
+    /// A file of `.git` that is none of the above, such as `config` or `packed-refs`, in bytes.
+    pub const CONTROL_BYTES: u64 = 16 << 20;
     /// Files of one commit, and entries of an index.
     pub const TREE_FILES: usize = 200_000;
     /// Commits that one operation walks.
@@ -112,6 +127,15 @@ impl GitError {
             Self::Workspace(error) => error.code(),
         }
     }
+}
+
+/// An error when something is larger than it may be.
+fn within(size: u64, limit: u64, what: impl FnOnce() -> String) -> Result<(), GitError> {
+    if size > limit {
+        let what = what();
+        return Err(GitError::Limit { what, limit });
+    }
+    Ok(())
 }
 
 /// A corrupt repository, in a few words.

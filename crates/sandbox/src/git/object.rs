@@ -5,7 +5,11 @@ use std::fmt;
 use bytes::Bytes;
 use sha1::{Digest as _, Sha1};
 
-use super::{GitError, corrupt};
+use super::{
+    GitError, corrupt,
+    limits::{COMMIT_BYTES, TREE_FILES},
+    within,
+};
 
 /// The SHA-1 of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -165,6 +169,9 @@ pub struct Commit {
 
 impl Commit {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, GitError> {
+        within(body.len() as u64, COMMIT_BYTES, || {
+            format!("a commit has {} bytes", body.len())
+        })?;
         let text = String::from_utf8_lossy(body);
         let (head, message) = text.split_once("\n\n").unwrap_or((&text, ""));
         let (mut tree, mut parents) = (None, Vec::new());
@@ -209,6 +216,13 @@ impl Commit {
         out.into_bytes()
     }
 
+    /// About how much memory it takes, in bytes.
+    pub(crate) fn weight(&self) -> usize {
+        let people = [&self.author, &self.committer];
+        let names = people.map(|who| who.name.len() + who.email.len());
+        256 + self.message.len() + names[0] + names[1] + self.parents.len() * 20
+    }
+
     /// The first line of the message.
     pub fn subject(&self) -> &str {
         self.message.trim_start().lines().next().unwrap_or_default()
@@ -217,6 +231,9 @@ impl Commit {
 
 /// What an annotated tag points to.
 pub(crate) fn tagged(body: &[u8]) -> Result<ObjectId, GitError> {
+    within(body.len() as u64, COMMIT_BYTES, || {
+        format!("a tag has {} bytes", body.len())
+    })?;
     let text = String::from_utf8_lossy(body);
     let id = text
         .lines()
@@ -294,6 +311,9 @@ pub(crate) fn parse_tree(body: &Bytes) -> Result<Vec<TreeEntry>, GitError> {
             name: name.to_owned(),
             id: ObjectId::from_bytes(&id[1..]).ok_or_else(unreadable)?,
         });
+        within(entries.len() as u64, TREE_FILES as u64, || {
+            "a directory of a commit has too many names".into()
+        })?;
         rest = tail;
     }
     Ok(entries)

@@ -6,14 +6,17 @@ use bytes::Bytes;
 
 use super::{
     Commit, GitError, ObjectId, ObjectKind, Repository, corrupt,
-    limits::{OBJECT_BYTES, PACK_BYTES},
+    limits::{OBJECT_BYTES, PACK_BYTES, PACK_INDEX_BYTES},
     object::{TreeEntry, header, parse_tree, tagged},
     pack::{self, Object, Pack, PackIndex, Read1, Taken},
+    within,
 };
 use crate::workspace::{EntryKind, WorkspaceError, WriteOptions};
 
 /// Packs that are held in memory at once, in bytes.
 const HELD_PACKS: usize = 128 << 20;
+/// Unpacked objects that all packs together keep, in bytes.
+const HELD_OBJECTS: usize = 48 << 20;
 /// Tags on the way to a commit.
 const TAGS: usize = 10;
 
@@ -39,6 +42,8 @@ impl Repository {
     }
 
     async fn find_object(&mut self, id: ObjectId) -> Result<Option<Object>, GitError> {
+        // However long a walk over many objects takes, it can be stopped in between.
+        tokio::task::coop::consume_budget().await;
         let path = self.loose_path(id);
         match self.overlay.stat(&path).await {
             Ok(stat) if stat.size > OBJECT_BYTES => {
@@ -79,7 +84,9 @@ impl Repository {
             let Some(pack) = &mut file.pack else {
                 return Ok(None);
             };
-            match pack.object_at(offset, &|id| index.offset(id), &outside)? {
+            let read = pack.object_at(offset, &|id| index.offset(id), &outside)?;
+            self.keep_few(at);
+            match read {
                 Read1::Object(object) => return Ok(Some(object)),
                 Read1::Outside(base) => {
                     let object = Box::pin(self.object(base)).await?;
@@ -92,12 +99,24 @@ impl Repository {
         )))
     }
 
+    /// Lets the other packs forget their objects when all of them keep too many.
+    fn keep_few(&mut self, at: usize) {
+        let packs = || self.packs.iter().flatten().flat_map(|file| &file.pack);
+        if packs().map(Pack::held).sum::<usize>() > HELD_OBJECTS {
+            let others = self.packs.iter_mut().flatten().enumerate();
+            let others = others.filter(|(other, _)| *other != at);
+            others
+                .filter_map(|(_, file)| file.pack.as_mut())
+                .for_each(Pack::forget);
+        }
+    }
+
     async fn load_packs(&mut self) -> Result<(), GitError> {
         if self.packs.is_some() {
             return Ok(());
         }
         let dir = format!("{}/objects/pack", self.dir);
-        let mut packs = Vec::new();
+        let (mut packs, mut indexes) = (Vec::new(), 0);
         let names = match self.overlay.list(&dir).await {
             Ok(names) => names,
             Err(WorkspaceError::NotFound(_)) => Vec::new(),
@@ -109,12 +128,11 @@ impl Repository {
             };
             let path = format!("{dir}/{name}.pack");
             let size = self.overlay.stat(&path).await?.size;
-            if size > PACK_BYTES || entry.stat.size > PACK_BYTES {
-                return Err(GitError::Limit {
-                    what: format!("{name}.pack has {size} bytes"),
-                    limit: PACK_BYTES,
-                });
-            }
+            within(size, PACK_BYTES, || format!("{name}.pack has {size} bytes"))?;
+            indexes += entry.stat.size;
+            within(indexes, PACK_INDEX_BYTES, || {
+                "the indexes of the packs take too many bytes".into()
+            })?;
             let index =
                 PackIndex::read(self.overlay.read(&format!("{dir}/{}", entry.name)).await?)?;
             packs.push(PackFile {

@@ -14,10 +14,14 @@ use sha1::{Digest as _, Sha1};
 use super::{
     GitError, ObjectId, ObjectKind, corrupt,
     limits::{DELTA_CHAIN, OBJECT_BYTES, PACK_OBJECTS, UNPACKED_BYTES},
+    within,
 };
 
-/// Unpacked objects that are kept while a pack is worked on, in bytes.
-const KEPT: usize = 24 << 20;
+/// Unpacked objects that are kept while a pack is worked on, in bytes. The largest one fits, so that the
+/// next delta on it does not begin at its base.
+const KEPT: usize = OBJECT_BYTES as usize;
+/// What unpacking costs however little comes of it, counted as bytes.
+const LEAST: u64 = 256;
 /// Signature and version of an index.
 const INDEX_HEAD: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
 
@@ -61,7 +65,15 @@ impl PackIndex {
             ));
         }
         let count = number(&bytes, 8 + 255 * 4).ok_or_else(wrong)?;
-        if count > PACK_OBJECTS as usize || bytes.len() < 8 + 1024 + count * 28 + 40 {
+        if count > PACK_OBJECTS as usize {
+            return Err(GitError::Limit {
+                what: format!("a pack has {count} objects"),
+                limit: u64::from(PACK_OBJECTS),
+            });
+        }
+        // An object has 28 bytes, and 8 more when it lies beyond 2 GiB.
+        let least = 8 + 1024 + count * 28 + 40;
+        if !(least..=least + count * 8).contains(&bytes.len()) {
             return Err(wrong());
         }
         Ok(Self { bytes, count })
@@ -152,6 +164,25 @@ impl Pack {
         number(&self.bytes, 8).unwrap_or(0)
     }
 
+    /// Bytes of unpacked objects that are kept.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Keeps no object any more.
+    pub(crate) fn forget(&mut self) {
+        self.kept.clear();
+        self.order.clear();
+        self.held = 0;
+    }
+
+    fn charge(&mut self, bytes: usize) -> Result<(), GitError> {
+        self.unpacked += (bytes as u64).max(LEAST);
+        within(self.unpacked, UNPACKED_BYTES, || {
+            "unpacking the objects takes too many bytes".into()
+        })
+    }
+
     /// Everything but the checksum.
     fn body(&self) -> &[u8] {
         &self.bytes[..self.bytes.len() - 20]
@@ -219,13 +250,7 @@ impl Pack {
 
     /// The bytes of an entry, and how many they were when compressed.
     fn inflate(&mut self, entry: &Entry) -> Result<(Vec<u8>, usize), GitError> {
-        self.unpacked += entry.size as u64;
-        if self.unpacked > UNPACKED_BYTES {
-            return Err(GitError::Limit {
-                what: "unpacking the objects takes too many bytes".into(),
-                limit: UNPACKED_BYTES,
-            });
-        }
+        self.charge(entry.size)?;
         let input = self.body().get(entry.data..).unwrap_or_default();
         inflate(input, entry.size)
     }
@@ -244,12 +269,7 @@ impl Pack {
                 break object.clone();
             }
             let entry = self.entry(at)?;
-            if deltas.len() >= DELTA_CHAIN {
-                return Err(GitError::Limit {
-                    what: "a chain of deltas is too long".into(),
-                    limit: DELTA_CHAIN as u64,
-                });
-            }
+            chain(deltas.len())?;
             let (bytes, _) = self.inflate(&entry)?;
             match entry.base {
                 Base::Whole(kind) => {
@@ -264,6 +284,12 @@ impl Pack {
                 Base::Object(id) => {
                     deltas.push((at, bytes));
                     match find(id) {
+                        // Only a base that comes later can lead back.
+                        Some(before)
+                            if before >= at && deltas.iter().any(|(at, _)| *at == before) =>
+                        {
+                            return Err(corrupt("a delta builds on itself"));
+                        }
                         Some(before) => at = before,
                         None => match outside.get(&id) {
                             Some(object) => break object.clone(),
@@ -281,7 +307,8 @@ impl Pack {
             }
         };
         while let Some((place, delta)) = deltas.pop() {
-            self.unpacked += body.len() as u64 / 8;
+            // A few bytes of delta may make a large object.
+            self.charge(result_size(&delta)?)?;
             body = Bytes::from(apply(&body, &delta)?);
             self.keep(place, &(kind, body.clone()));
         }
@@ -289,7 +316,7 @@ impl Pack {
     }
 
     fn keep(&mut self, offset: usize, object: &Object) {
-        if object.1.len() > KEPT / 4 || self.kept.contains_key(&offset) {
+        if object.1.len() > KEPT || self.kept.contains_key(&offset) {
             return;
         }
         self.held += object.1.len();
@@ -304,6 +331,13 @@ impl Pack {
             }
         }
     }
+}
+
+/// Bounds the deltas on the way to an object.
+fn chain(deltas: usize) -> Result<(), GitError> {
+    within(deltas as u64, DELTA_CHAIN as u64, || {
+        "a chain of deltas is too long".into()
+    })
 }
 
 /// Unpacks exactly `size` bytes.
@@ -341,10 +375,9 @@ fn inflate(input: &[u8], size: usize) -> Result<(Vec<u8>, usize), GitError> {
     Ok((out, usize::try_from(state.total_in()).map_err(|_| wrong())?))
 }
 
-/// Applies a delta to its base.
-pub(crate) fn apply(base: &[u8], delta: &[u8]) -> Result<Vec<u8>, GitError> {
+/// The sizes at the beginning of a delta: of its base, and of what it makes.
+fn sizes(bytes: &mut impl Iterator<Item = u8>) -> Result<(u64, u64), GitError> {
     let wrong = || corrupt("a delta cannot be read");
-    let mut bytes = delta.iter().copied();
     let mut size = || {
         let (mut size, mut shift) = (0u64, 0);
         loop {
@@ -359,11 +392,25 @@ pub(crate) fn apply(base: &[u8], delta: &[u8]) -> Result<Vec<u8>, GitError> {
             }
         }
     };
-    let (from, to) = (size()?, size()?);
-    if from != base.len() as u64 || to > OBJECT_BYTES {
+    Ok((size()?, size()?))
+}
+
+/// The size of what a delta makes.
+fn result_size(delta: &[u8]) -> Result<usize, GitError> {
+    let (_, to) = sizes(&mut delta.iter().copied())?;
+    within(to, OBJECT_BYTES, || format!("an object has {to} bytes"))?;
+    usize::try_from(to).map_err(|_| corrupt("a delta cannot be read"))
+}
+
+/// Applies a delta to its base.
+pub(crate) fn apply(base: &[u8], delta: &[u8]) -> Result<Vec<u8>, GitError> {
+    let wrong = || corrupt("a delta cannot be read");
+    let to = result_size(delta)?;
+    let mut bytes = delta.iter().copied();
+    let (from, _) = sizes(&mut bytes)?;
+    if from != base.len() as u64 {
         return Err(wrong());
     }
-    let to = usize::try_from(to).map_err(|_| wrong())?;
     let mut out = Vec::with_capacity(to.min(base.len() * 2 + delta.len()));
     while let Some(order) = bytes.next() {
         if order & 128 != 0 {
@@ -407,16 +454,22 @@ pub(crate) struct Taken {
     pub(crate) objects: usize,
 }
 
-/// Where each entry of a received pack begins and ends.
+/// What is in a received pack.
 struct Scanned {
+    /// Where each entry begins and ends.
     offsets: Vec<(usize, usize)>,
-    /// Objects that deltas refer to by name.
-    named: Vec<ObjectId>,
+    /// Entries that build on none, in reverse.
+    whole: Vec<usize>,
+    /// Entries by the place of what they build on.
+    above: HashMap<usize, Vec<usize>>,
+    /// Entries by the name of what they build on.
+    named: HashMap<ObjectId, Vec<usize>>,
 }
 
 /// The objects outside of a pack that it may need.
 pub(crate) fn bases(bytes: &Bytes) -> Result<Vec<ObjectId>, GitError> {
-    Ok(scan(&mut Pack::new(bytes.clone())?)?.named)
+    let scanned = scan(&mut Pack::new(bytes.clone())?)?;
+    Ok(scanned.named.into_keys().collect())
 }
 
 fn scan(pack: &mut Pack) -> Result<Scanned, GitError> {
@@ -433,13 +486,17 @@ fn scan(pack: &mut Pack) -> Result<Scanned, GitError> {
     }
     let mut scanned = Scanned {
         offsets: Vec::new(),
-        named: Vec::new(),
+        whole: Vec::new(),
+        above: HashMap::new(),
+        named: HashMap::new(),
     };
     let mut at = 12;
     for _ in 0..count {
         let entry = pack.entry(at)?;
-        if let Base::Object(id) = entry.base {
-            scanned.named.push(id);
+        match entry.base {
+            Base::Whole(_) => scanned.whole.push(at),
+            Base::At(before) => scanned.above.entry(before).or_default().push(at),
+            Base::Object(id) => scanned.named.entry(id).or_default().push(at),
         }
         let (_, compressed) = pack.inflate(&entry)?;
         let end = entry.data + compressed;
@@ -449,6 +506,7 @@ fn scan(pack: &mut Pack) -> Result<Scanned, GitError> {
     if at != pack.body().len() {
         return Err(corrupt("a pack is longer than its objects"));
     }
+    scanned.whole.reverse();
     Ok(scanned)
 }
 
@@ -459,37 +517,47 @@ pub(crate) fn take(bytes: Bytes, outside: &HashMap<ObjectId, Object>) -> Result<
     let scanned = scan(&mut pack)?;
     pack.unpacked = 0;
     let mut found: HashMap<ObjectId, usize> = HashMap::new();
-    let mut waiting: Vec<usize> = scanned.offsets.iter().map(|(at, _)| *at).collect();
-    // A delta may build on an object that is named, and comes later.
-    while !waiting.is_empty() {
-        let mut left = Vec::new();
-        for at in &waiting {
-            let find = |id: ObjectId| found.get(&id).copied();
-            match pack.object_at(*at, &find, outside)? {
-                Read1::Object((kind, body)) => {
-                    if found.insert(ObjectId::of(kind, &body), *at).is_some() {
-                        return Err(corrupt("a pack has an object twice"));
-                    }
-                }
-                Read1::Outside(_) => left.push(*at),
-            }
+    let Scanned {
+        offsets,
+        whole,
+        mut above,
+        mut named,
+    } = scanned;
+    // Entries whose base is known, with the deltas on the way to it.
+    let mut ready: Vec<(usize, usize)> = whole.into_iter().map(|at| (at, 0)).collect();
+    let mut used: Vec<ObjectId> = Vec::new();
+    for id in outside.keys() {
+        if let Some(entries) = named.remove(id) {
+            ready.extend(entries.into_iter().map(|at| (at, 1)));
+            used.push(*id);
         }
-        if left.len() == waiting.len() {
+    }
+    // What an entry builds on comes right before it, so it is still kept: each is unpacked once.
+    while let Some((at, deltas)) = ready.pop() {
+        chain(deltas)?;
+        let find = |id: ObjectId| found.get(&id).copied();
+        let Read1::Object((kind, body)) = pack.object_at(at, &find, outside)? else {
             return Err(corrupt("a pack refers to an object that is nowhere"));
+        };
+        let id = ObjectId::of(kind, &body);
+        if found.insert(id, at).is_some() {
+            return Err(corrupt("a pack has an object twice"));
         }
-        waiting = left;
+        let next = above.remove(&at).into_iter().chain(named.remove(&id));
+        ready.extend(next.flatten().map(|at| (at, deltas + 1)));
+    }
+    if found.len() < offsets.len() {
+        return Err(corrupt("a pack refers to an object that is nowhere"));
     }
     let mut out = pack.body().to_vec();
     let mut entries: Vec<(ObjectId, usize, u32)> = Vec::with_capacity(found.len());
-    let ends: HashMap<usize, usize> = scanned.offsets.iter().copied().collect();
+    let ends: HashMap<usize, usize> = offsets.into_iter().collect();
     for (id, at) in &found {
         let end = ends.get(at).copied().unwrap_or(*at);
         entries.push((*id, *at, crc(&out[*at..end])));
     }
-    let mut named = scanned.named;
-    named.sort_unstable();
-    named.dedup();
-    for id in named {
+    used.sort_unstable();
+    for id in used {
         if let Some((kind, body)) = outside.get(&id).filter(|_| !found.contains_key(&id)) {
             let at = out.len();
             push_entry(&mut out, *kind, body)?;

@@ -4,7 +4,11 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{GitError, ObjectId, Repository, corrupt, limits::REFERENCES};
+use super::{
+    GitError, ObjectId, Repository, corrupt,
+    limits::{CONTROL_BYTES, REFERENCES},
+    within,
+};
 use crate::workspace::{EntryKind, WorkspaceError, WriteOptions};
 
 /// Symbolic references on the way to an id.
@@ -64,27 +68,15 @@ fn parse(text: &[u8]) -> Result<Value, GitError> {
 
 impl Repository {
     async fn read_ref(&self, name: &str) -> Result<Option<Value>, GitError> {
-        match self.overlay.read(&format!("{}/{name}", self.dir)).await {
-            Ok(text) => return parse(&text).map(Some),
-            Err(
-                WorkspaceError::NotFound(_)
-                | WorkspaceError::IsDirectory(_)
-                | WorkspaceError::NotDirectory(_),
-            ) => {}
-            Err(error) => return Err(error.into()),
+        if let Some(text) = self.read_control(name).await? {
+            return parse(&text).map(Some);
         }
         Ok(self.packed_refs().await?.get(name).copied().map(Value::Id))
     }
 
     async fn packed_refs(&self) -> Result<BTreeMap<String, ObjectId>, GitError> {
-        let text = match self
-            .overlay
-            .read_held(&format!("{}/packed-refs", self.dir))
-            .await
-        {
-            Ok(text) => text,
-            Err(WorkspaceError::NotFound(_)) => return Ok(BTreeMap::new()),
-            Err(error) => return Err(error.into()),
+        let Some(text) = self.read_control("packed-refs").await? else {
+            return Ok(BTreeMap::new());
         };
         let text = String::from_utf8_lossy(&text);
         let lines = text.lines().filter(|line| !line.starts_with(['#', '^']));
@@ -200,6 +192,31 @@ impl Repository {
             bounded(found.len())?;
         }
         Ok(found)
+    }
+
+    /// A file of `.git`; none where there is none.
+    pub(crate) async fn read_control(&self, name: &str) -> Result<Option<Bytes>, GitError> {
+        // However long a walk over many of them takes, it can be stopped in between.
+        tokio::task::coop::consume_budget().await;
+        let path = format!("{}/{name}", self.dir);
+        let read = match self.overlay.stat(&path).await {
+            Ok(stat) => {
+                within(stat.size, CONTROL_BYTES, || {
+                    format!(".git/{name} has {} bytes", stat.size)
+                })?;
+                self.overlay.read(&path).await
+            }
+            Err(error) => Err(error),
+        };
+        match read {
+            Ok(text) => Ok(Some(text)),
+            Err(
+                WorkspaceError::NotFound(_)
+                | WorkspaceError::IsDirectory(_)
+                | WorkspaceError::NotDirectory(_),
+            ) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes a file of `.git`.

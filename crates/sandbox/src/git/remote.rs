@@ -16,7 +16,7 @@ use super::{
     wire::{Advertised, Answer, DELIMITER, FLUSH, Packet, Packets, line, shown},
 };
 use crate::{
-    egress::{Outside, Request, Response},
+    egress::{EgressError, Outside, Request, Response},
     workspace::{Overlay, WorkspaceError},
 };
 
@@ -127,9 +127,21 @@ fn hide(url: &str) -> String {
 }
 
 async fn ask(outside: &dyn Outside, request: Request, url: &str) -> Result<Response, GitError> {
-    let answer = outside.send(request).await;
-    let answer = answer
-        .map_err(|error| GitError::Remote(format!("fatal: unable to access '{url}': {error}")))?;
+    let answer = match outside.send(request).await {
+        Ok(answer) => answer,
+        Err(EgressError::RequestTooLarge(limit)) => {
+            let what = format!("fatal: what is sent to '{url}' is too large");
+            return Err(GitError::Limit { what, limit });
+        }
+        Err(EgressError::ResponseTooLarge(limit)) => {
+            let what = format!("fatal: what '{url}' sends is too large");
+            return Err(GitError::Limit { what, limit });
+        }
+        Err(error) => {
+            let why = format!("fatal: unable to access '{url}': {error}");
+            return Err(GitError::Remote(why));
+        }
+    };
     match answer.status {
         200 => Ok(answer),
         401 | 403 => Err(GitError::Remote(format!(
@@ -748,19 +760,11 @@ impl Repository {
         post(outside, url, "git-receive-pack", body).await
     }
 
-    async fn shallow(&self) -> Result<Vec<ObjectId>, GitError> {
-        match self
-            .overlay
-            .read_held(&format!("{}/shallow", self.dir))
-            .await
-        {
-            Ok(text) => Ok(String::from_utf8_lossy(&text)
-                .lines()
-                .filter_map(ObjectId::from_hex)
-                .collect()),
-            Err(WorkspaceError::NotFound(_)) => Ok(Vec::new()),
-            Err(error) => Err(error.into()),
-        }
+    pub(crate) async fn shallow(&self) -> Result<Vec<ObjectId>, GitError> {
+        let text = self.read_control("shallow").await?;
+        let text = text.as_deref().map(String::from_utf8_lossy);
+        let lines = text.iter().flat_map(|text| text.lines());
+        Ok(lines.filter_map(ObjectId::from_hex).collect())
     }
 }
 

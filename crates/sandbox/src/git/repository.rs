@@ -347,7 +347,10 @@ impl Repository {
             committer,
             message: clean(&options.message),
         };
-        let id = self.put(ObjectKind::Commit, &commit.render()).await?;
+        let body = commit.render();
+        // What is refused when it is read is not written.
+        Commit::parse(&body)?;
+        let id = self.put(ObjectKind::Commit, &body).await?;
         self.move_head(id).await?;
         for name in ["MERGE_HEAD", "MERGE_MSG"] {
             self.overlay

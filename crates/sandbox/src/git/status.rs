@@ -246,8 +246,9 @@ impl Repository {
     /// What git does not know and does not ignore; a directory without any known file is one entry.
     async fn untracked(&self, index: &Index, path: &str) -> Result<Vec<String>, GitError> {
         let mut unknown = BTreeSet::new();
+        let conflicts: BTreeSet<&str> = index.conflicts().collect();
         for file in self.walk("", index, false).await?.keys() {
-            if index.get(file).is_some() || index.conflicts().any(|path| path == file) {
+            if index.get(file).is_some() || conflicts.contains(file.as_str()) {
                 continue;
             }
             let mut shown = file.clone();

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use super::{
     GitError, ObjectId, ObjectKind, Repository,
     index::Index,
-    limits::TREE_FILES,
+    limits::{PATH_BYTES, TREE_FILES},
     object::{Mode, TreeEntry, render_tree},
+    within,
 };
 use crate::workspace::WorkspaceLimits;
 
@@ -20,6 +21,8 @@ impl Repository {
         let depth = WorkspaceLimits::default().depth;
         let mut pending: Vec<(String, ObjectId, usize)> =
             tree.map(|id| (String::new(), id, 0)).into_iter().collect();
+        // Directories are counted too: a few that hold each other many times may have no file at all.
+        let (mut names, mut bytes) = (0, 0);
         while let Some((prefix, id, level)) = pending.pop() {
             if level > depth {
                 return Err(GitError::Limit {
@@ -28,18 +31,20 @@ impl Repository {
                 });
             }
             for entry in self.tree(id).await? {
+                names += 1;
+                bytes += prefix.len() + entry.name.len();
+                within(names, TREE_FILES as u64, || {
+                    "a commit has too many files".into()
+                })?;
+                within(bytes as u64, PATH_BYTES as u64, || {
+                    "the paths of a commit are too long".into()
+                })?;
                 let path = format!("{prefix}{}", entry.name);
                 if entry.mode == Mode::Tree {
                     pending.push((format!("{path}/"), entry.id, level + 1));
                 } else {
                     files.insert(path, (entry.mode, entry.id));
                 }
-            }
-            if files.len() + pending.len() > TREE_FILES {
-                return Err(GitError::Limit {
-                    what: "a commit has too many files".into(),
-                    limit: TREE_FILES as u64,
-                });
             }
         }
         Ok(files)
@@ -64,7 +69,7 @@ impl Repository {
         let mut open: Vec<(String, Vec<TreeEntry>)> = vec![(String::new(), Vec::new())];
         for entry in &index.entries {
             let (dir, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
-            while open.last().is_some_and(|(at, _)| !within(dir, at)) {
+            while open.last().is_some_and(|(at, _)| !inside(dir, at)) {
                 self.close(&mut open).await?;
             }
             while let Some(next) = open.last().and_then(|(at, _)| below(dir, at)) {
@@ -104,7 +109,7 @@ impl Repository {
 }
 
 /// Whether a directory is `at` or below it.
-fn within(dir: &str, at: &str) -> bool {
+fn inside(dir: &str, at: &str) -> bool {
     at.is_empty()
         || dir == at
         || dir

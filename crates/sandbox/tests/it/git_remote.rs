@@ -1,7 +1,6 @@
 //! Remotes: the machine's `git http-backend` behind the allow-list, and remotes that lie.
 
 use std::{
-    io::Write as _,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
@@ -13,15 +12,15 @@ use bowline_sandbox::{
     egress::{
         Allow, Credential, EgressError, EgressLimits, Guarded, Outside, Request, Response, Wire,
     },
+    git::{CloneOptions, Repository},
     shell::{Shell, ShellOptions, ShellOutcome, ShellState},
     workspace::Overlay,
 };
 use bowline_testkit::git::{Asked, backend};
 use bytes::Bytes;
-use flate2::{Compression, write::ZlibEncoder};
-use sha1::{Digest as _, Sha1};
 
 use crate::{
+    fuzz::bodies::packs::{answer, capabilities, commit, entry, hex, id, pack, references},
     git::{exported, real},
     support::{World, put, text},
 };
@@ -319,40 +318,16 @@ struct Liar {
     pack: Mutex<Vec<u8>>,
 }
 
-fn packet(text: &[u8]) -> Vec<u8> {
-    [
-        format!("{:04x}", text.len() + 4).into_bytes(),
-        text.to_vec(),
-    ]
-    .concat()
-}
-
 #[async_trait]
 impl Outside for Liar {
     async fn send(&self, request: Request) -> Result<Response, EgressError> {
         let asked = String::from_utf8_lossy(&request.body).into_owned();
         let body = if request.method == "GET" {
-            [
-                packet(b"version 2\n"),
-                packet(b"ls-refs\n"),
-                packet(b"fetch\n"),
-                b"0000".to_vec(),
-            ]
-            .concat()
+            capabilities()
         } else if asked.contains("command=ls-refs") {
-            let head = format!("{} HEAD symref-target:refs/heads/main\n", self.tip);
-            [
-                packet(head.as_bytes()),
-                packet(format!("{} refs/heads/main\n", self.tip).as_bytes()),
-                b"0000".to_vec(),
-            ]
-            .concat()
+            references(&self.tip)
         } else {
-            let mut body = packet(b"packfile\n");
-            for piece in self.pack.lock().unwrap().chunks(60_000) {
-                body.extend(packet(&[&[1], piece].concat()));
-            }
-            [body, b"0000".to_vec()].concat()
+            answer(&self.pack.lock().unwrap())
         };
         Ok(Response {
             status: 200,
@@ -366,59 +341,10 @@ impl Outside for Liar {
     }
 }
 
-fn zlib(bytes: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), Compression::fast());
-    encoder.write_all(bytes).unwrap();
-    encoder.finish().unwrap()
-}
-
-fn entry(kind: u8, size: usize, middle: &[u8], body: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let (mut byte, mut rest) = (kind << 4 | (size & 15) as u8, size >> 4);
-    while rest > 0 {
-        out.push(byte | 128);
-        byte = (rest & 127) as u8;
-        rest >>= 7;
-    }
-    out.push(byte);
-    [out, middle.to_vec(), zlib(body)].concat()
-}
-
-fn pack(count: u32, entries: &[Vec<u8>]) -> Vec<u8> {
-    let mut out = [
-        b"PACK\0\0\0\x02".to_vec(),
-        count.to_be_bytes().to_vec(),
-        entries.concat(),
-    ]
-    .concat();
-    let sum = Sha1::digest(&out);
-    out.extend_from_slice(&sum);
-    out
-}
-
-fn id(kind: &str, body: &[u8]) -> Vec<u8> {
-    Sha1::digest(
-        [
-            format!("{kind} {}\0", body.len()).into_bytes(),
-            body.to_vec(),
-        ]
-        .concat(),
-    )
-    .to_vec()
-}
-
-fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// A commit whose tree has one entry of this mode and name.
 fn commit_of(mode: &str, name: &[u8], blob: &[u8]) -> (String, Vec<u8>) {
     let tree = [mode.as_bytes(), b" ", name, b"\0", &id("blob", blob)].concat();
-    let commit = format!(
-        "tree {}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nx\n",
-        hex(&id("tree", &tree))
-    )
-    .into_bytes();
+    let commit = commit(&id("tree", &tree), "x");
     let entries = [
         entry(1, commit.len(), &[], &commit),
         entry(2, tree.len(), &[], &tree),
@@ -518,6 +444,32 @@ async fn a_remote_that_lies_gets_nowhere() {
             .await
             .starts_with("fine\n")
     );
+}
+
+/// Answers with more than the connection takes.
+#[derive(Debug)]
+struct Narrow(EgressError);
+
+#[async_trait]
+impl Outside for Narrow {
+    async fn send(&self, _: Request) -> Result<Response, EgressError> {
+        Err(self.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn what_the_connection_does_not_take_is_a_limit_of_git() {
+    for error in [
+        EgressError::RequestTooLarge(77),
+        EgressError::ResponseTooLarge(77),
+    ] {
+        let overlay = World::new().begin().await;
+        let options = CloneOptions::default();
+        let done = Repository::clone(&overlay, &Narrow(error), "https://h/p", "p", &options).await;
+        let error = done.unwrap_err();
+        assert_eq!(error.code(), "git_limit");
+        assert!(error.to_string().contains("(limit 77)"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -13,6 +13,7 @@ mod egress;
 mod feed;
 mod fuzz;
 mod git;
+mod git_hostile;
 mod git_remote;
 mod grep_command;
 mod host;

@@ -9,7 +9,10 @@ use bowline_sandbox::{
     workspace::{Overlay, WorkspaceLimits, WriteOptions},
 };
 
-use crate::support::{World, put};
+use crate::{
+    git_hostile,
+    support::{World, put},
+};
 
 /// Most memory that hostile work may take, in KiB.
 const MEMORY: u64 = 512 << 10;
@@ -174,12 +177,12 @@ const BRIEF: [usize; 18] = [
 /// Each in a process of its own, so that one's memory is not counted with another's.
 #[test]
 fn hostile_work_is_stopped_in_bounded_memory() {
-    // After the commands come the archive, the long line, and many agents at once.
+    // After the commands come the archive, the long line, hostile repositories, and many agents at once.
     let only: Option<usize> = std::env::var("BOWLINE_HOSTILE_CASE")
         .ok()
         .map(|case| case.parse().unwrap());
     let all = std::env::var_os("BOWLINE_HOSTILE_ALL").is_some();
-    for case in 0..COMMANDS.len() + 3 {
+    for case in 0..COMMANDS.len() + 4 {
         let wanted = match only {
             Some(only) => only == case,
             None => all || case >= COMMANDS.len() || BRIEF.contains(&case),
@@ -250,6 +253,7 @@ async fn hostile_work() {
         Some((command, message, seconds)) => stopped(&overlay, command, message, *seconds).await,
         None if case == COMMANDS.len() => bomb(&overlay).await,
         None if case == COMMANDS.len() + 1 => long_line(&world).await,
+        None if case == COMMANDS.len() + 2 => git_hostile::all_are_refused().await,
         None => neighbours().await,
     }
     println!("peak {}", peak());

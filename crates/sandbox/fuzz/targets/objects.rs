@@ -1,0 +1,7 @@
+#![no_main]
+#![allow(clippy::unwrap_used)]
+#[path = "../bodies.rs"]
+#[allow(dead_code)]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::objects(data));
