@@ -107,7 +107,6 @@ const FILTERS: &[(&str, Use)] = &[
     ("unexpand", Use::Text),
     ("uniq", Use::Lines),
     ("unzip", Use::Text),
-    ("wc", Use::Text),
     ("xxd", Use::Text),
     ("yq", Use::Lines),
     ("zcat", Use::Text),
@@ -211,9 +210,12 @@ impl Filter {
         bash.cancellation_token()
             .store(false, std::sync::atomic::Ordering::Relaxed);
         meter.also_cancel(bash.cancellation_token());
-        plain.env.clone_from(ctx.env);
-        plain.cwd = ctx.cwd.to_path_buf();
-        bash.restore_shell_state(&plain);
+        // `awk` runs what it is told to; all others leave the interpreter as they found it.
+        if self.name.ends_with("awk") || plain.cwd != ctx.cwd || plain.env != *ctx.env {
+            plain.env.clone_from(ctx.env);
+            plain.cwd = ctx.cwd.to_path_buf();
+            bash.restore_shell_state(&plain);
+        }
         files.set(Some(View {
             inner: ctx.fs.clone(),
             held: held.clone(),

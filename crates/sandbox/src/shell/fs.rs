@@ -16,7 +16,7 @@ use bytes::Bytes;
 
 use super::memory::Meter;
 use crate::egress::Outside;
-use crate::workspace::{EntryKind, Overlay, Stat, WorkspaceError, WriteOptions};
+use crate::workspace::{EntryKind, Overlay, Stat, WORKING_DIRECTORY, WorkspaceError, WriteOptions};
 
 /// The largest file that a command can read: the interpreter holds all of it, more than once.
 pub(crate) const READ_BYTES: u64 = 64 << 20;
@@ -136,6 +136,16 @@ fn metadata(stat: &Stat) -> Metadata {
         modified: time(stat.modified),
         created: time(stat.created),
     }
+}
+
+/// Whether nothing but the workspace can be at a path without `..`: the interpreter has devices, programs
+/// and the like at others.
+pub(super) fn is_ours(path: &str) -> bool {
+    let below = |place: &str| {
+        let rest = path.strip_prefix(place);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    below(WORKING_DIRECTORY) || below("/tmp")
 }
 
 /// The interpreter knows it in redirects; this is for commands that are given its name.

@@ -12,6 +12,11 @@ const LENT: [(&str, &str); 3] = [
     ("grep", "command grep"),
     ("tr", "command tr"),
 ];
+/// What mostly feeds a loop in a loop. The interpreter gives a loop the pipe of its own pipeline only when
+/// that has a stage which it takes for more than one command; else the inner loop goes on with what the outer
+/// one has left to read. A name that is an alias is such a stage, and these never read, so that a fork of the
+/// shell for them takes nothing from the outer loop.
+const FEEDS: [(&str, &str); 2] = [("echo", "\\echo"), ("printf", "\\printf")];
 /// The interpreter's own variable for this option.
 const EXPAND: &str = "SHOPT_expand_aliases";
 
@@ -32,15 +37,11 @@ pub(super) fn reads(command: &str) -> bool {
     })
 }
 
-/// Whether a command looks at aliases, or defines a function with one of the names; or may have a loop
-/// in a loop that reads what one of the three makes of a file, which needs the pipe that they have by
-/// their names.
+/// Whether a command looks at aliases, or defines a function with one of the names.
 fn takes_part(command: &str) -> bool {
-    let reads = command.match_indices("read").count();
     command.contains("alias")
-        || (reads > 1 && command.contains('<'))
         || command.contains("function")
-        || LENT.iter().any(|(name, _)| {
+        || LENT.iter().chain(&FEEDS).any(|(name, _)| {
             let mut after = command.match_indices(name).map(|(at, _)| at + name.len());
             after.any(|end| {
                 let rest = command.get(end..).unwrap_or_default();
@@ -55,9 +56,19 @@ pub(super) fn lend(state: &mut bashkit::ShellState, command: &str) -> Option<Len
     if takes_part(command) || (on && !state.aliases.is_empty()) {
         return None;
     }
-    let lent = LENT.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let nested = command.match_indices("read").count() > 1;
+    let mut lent: Vec<(&str, &str)> = Vec::new();
+    // A loop in a loop that reads what one of the three makes of a file needs the pipe that they have by
+    // their names.
+    if !(nested && command.contains('<')) {
+        lent.extend(LENT);
+    }
+    if nested {
+        lent.extend(FEEDS);
+    }
+    let owned = |(name, text): (&str, &str)| (name.to_owned(), text.to_owned());
     Some(Lent {
-        aliases: std::mem::replace(&mut state.aliases, HashMap::from(lent)),
+        aliases: std::mem::replace(&mut state.aliases, lent.into_iter().map(owned).collect()),
         expand: state.variables.insert(EXPAND.to_owned(), "1".to_owned()),
     })
 }

@@ -9,9 +9,12 @@
 //! began, the call that has moved most is stopped, one at a time, so that the small ones beside it end
 //! as they would have.
 
-use std::sync::{
-    Arc, Mutex, PoisonError, Weak,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    os::unix::fs::FileExt,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 /// Growth of the process, in bytes, that stops a command.
@@ -213,11 +216,8 @@ impl Meter {
             }
             _ => {}
         }
-        if self
-            .calls
-            .fetch_add(1, Ordering::Relaxed)
-            .is_multiple_of(EACH)
-        {
+        // The first one is not looked at: the call has only just begun.
+        if (self.calls.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(EACH) {
             self.look();
         }
     }
@@ -319,8 +319,13 @@ fn weight(bytes: &[u8]) -> u64 {
 
 /// Resident memory of this process in bytes, where the system tells it (Linux).
 fn resident() -> Option<u64> {
-    let text = std::fs::read("/proc/self/statm").ok()?;
-    let text = std::str::from_utf8(&text).ok()?;
+    // Opening it costs more than all else, and each call asks. No process forks and goes on to run shells,
+    // so what is open is always that of this process.
+    static STATM: OnceLock<Option<std::fs::File>> = OnceLock::new();
+    let opened = STATM.get_or_init(|| std::fs::File::open("/proc/self/statm").ok());
+    let mut text = [0; 128];
+    let length = opened.as_ref()?.read_at(&mut text, 0).ok()?;
+    let text = std::str::from_utf8(text.get(..length)?).ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     // Where pages are larger than this, the bound is reached later.
     Some(pages * 4096)

@@ -8,14 +8,17 @@ mod cat;
 mod commands;
 mod curl;
 mod filters;
+mod find;
 mod fs;
 mod git;
 mod grep;
 mod head;
 mod loops;
 mod memory;
+mod plain;
 mod state;
 mod streaming;
+mod wc;
 
 use std::{
     collections::BTreeMap,
@@ -103,7 +106,8 @@ pub struct ShellOutcome {
 /// one `Shell` for each conversation; dropping it loses nothing but that.
 #[derive(Default)]
 pub struct Shell {
-    warm: Mutex<Option<Session>>,
+    /// Boxed, since an interpreter is several kilobytes large and changes hands a few times for each call.
+    warm: Mutex<Option<Box<Session>>>,
 }
 
 impl std::fmt::Debug for Shell {
@@ -130,6 +134,38 @@ impl Session {
         self.bash.restore_shell_state(&state);
         Some(lent)
     }
+
+    /// The state in which a command has left it, when that is another one than before.
+    fn changed(
+        &mut self,
+        before: &ShellState,
+        options: &ShellOptions,
+        lent: Option<loops::Lent>,
+    ) -> Option<bashkit::ShellState> {
+        let mut after = self.bash.shell_state();
+        if let Some(lent) = lent {
+            lent.back(&mut after);
+            self.bash.restore_shell_state(&after);
+        }
+        let mut after = state::settle(after);
+        for (name, value) in &options.env {
+            if after.env.get(name) == Some(value) {
+                after.env.remove(name);
+                after.variables.remove(name);
+            }
+        }
+        let before = before.0.as_deref();
+        let same = before.is_some_and(|before| state::same(before, &after));
+        (!same).then_some(after)
+    }
+}
+
+/// What a command leaves of the state that it started from.
+enum Leaves {
+    /// All of it, as can be told from its text.
+    All,
+    /// That is to be seen. Aliases that were lent to it are taken back.
+    Changed(Option<loops::Lent>),
 }
 
 /// Stops a command whose caller is gone.
@@ -192,7 +228,12 @@ impl Shell {
         fs.set(Some((overlay.clone(), meter.clone())));
         fs.set_outside(options.outside.clone());
         let notice = enter(&mut session, overlay, &state, options).await;
-        let lent = session.lend(command);
+        let asked = notice.is_none() && options.env.is_empty() && options.cwd.is_none();
+        let leaves = if asked && plain::leaves_state(&state, command) {
+            Leaves::All
+        } else {
+            Leaves::Changed(session.lend(command))
+        };
         let script = command.to_owned();
         let wake = stop.wake.clone();
         let runtime = tokio::runtime::Handle::current();
@@ -241,7 +282,7 @@ impl Shell {
                 }
             }
             (None, Some(Ok((Some(Ok(result)), session)))) => {
-                self.finish(result, session, state, options, lent)
+                self.finish(result, session, state, options, leaves)
             }
             (None, Some(Ok((Some(Err(error)), _)))) => {
                 let (code, message) = explain(&error, command);
@@ -260,13 +301,13 @@ impl Shell {
     }
 
     /// The warm interpreter when it stands in this state, else a new one.
-    fn session(&self, state: &ShellState, options: &ShellOptions) -> Session {
+    fn session(&self, state: &ShellState, options: &ShellOptions) -> Box<Session> {
         let warm = self
             .warm
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let fits = |session: &Session| match (&session.state, &state.0) {
+        let fits = |session: &Box<Session>| match (&session.state, &state.0) {
             (Some(here), Some(asked)) => {
                 Arc::ptr_eq(here, asked) && session.output_bytes == options.output_bytes
             }
@@ -280,44 +321,33 @@ impl Shell {
         if let Some(state) = &state.0 {
             bash.restore_shell_state(state);
         }
-        Session {
+        Box::new(Session {
             bash,
             fs,
             state: state.0.clone(),
             output_bytes: options.output_bytes,
-        }
+        })
     }
 
     fn finish(
         &self,
         result: bashkit::ExecResult,
-        mut session: Session,
+        mut session: Box<Session>,
         before: ShellState,
         options: &ShellOptions,
-        lent: Option<loops::Lent>,
+        leaves: Leaves,
     ) -> ShellOutcome {
-        let mut after = session.bash.shell_state();
-        if let Some(lent) = lent {
-            lent.back(&mut after);
-            session.bash.restore_shell_state(&after);
-        }
-        let mut after = state::settle(after);
-        for (name, value) in &options.env {
-            if after.env.get(name) == Some(value) {
-                after.env.remove(name);
-                after.variables.remove(name);
-            }
-        }
-        let state_changed = !before
-            .0
-            .as_deref()
-            .is_some_and(|before| state::same(before, &after));
-        let too_large = state_changed && state::size(&after) > STATE_BYTES;
-        let state_changed = state_changed && !too_large;
-        let state = if state_changed {
-            ShellState(Some(Arc::new(after)))
-        } else {
-            before
+        let after = match leaves {
+            Leaves::All => None,
+            Leaves::Changed(lent) => session.changed(&before, options, lent),
+        };
+        let too_large = after
+            .as_ref()
+            .is_some_and(|after| state::size(after) > STATE_BYTES);
+        let state_changed = after.is_some() && !too_large;
+        let state = match after {
+            Some(after) if !too_large => ShellState(Some(Arc::new(after))),
+            Some(_) | None => before,
         };
         // A session that has run on stands in another state than the one that is kept.
         session.state = if too_large { None } else { state.0.clone() };
@@ -431,6 +461,7 @@ fn build(
         return builder.build();
     };
     builder = builder
+        .builtin_registry(find::registry(fs))
         .before_tool(Box::new(move |event| {
             if let Some(meter) = metered.meter() {
                 meter.started(&event.name, &event.args);

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bashkit::{Builtin, BuiltinContext, BuiltinRegistry, ExecResult, Result};
 
-use super::{cat::Cat, curl::Curl, filters, fs::WorkspaceFs, git::Git, grep::Grep, head::Head};
+use super::{
+    cat::Cat, curl::Curl, filters, fs::WorkspaceFs, git::Git, grep::Grep, head::Head, wc::Wc,
+};
 
 /// A command that reads a pipe piece by piece, as long as nobody else needs what it leaves.
 ///
@@ -46,7 +48,7 @@ impl Builtin for Streaming {
 /// The commands with their names, in an interpreter at this depth.
 pub(super) fn all(fs: &Arc<WorkspaceFs>, depth: usize) -> Vec<(&'static str, Box<dyn Builtin>)> {
     let registry = BuiltinRegistry::new();
-    let mut names = vec!["cat", "curl", "egrep", "fgrep", "git", "grep", "head"];
+    let mut names = vec!["cat", "curl", "egrep", "fgrep", "git", "grep", "head", "wc"];
     registry.insert_command("cat", Cat(fs.clone()));
     registry.insert_command("curl", Curl(fs.clone()));
     registry.insert_command("git", Git(fs.clone()));
@@ -54,6 +56,7 @@ pub(super) fn all(fs: &Arc<WorkspaceFs>, depth: usize) -> Vec<(&'static str, Box
         registry.insert_command(name, Grep(fs.clone()));
     }
     registry.insert_command("head", Head::new(fs, depth));
+    registry.insert_command("wc", Wc::new(fs, depth));
     for (name, filter) in filters::all(fs, depth) {
         if depth > 0 && name == filters::AWK {
             continue;

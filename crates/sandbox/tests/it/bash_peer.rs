@@ -184,7 +184,7 @@ fn statement() -> BoxedStrategy<String> {
         1 => name().prop_map(|name| format!("cp b.txt d/{} 2>/dev/null; echo $?", name.replace('/', ""))),
         1 => name().prop_map(|name| format!("rm {name} 2>/dev/null; echo $?")),
         1 => (name(), name()).prop_map(|(from, to)| format!("[ {from} = {to} ] || mv {from} {to} 2>/dev/null; echo $?")),
-        1 => one_of(&["ls", "ls d", "ls | sort -r | head -n 2", "find . -type f | sort", "mkdir e 2>/dev/null; echo $?", "mkdir -p p/q; rmdir p/q; ls p", "cd d; pwd | sed 's|.*/||'; cd ..", "(cd d; ls)", "(x=sub; echo $x); echo $x", "echo a >&2", "touch t; ls t", "ln -s a.txt l 2>/dev/null; readlink l"]),
+        1 => one_of(&["ls", "ls d", "ls | sort -r | head -n 2", "find . -type f | sort", "find . -name '*.txt' -o -type d | sort", "wc -l a.txt b.txt", "wc -c a.txt", "mkdir e 2>/dev/null; echo $?", "mkdir -p p/q; rmdir p/q; ls p", "cd d; pwd | sed 's|.*/||'; cd ..", "(cd d; ls)", "(x=sub; echo $x); echo $x", "echo a >&2", "touch t; ls t", "ln -s a.txt l 2>/dev/null; readlink l"]),
     ];
     simple
         .prop_recursive(2, 8, 3, |inner| {
@@ -317,6 +317,42 @@ fn cases() -> u32 {
         .ok()
         .and_then(|cases| cases.parse().ok())
         .unwrap_or(60)
+}
+
+/// The forms of `find` and `wc` that are done here, and those that the crate does.
+#[tokio::test]
+async fn find_and_wc_say_what_those_of_the_machine_say() {
+    if !Path::new("/usr/bin/bash").exists() {
+        return;
+    }
+    let begin = "mkdir -p d/e .h; touch d/e/Z.TXT .h/x 'd/e/a b'; ln -s d l";
+    for script in [
+        "find | sort",
+        "find . -type f | sort",
+        "find d -type d -o -name '*.log' | sort",
+        "find . -iname '*.txt' | sort",
+        "find ./d/ -name e; find d/ -maxdepth 1 | sort",
+        "find . -path './d/*' ! -name '?.log' | sort",
+        "find . -mindepth 2 -maxdepth 2 -type f | sort",
+        "find . -name d -prune -o -type f -print | sort",
+        "find . -name .h -prune -o -name '*.txt' | sort",
+        "find . -not \\( -name d -o -name l \\) -type d,l | sort",
+        "find a.txt b.txt nothing 2>/dev/null; echo $?",
+        "find . -type f -print0 | tr '\\0' '\\n' | sort",
+        "find l -name '*'; find l/ | sort",
+        "find . -name 'a b' -exec echo '<{}>' \\; -o -empty -name empty",
+        "find . -name '*.txt' -exec grep -l b {} + | sort",
+        "find . -name '[ab].txt' -size -9 | sort; find . -nothing 2>/dev/null; echo $?",
+        "cd d; find .. -name 'c*'; find \"$PWD/e\" -name Z.TXT | sed 's|.*/||'",
+        "find . -name '**a?tx*'; find . -name ''; find . -name '*e*t*y*'",
+        "wc -l a.txt; wc -c a.txt b.txt; wc -lc d/c.log empty",
+        "wc -l < a.txt; cat a.txt b.txt | wc -c; cat b.txt | wc -cl",
+        "wc -l nothing a.txt 2>/dev/null; echo $?; wc a.txt; wc -w b.txt; wc --lines empty",
+        "printf 'a\\nb' | wc -l; printf '' | wc -c; wc -l -- a.txt; wc -m a.txt",
+    ] {
+        let script = format!("{begin}\n{script}");
+        assert_eq!(ours(&script).await, real(&script), "{script}");
+    }
 }
 
 proptest! {

@@ -309,11 +309,11 @@ async fn cut_counts_characters() {
 #[tokio::test]
 async fn a_command_that_takes_too_much_memory_is_stopped() {
     let overlay = World::new().begin().await;
-    let outcome = sh(&overlay, "{ yes; yes; yes; yes; } | wc -l").await;
+    let outcome = sh(&overlay, "{ yes; yes; yes; yes; } | wc -w").await;
     assert_eq!(outcome.exit_code, 137, "{outcome:?}");
     assert!(outcome.stderr.contains("memory"), "{}", outcome.stderr);
     put(&overlay, "large", vec![b'a'; (64 << 20) + 1]).await;
-    let outcome = sh(&overlay, "wc -c large").await;
+    let outcome = sh(&overlay, "wc -w large").await;
     assert_ne!(outcome.exit_code, 0);
     assert!(
         outcome.stderr.contains("File too large"),
@@ -321,6 +321,8 @@ async fn a_command_that_takes_too_much_memory_is_stopped() {
         outcome.stderr
     );
     assert_eq!(sh(&overlay, "cat large | head -c 2").await.stdout, "aa");
+    let counted = sh(&overlay, "wc -c large; cat large large large | wc -c").await;
+    assert_eq!(counted.stdout, "67108865 large\n201326595\n", "{counted:?}");
     put(&overlay, "lines", vec![b'\n'; 10 << 20]).await;
     let outcome = sh(&overlay, "sort lines").await;
     assert!(

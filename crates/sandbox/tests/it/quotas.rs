@@ -334,7 +334,7 @@ async fn long_line(world: &World) {
     let edited = tools::edit(&overlay, serde_json::from_str(edit).unwrap()).await;
     assert!(edited.unwrap_err().to_string().contains("too large"));
     for (command, message) in [
-        ("wc -l line", "too large"),
+        ("wc -w line", "too large"),
         ("sed -i s/a/b/ line", "too large"),
         ("grep b line", "too large"),
         ("cat line line | tail -c 5", "memory"),

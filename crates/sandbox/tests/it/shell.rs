@@ -500,6 +500,84 @@ async fn each_command_in_a_loop_leaves_the_pipe_to_the_next_read() {
     }
 }
 
+#[tokio::test]
+async fn a_loop_in_a_loop_reads_only_its_own_pipe() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "list", "1\n2\n").await;
+    for outer in [
+        "seq 2 | while read n; do BODY; done",
+        "for n in 1 2; do echo $n; done | while read n; do BODY; done",
+        "printf '1\\n2\\n' | while read n; do BODY; done",
+        "cat list | while read n; do BODY; done",
+        "while read n; do BODY; done < list",
+    ] {
+        for (body, each) in [
+            ("echo x | while read l; do echo $n$l; done", "Nx\n"),
+            (
+                "printf 'x\\ny\\n' | while read l; do echo $n$l; done",
+                "Nx\nNy\n",
+            ),
+            ("echo x | sort | while read l; do echo $n$l; done", "Nx\n"),
+            ("echo x | cat | while read l; do echo $n$l; done", "Nx\n"),
+            (
+                "echo $n; cat list | wc -l | while read l; do echo $l; done",
+                "N\n2\n",
+            ),
+            ("echo x | { read l; echo $n$l; }", "Nx\n"),
+        ] {
+            let command = outer.replace("BODY", body);
+            let outcome = sh(&overlay, &command).await;
+            let stdout = [each.replace('N', "1"), each.replace('N', "2")].concat();
+            assert_eq!(outcome.stdout, stdout, "{command}: {}", outcome.stderr);
+        }
+    }
+}
+
+/// What a command's text says of it must be true, since nobody looks at the state afterwards.
+#[tokio::test]
+async fn what_changes_the_state_is_seen_however_it_is_written() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "d/f", "1\n").await;
+    let options = ShellOptions::default();
+    let shell = Shell::new();
+    let fresh = ShellState::default();
+    let first = shell.run(&overlay, fresh, "y=1", &options).await.state;
+    for command in [
+        "echo $[y++]",
+        ": ${z:=1}",
+        "echo a && cd d",
+        "echo a & cd d",
+        "echo a>g;export q",
+        "printf -v q 1",
+        "echo a; read q < d/f",
+        "echo 2>&1\ncd d",
+        "echo x &>g; cd d",
+        "ls | sort; let y++",
+        "for q in 1; do :; done",
+        "echo a; echo() { y=2; }",
+        "'cd' d",
+        "\\cd d",
+        "true || ls; cd d",
+    ] {
+        let command = command.replace("\\n", "\n");
+        let outcome = shell.run(&overlay, first.clone(), &command, &options).await;
+        assert!(outcome.state_changed, "{command}: {outcome:?}");
+    }
+    let hidden = shell
+        .run(&overlay, first.clone(), "ls() { y=2; }", &options)
+        .await;
+    let outcome = shell.run(&overlay, hidden.state, "ls", &options).await;
+    assert!(outcome.state_changed, "{outcome:?}");
+    let plain = "echo a | sort > g; cat g d/f | wc -l; ls d && grep 1 d/f; find . -name 'f*'; head -1 g 2>&1";
+    let outcome = shell.run(&overlay, first, plain, &options).await;
+    assert_eq!(outcome.stdout, "2\nf\n1\n./d/f\na\n");
+    assert!(!outcome.state_changed);
+    let next = shell
+        .run(&overlay, outcome.state, "echo $y; pwd", &options)
+        .await;
+    assert_eq!(next.stdout, "1\n/workspace\n");
+}
+
 /// SH-29
 #[tokio::test]
 async fn what_a_loop_would_lose_from_its_pipe_stops_the_call() {
