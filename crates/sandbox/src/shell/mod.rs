@@ -307,13 +307,13 @@ impl Shell {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let fits = |session: &Box<Session>| match (&session.state, &state.0) {
+        let fits = |session: &Session| match (&session.state, &state.0) {
             (Some(here), Some(asked)) => {
                 Arc::ptr_eq(here, asked) && session.output_bytes == options.output_bytes
             }
             _ => false,
         };
-        if let Some(session) = warm.filter(fits) {
+        if let Some(session) = warm.filter(|session| fits(session)) {
             return session;
         }
         let fs = Arc::new(WorkspaceFs::default());
