@@ -85,10 +85,12 @@ fn method(printer: &mut Printer, method: &Method) {
         printer.shape(&Shape::of(&parameter.schema));
     }
     printer.text("): Promise<");
+    printer.results(true);
     match &method.returns {
         Some(schema) => printer.shape(&Shape::of(schema)),
         None => printer.text("unknown"),
     }
+    printer.results(false);
     printer.text(">;");
 }
 

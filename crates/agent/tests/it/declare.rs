@@ -46,8 +46,8 @@ fn tracker() -> Fixed {
     });
     let mut create = Method::new("createIssue", "Open an issue.\n\nWith */ in it.")
         .takes("input", issue)
-        .gives(json!({"type": "object", "properties": {"number": {"type": "number"}, "url": {"type": "string"}},
-            "required": ["number", "url"], "description": "What was opened."}));
+        .gives(json!({"type": "object", "properties": {"count": {"type": "integer", "minimum": 0}, "url": {"type": "string"}},
+            "required": ["count", "url"], "description": "What was opened."}));
     create.approval = true;
     let upload = Method::new("upload", "")
         .takes("new", json!({"type": "string", "description": "Its name."}))
@@ -76,12 +76,9 @@ declare const github: {
     title: string;
     /** @default [] */
     labels?: string[];
-    /**
-     * @minimum 0
-     * @type integer
-     */
+    /** @minimum 0 @type integer */
     size?: number;
-  }): Promise<{ number: number; url: string }>;
+  }): Promise<{ count: number; url: string }>;
   /** @param new_1 - Its name. */
   upload(new_1: string, the_file?: Uint8Array, the_file_3?: unknown): Promise<unknown>;
   /** Needs quotes. */

@@ -37,7 +37,10 @@ pub(super) async fn backup(
     if taken || args.dir.is_file() {
         return Err(Fault::BackupExists(args.dir.clone()).into());
     }
-    store.backup(&args.dir).await?;
+    store.backup(&args.dir).await.map_err(|error| Error {
+        hint: "check that you may write there, or choose another folder".to_owned(),
+        ..error.into()
+    })?;
     store.close().await;
     let options = SqliteOptions {
         read_only: true,

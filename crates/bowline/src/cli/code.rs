@@ -73,14 +73,18 @@ struct With {
     #[arg(long, value_name = "PATTERN")]
     egress: Vec<String>,
     /// Seconds that it may take, waiting included; each line of a prompt has them anew
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = range(1..=86_400))]
     wall: u64,
     /// Seconds of CPU time that it may use; each line of a prompt has them anew
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = range(0..=3_600))]
     cpu: u64,
     /// Memory that it may use, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = range(4..=512))]
     memory: u64,
+}
+
+fn range(of: std::ops::RangeInclusive<u64>) -> clap::builder::RangedU64ValueParser {
+    clap::value_parser!(u64).range(of)
 }
 
 impl With {
@@ -246,7 +250,10 @@ fn program(file: &Path, modules: &[PathBuf]) -> Result<Program, Error> {
     };
     let unreadable = |path: &Path, why: &std::io::Error| Fault::UnreadableFile {
         path: path.display().to_string(),
-        why: why.to_string(),
+        why: match why.kind() {
+            std::io::ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
+            _ => why.to_string(),
+        },
     };
     let source = source.map_err(|why| unreadable(file, &why))?;
     let mut others = Vec::new();

@@ -2,7 +2,7 @@
 
 use crate::world::World;
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "init",
     "run",
     "show",
@@ -21,6 +21,7 @@ const COMMANDS: [&str; 24] = [
     "workspace",
     "models",
     "spend",
+    "auth",
     "serve",
     "dev",
     "bench",

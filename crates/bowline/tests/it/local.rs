@@ -537,6 +537,9 @@ fn an_archive_beside_a_server_is_unpacked_whole_or_not_at_all() {
         "{}",
         torn.all()
     );
+    let noise: Vec<u8> = (0..1_000).map(|n: u16| 0x80 | n.to_le_bytes()[0]).collect();
+    let noise = import(&noise).all();
+    assert!(noise.contains("it is no tar, tar.gz or zip"), "{noise}");
     let whole = import(&packed);
     assert_eq!(whole.lines()[0]["files"], 1, "{}", whole.all());
     let listed = world.run(&["workspace", "ls", "demo", "a", "-r"]).stdout;

@@ -286,11 +286,13 @@ impl Server {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ModelError {
-        let host = reqwest::Url::parse(&self.url).ok();
-        let host = host
-            .as_ref()
-            .and_then(reqwest::Url::host_str)
-            .unwrap_or("the server");
+        let url = reqwest::Url::parse(&self.url).ok();
+        let host = url.as_ref().and_then(reqwest::Url::host_str);
+        let mut host = host.unwrap_or("the server").to_owned();
+        // The usual one needs no mention.
+        if let Some(port) = url.as_ref().and_then(reqwest::Url::port) {
+            host = format!("{host}:{port}");
+        }
         let why = root_cause(error);
         if let Some(why) = certificate_problem(error) {
             let message = format!("the certificate of {host} {why}");

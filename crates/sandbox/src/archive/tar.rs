@@ -8,7 +8,14 @@ use tar::{Archive, Builder, EntryType, Header};
 use super::{ArchiveError, Budget, MAX_MEMBERS, Member, MemberNode};
 
 fn malformed(error: &std::io::Error) -> ArchiveError {
-    ArchiveError::Malformed(error.to_string())
+    let why = error.to_string();
+    // Of what is no archive at all it quotes the bytes.
+    let plain = |c: char| c != char::REPLACEMENT_CHARACTER && !c.is_control();
+    ArchiveError::Malformed(if why.chars().all(plain) {
+        why
+    } else {
+        "it is no tar, tar.gz or zip, or a damaged one".to_owned()
+    })
 }
 
 /// The members of a tar stream. A hard link becomes a copy.

@@ -35,11 +35,13 @@ impl Docs {
         docs
     }
 
-    /// What a property's schema says besides its type.
-    fn of_schema(schema: &Json) -> Self {
+    /// What a property's schema says besides its type. Bounds are for whoever makes a value: of a result, what
+    /// it cannot be is no news.
+    fn of_schema(schema: &Json, result: bool) -> Self {
         let said = schema.get("description").and_then(Json::as_str);
         let mut docs = Self::of(said.unwrap_or_default());
-        for tag in TAGS {
+        let tags = if result { &["format"] } else { &TAGS[..] };
+        for &tag in tags {
             match schema.get(tag) {
                 None => {}
                 // It is in the type.
@@ -48,11 +50,18 @@ impl Docs {
                 Some(value) => docs.tag(tag, &value.to_string()),
             }
         }
-        if schema.get("type").is_some_and(|kind| kind == "integer") {
+        if !result && schema.get("type").is_some_and(|kind| kind == "integer") {
             docs.tag("type", "integer");
         }
         if schema.get("deprecated") == Some(&Json::Bool(true)) {
             docs.push("@deprecated");
+        }
+        // A few bounds need no more than a line.
+        if docs.0.iter().all(|line| line.starts_with('@')) {
+            let line = docs.0.join(" ");
+            if line.len() <= LINE && docs.0.len() > 1 {
+                docs.0 = vec![line];
+            }
         }
         docs
     }
@@ -76,6 +85,8 @@ pub(super) struct Printer {
     indent: usize,
     /// Everything on one line; what would be longer than [`LINE`] is not written out.
     flat: bool,
+    /// What is printed is given, and not taken.
+    result: bool,
 }
 
 impl Printer {
@@ -89,10 +100,16 @@ impl Printer {
         }
     }
 
+    /// Prints what is given from here on, or again what is taken.
+    pub(super) fn results(&mut self, result: bool) {
+        self.result = result;
+    }
+
     /// The object on one line, if it has no comments and is short.
-    fn on_one_line(properties: &[Property]) -> Option<String> {
+    fn on_one_line(&self, properties: &[Property]) -> Option<String> {
         let mut line = Self {
             flat: true,
+            result: self.result,
             ..Self::default()
         };
         line.flat_object(properties);
@@ -105,7 +122,7 @@ impl Printer {
             if self.text.len() > LINE {
                 return;
             }
-            if !Docs::of_schema(&property.schema).0.is_empty() {
+            if !Docs::of_schema(&property.schema, self.result).0.is_empty() {
                 self.text.push_str(&" ".repeat(LINE));
                 return;
             }
@@ -230,7 +247,7 @@ impl Printer {
             self.flat_object(properties);
             return;
         }
-        if let Some(line) = Self::on_one_line(properties) {
+        if let Some(line) = self.on_one_line(properties) {
             self.text(&line);
             return;
         }
@@ -238,7 +255,8 @@ impl Printer {
         self.indented(|printer| {
             for property in properties {
                 printer.line();
-                printer.docs(&Docs::of_schema(&property.schema));
+                let docs = Docs::of_schema(&property.schema, printer.result);
+                printer.docs(&docs);
                 printer.property(property);
                 printer.text(";");
             }

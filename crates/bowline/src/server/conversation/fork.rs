@@ -12,7 +12,7 @@ use bowline_agent::{
     record::{Created, Fact, Scope as Place},
 };
 use bowline_runtime::{state::STATE, submission};
-use bowline_store::{Dump, StoredRecord};
+use bowline_store::{Dump, DumpError, StoredRecord};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -110,7 +110,15 @@ pub(in crate::server) async fn fork(
     dump.blobs.retain(|blob| needed.contains(&blob.id));
     dump.wake = None;
     let new = actor(&target.agent, &asked.id);
-    dump.put(&**app.store(), &new).await.map_err(archive)?;
+    let put = dump.put(&**app.store(), &new).await;
+    put.map_err(|error| match error {
+        error @ DumpError::Exists(_) => Refusal::Other(Error::failure(
+            error.code(),
+            "there is a conversation with this id already",
+            "choose another id, or delete that one first",
+        )),
+        error => archive(error),
+    })?;
     let forked = Forked {
         id: asked.id,
         uid,
