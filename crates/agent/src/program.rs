@@ -748,7 +748,7 @@ fn read_seed(dir: &Path) -> Result<Vec<(String, Bytes, bool)>, String> {
             }
             let relative = path.strip_prefix(dir).ok().and_then(Path::to_str);
             let relative = relative
-                .ok_or_else(|| format!("{} has no UTF-8 name", path.display()))?
+                .ok_or_else(|| format!("{} has no UTF-8 name: rename it", path.display()))?
                 .to_owned();
             let bytes = std::fs::read(&path).map_err(|error| cannot(&path, error))?;
             files.push((relative, Bytes::from(bytes), executable(&meta)));

@@ -60,6 +60,18 @@ impl Fill {
     }
 }
 
+impl Fill {
+    /// So many tokens as they are estimated here, in tokens as the provider counts them, so that what is told
+    /// of before and after can be compared.
+    fn counted(&self, tokens: u64) -> u64 {
+        if self.tokens == 0 || self.estimated == 0 {
+            return tokens;
+        }
+        let scaled = u128::from(tokens) * u128::from(self.tokens) / u128::from(self.estimated);
+        u64::try_from(scaled).unwrap_or(u64::MAX)
+    }
+}
+
 /// How compacting ended.
 pub(super) enum Made {
     /// There is a new record.
@@ -330,7 +342,7 @@ async fn make(
         first_kept_entry_id: kept.map(|entry| entry.id.clone()),
         source_leaf_id: leaf,
         tokens_before: fill.tokens,
-        tokens_after: fixed + plan.kept + compaction::summary_tokens(&summary.text),
+        tokens_after: fill.counted(fixed + plan.kept + compaction::summary_tokens(&summary.text)),
         trigger,
         details: files,
         request,

@@ -17,8 +17,8 @@ const DESCRIPTION: usize = 60;
 
 /// List the agents of the project, and what is wrong with them.
 ///
-/// An agent is a folder below `agents/` with an `agent.md`. One with a mistake is in the list too,
-/// with the mistake.
+/// An agent is a folder below `agents/` with an `agent.md`. One that cannot run is in the list too, with the
+/// reason: a mistake in its files, a service or a model that is not there, a key that is not set.
 #[derive(Debug, Args)]
 #[command(after_long_help = "Examples:\n  \
     bowline agents\n  \
@@ -41,7 +41,7 @@ pub(super) fn agents(global: &Global, terminal: Terminal) -> Result<ExitCode, Er
         .agents()?
         .into_iter()
         .map(|agent| {
-            let problem = place.project.definition(&agent.name).err();
+            let problem = place.ready(&agent.name, None).err();
             Row {
                 problem: problem.or_else(|| agent.problem.map(Error::from)),
                 name: agent.name,

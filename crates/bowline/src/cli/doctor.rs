@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bowline_model::Models;
 use bowline_store::Store as _;
 use clap::Args;
 use serde::Serialize;
@@ -131,19 +130,11 @@ fn agents(place: &Place, report: &mut Report) {
             "write agents/NAME/agent.md, or run `bowline init`",
         );
     }
-    let models = Models::new(place.project.models());
     for agent in found {
         let name = format!("agent {}", agent.name);
-        let definition = match place.project.definition(&agent.name) {
-            Ok(definition) => definition,
-            Err(error) => {
-                report.fail(name, &error);
-                continue;
-            }
-        };
-        let base = definition.dir.as_deref().unwrap_or(Path::new("."));
-        match models.resolve(&definition.model, base) {
-            Ok(_) => report.ok(
+        let ready = place.ready(&agent.name, None);
+        match ready.and_then(|_| place.project.definition(&agent.name)) {
+            Ok(definition) => report.ok(
                 name,
                 format!(
                     "{}, {}",
@@ -151,7 +142,7 @@ fn agents(place: &Place, report: &mut Report) {
                     count(definition.skills.len() as u64, "skill")
                 ),
             ),
-            Err(error) => report.fail(name, &error.into()),
+            Err(error) => report.fail(name, &error),
         }
     }
 }

@@ -6,8 +6,14 @@ use std::{
     sync::Arc,
 };
 
-use bowline_agent::{Conversation, KIND, actor, code::CodeOptions, tool::sandbox::HostAccess};
-use bowline_runtime::submission::{self, State, Submission};
+use bowline_agent::{
+    Agent, Agents, Conversation, KIND, actor, code::CodeOptions, tool::sandbox::HostAccess,
+};
+use bowline_model::Models;
+use bowline_runtime::{
+    Sources,
+    submission::{self, State, Submission},
+};
 use bowline_store::{ActorId, SqliteOptions, SqliteStore, Store, StoreError};
 
 use super::{Global, fault::Fault};
@@ -77,6 +83,17 @@ impl Place {
             helper: helper.unwrap_or_else(|_| PathBuf::from("bowline")),
             keep_out,
         }
+    }
+
+    /// An agent that can run, on another model when one is given: its files, its services, its models and their
+    /// keys are as it needs them.
+    pub(super) fn ready(&self, agent: &str, model: Option<&str>) -> Result<Agent, Error> {
+        let found = self.project.agent(agent, model)?;
+        let models = Models::new(self.project.models());
+        Agents::new([found.clone()], models, Sources::system())
+            .with_host(self.host())
+            .check(agent)?;
+        Ok(found)
     }
 
     /// The store itself, for this process alone.

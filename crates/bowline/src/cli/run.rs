@@ -8,11 +8,11 @@ mod parked;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use bowline_agent::{
-    Agent, Agents, Input, Outgoing, actor,
+    Agent, Input, Outgoing, actor,
     approval::{Answer, Answered, Approval},
     code::runs::{self, CodeRun, RunState},
 };
-use bowline_model::{Models, format_usd};
+use bowline_model::format_usd;
 use bowline_runtime::{Outcome, Sources};
 use clap::Args;
 use serde::Serialize;
@@ -120,7 +120,7 @@ pub(super) async fn run(
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
     let place = Place::find(global)?;
-    let agent = place.project.agent(&args.agent, args.model.as_deref())?;
+    place.project.definition(&args.agent)?;
     let outgoing = match &args.message {
         Some(message) => Some(message::read(message, &args.attach, args.key.as_deref())?),
         None if terminal.input && terminal.err.terminal && !terminal.json => None,
@@ -130,14 +130,7 @@ pub(super) async fn run(
     let fresh = args.id.is_none();
     let id = args.id.clone().unwrap_or_else(|| new_id(&sources));
     check_instance(&id)?;
-    Agents::new(
-        [agent.clone()],
-        Models::new(place.project.models()),
-        sources,
-    )
-    .with_host(place.host())
-    .check(&args.agent)?;
-
+    let agent = place.ready(&args.agent, args.model.as_deref())?;
     let signals = Signals::new()?;
     let hand = Hand::open(&place, Some(agent.clone()), Running::Alone).await?;
     if let (Hand::Remote(_), Some(_)) = (&hand, &args.model) {

@@ -118,3 +118,32 @@ fn conversations_are_listed_the_newest_first() {
     assert!(two.stderr.contains("1 conversation more"), "{}", two.all());
     assert_eq!(world.run(&["show", "nobody"]).status, 1);
 }
+
+#[test]
+fn an_agent_that_cannot_run_is_listed_with_the_reason() {
+    let world = World::with_script("turns: [{text: Yes.}]");
+    for (name, settings) in [
+        (
+            "alone",
+            "model: scripted/../demo/demo.yaml\nbindings: [nope]",
+        ),
+        ("mute", "model: scripted/none.yaml"),
+        ("poor", "model: anthropic/claude-sonnet-4-6"),
+    ] {
+        let text = format!("---\n{settings}\n---\nAnswer.\n");
+        world.write(&format!("agents/{name}/agent.md"), &text);
+    }
+    let listed = world.run(&["agents", "--json"]).lines();
+    let agents = listed[0]["agents"].as_array().unwrap();
+    let problems: Vec<_> = agents
+        .iter()
+        .map(|agent| agent["problem"]["type"].as_str().unwrap_or("none"))
+        .collect();
+    let expected = [
+        "binding_not_found",
+        "none",
+        "model_script",
+        "model_missing_key",
+    ];
+    assert_eq!(problems, expected, "{listed:?}");
+}

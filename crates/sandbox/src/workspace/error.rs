@@ -118,12 +118,11 @@ impl WorkspaceError {
             Self::NotEmpty(_) => "remove it with all that is in it: recursive",
             Self::Loop(_) => "remove one of the symbolic links",
             Self::TooLarge { .. } | Self::Quota { .. } => "remove something, or write less at once",
-            Self::Invalid(_) => "nothing was changed",
             Self::NameTooLong(_) => "choose a shorter path",
             Self::Conflict(_) => "read it again, then repeat the change",
             Self::Denied(_) => "use a path below the working directory",
             Self::Host { .. } => "check the directory on the machine",
-            Self::Store(_) => "",
+            Self::Invalid(_) | Self::Store(_) => "",
         }
     }
 
