@@ -132,7 +132,7 @@ async fn all(
             break;
         }
     }
-    found.sort_by(|one, other| other.1.cmp(&one.1));
+    found.sort_by_key(|(_, last)| std::cmp::Reverse(*last));
     Ok(found)
 }
 
