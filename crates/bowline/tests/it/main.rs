@@ -40,6 +40,7 @@ mod spend;
 mod stop;
 mod streams;
 mod streams_process;
+mod terminal;
 mod triage;
 mod wires;
 mod workspace;

@@ -1,12 +1,11 @@
 //! `bowline code`: the prompt.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    process::{Child, Command, Stdio},
-};
+use std::{fs, io::Write as _, process::Stdio};
 
-use crate::world::{Ran, World};
+use crate::{
+    terminal::{CTRL_C, CTRL_D, Terminal},
+    world::{Ran, World},
+};
 
 /// The prompt, with these lines for it to read.
 fn typed(world: &World, args: &[&str], lines: &str) -> Ran {
@@ -131,77 +130,28 @@ fn json_has_a_line_for_each() {
     assert_eq!(ran.status, 1);
 }
 
-/// A terminal with the prompt in it.
-struct Screen {
-    child: Child,
-    seen: String,
-}
-
-impl Screen {
-    fn open(world: &World, command: &str) -> Option<Self> {
-        let binary = env!("CARGO_BIN_EXE_bowline");
-        // The shell tells how the command ended, for `script` has an exit code of its own.
-        let command = format!("trap : INT; {binary} {command}; echo \"ended with $?\"");
-        let child = Command::new("script")
-            .args(["-qfc", &command, "/dev/null"])
-            .current_dir(world.path())
-            .env("TERM", "xterm")
-            .env("XDG_CACHE_HOME", world.path())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .ok()?;
-        Some(Self {
-            child,
-            seen: String::new(),
-        })
-    }
-
-    fn send(&mut self, keys: &str) {
-        let input = self.child.stdin.as_mut().unwrap();
-        input.write_all(keys.as_bytes()).unwrap();
-        input.flush().unwrap();
-    }
-
-    /// Reads until this is on the screen, and forgets what was before.
-    fn wait(&mut self, text: &str) -> String {
-        let output = self.child.stdout.as_mut().unwrap();
-        let mut bytes = [0; 4096];
-        loop {
-            if let Some(at) = self.seen.find(text) {
-                let rest = self.seen.split_off(at + text.len());
-                return std::mem::replace(&mut self.seen, rest);
-            }
-            let read = output.read(&mut bytes).unwrap();
-            assert!(read > 0, "it ended before {text:?}: {:?}", self.seen);
-            self.seen += &String::from_utf8_lossy(&bytes[..read]);
-        }
-    }
-}
-
 #[test]
 fn on_a_terminal_ctrl_c_stops_a_line_and_ctrl_d_leaves() {
     let world = World::empty();
-    let Some(mut screen) = Screen::open(&world, "code --cpu 100") else {
-        eprintln!("SKIPPED: there is no `script` to make a terminal with");
+    let Some(mut terminal) = Terminal::start(&world, "code --cpu 100") else {
         return;
     };
-    screen.wait("ctrl-D leaves");
-    screen.wait("> ");
-    screen.send("const kept = [\r");
-    screen.send("7]\r");
-    screen.wait("7]");
-    screen.wait("> ");
+    terminal.until("ctrl-D leaves");
+    terminal.until("> ");
+    terminal.press("const kept = [\r");
+    terminal.press("7]\r");
+    terminal.until("7]");
+    terminal.until("> ");
     let waits = "setTimeout(() => { for (;;) {} }, 1); console.log('be' + 'gan'); await new Promise(() => {})\r";
-    screen.send(waits);
-    screen.wait("began\r\n");
-    screen.send("\x03");
-    screen.wait("stopped");
-    screen.wait("> ");
-    screen.send("kept[0] * 6\r");
-    screen.wait("42");
-    screen.wait("> ");
-    screen.send("\x04");
-    screen.wait("ended with 0\r\n");
-    screen.child.wait().unwrap();
+    terminal.press(waits);
+    terminal.until("began\r\n");
+    terminal.press(CTRL_C);
+    terminal.until("stopped");
+    terminal.until("> ");
+    terminal.press("kept[0] * 6\r");
+    terminal.until("42");
+    terminal.until("> ");
+    terminal.press(CTRL_D);
+    let (shown, code) = terminal.end();
+    assert_eq!(code, 0, "{shown}");
 }
