@@ -30,7 +30,20 @@ cp "$here/engine/Cargo.toml" "$here/engine/Cargo.lock" "$work/fetch/"
 : >"$work/fetch/src/lib.rs"
 (cd "$work/fetch" && cargo vendor --locked --versioned-dirs --quiet "$work/vendor" >/dev/null)
 cp -r "$work/vendor/$engine_crate-$engine_version/quickjs" "$work/quickjs"
-cp "$here/shim.c" "$here/sha.c" "$work/quickjs/"
+cp "$here/shim.c" "$here/heap.c" "$here/sha.c" "$work/quickjs/"
+# Small objects come from the heap as large ones do: blocks of the engine's own, one for each size, would spread
+# what a run writes over many pages. The heap is called without a detour over pointers.
+patch() { # FROM TO: every line that has FROM, at least one
+    grep -qF "$1" "$work/quickjs/quickjs.c" || { echo "build.sh: the engine has no $1" >&2; exit 1; }
+    python3 -c 'import sys; f = sys.argv[1]; t = open(f).read(); open(f, "w").write(t.replace(*sys.argv[2:]))' \
+        "$work/quickjs/quickjs.c" "$1" "$2"
+}
+patch '#define JS_ARENA_LARGE_BLOCKS_ONLY 0' '#define JS_ARENA_LARGE_BLOCKS_ONLY 1'
+patch 'rt->mf.js_malloc_usable_size(' 'malloc_usable_size('
+patch 'rt->mf.js_malloc(rt->malloc_state.opaque,' 'malloc('
+patch 'rt->mf.js_calloc(rt->malloc_state.opaque,' 'calloc('
+patch 'rt->mf.js_realloc(rt->malloc_state.opaque,' 'realloc('
+patch 'rt->mf.js_free(rt->malloc_state.opaque,' 'free('
 # The engine's version of this check prints and aborts; nothing here may print.
 python3 - "$here" "$work/quickjs/prelude.inc" <<'PY'
 import pathlib, sys
