@@ -1,6 +1,7 @@
 //! `bowline code`.
 
 mod folder;
+mod lines;
 mod promote;
 mod repl;
 mod rollback;
@@ -62,6 +63,9 @@ pub(super) struct Code {
 /// What code is run with.
 #[derive(Debug, Args)]
 struct With {
+    /// A file that it may import, once for each; its name is its path as given here
+    #[arg(long, value_name = "FILE")]
+    module: Vec<PathBuf>,
     /// A binding of `bowline.toml` that it may call, once for each
     #[arg(long, value_name = "NAME")]
     binding: Vec<String>,
@@ -136,9 +140,6 @@ enum What {
     Run {
         /// The file; `-` is standard input
         file: PathBuf,
-        /// A file that it imports, once for each; its name is its path as given here
-        #[arg(long, value_name = "FILE")]
-        module: Vec<PathBuf>,
         /// JSON that is passed to the function
         #[arg(long, value_name = "JSON")]
         input: Option<String>,
@@ -186,22 +187,17 @@ pub(super) async fn execute(
     global: &Global,
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
-    let (file, module, input, with) = match &args.what {
+    let (file, input, with) = match &args.what {
         None => return repl::repl(&args.with, global, terminal).await,
         Some(What::Repl { with }) => return repl::repl(with, global, terminal).await,
         Some(What::Types { agent }) => return types(agent, global, terminal),
-        Some(What::Run {
-            file,
-            module,
-            input,
-            with,
-        }) => (file, module, input, with),
+        Some(What::Run { file, input, with }) => (file, input, with),
         Some(What::Rollback(args)) => return rollback::roll_back(args, global, terminal).await,
         Some(What::Promote(args)) => return promote::promote(args, global, terminal).await,
         Some(What::Snippets(args)) => return promote::list(args, global, terminal),
         Some(What::Remove(args)) => return promote::remove(args, global, terminal),
     };
-    let program = program(file, module)?;
+    let program = program(file, &with.module)?;
     let input = match input {
         Some(text) => serde_json::from_str::<serde_json::Value>(text)
             .map(Value::from)
@@ -248,19 +244,8 @@ fn program(file: &Path, modules: &[PathBuf]) -> Result<Program, Error> {
     } else {
         std::fs::read_to_string(file)
     };
-    let unreadable = |path: &Path, why: &std::io::Error| Fault::UnreadableFile {
-        path: path.display().to_string(),
-        why: match why.kind() {
-            std::io::ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
-            _ => why.to_string(),
-        },
-    };
     let source = source.map_err(|why| unreadable(file, &why))?;
-    let mut others = Vec::new();
-    for path in modules {
-        let text = std::fs::read_to_string(path).map_err(|why| unreadable(path, &why))?;
-        others.push((path.display().to_string(), text));
-    }
+    let others = self::modules(modules)?;
     let texts = others.iter().map(|(_, text)| text.as_str());
     let before = Web::before(texts.chain([source.as_str()]));
     let mut program = Program::with_before(&name, &source, before)?;
@@ -268,6 +253,25 @@ fn program(file: &Path, modules: &[PathBuf]) -> Result<Program, Error> {
         program = program.module(name, text)?;
     }
     Ok(program)
+}
+
+/// The names and texts of the files that may be imported.
+fn modules(paths: &[PathBuf]) -> Result<Vec<(String, String)>, Error> {
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).map_err(|why| unreadable(path, &why))?;
+        Ok((path.display().to_string(), text))
+    };
+    paths.iter().map(read).collect()
+}
+
+fn unreadable(path: &Path, why: &std::io::Error) -> Fault {
+    Fault::UnreadableFile {
+        path: path.display().to_string(),
+        why: match why.kind() {
+            std::io::ErrorKind::InvalidData => "is not UTF-8 text".to_owned(),
+            _ => why.to_string(),
+        },
+    }
 }
 
 fn print(log: &[LogLine], terminal: Terminal) {

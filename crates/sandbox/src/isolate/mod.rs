@@ -36,7 +36,7 @@
 //! - [`Program`]: shapes what models write, strips types, tells positions as the author wrote them.
 //! - [`Isolates`], [`Slot`], [`Isolate`]: the engine, room in it, one run.
 //! - [`Limits`], [`Usage`], [`IsolateError`]: what a run may use, has used, and why it was stopped.
-//! - [`Typed`]: what a person types at a prompt.
+//! - [`Typed`], [`Script`]: what a person types at a prompt.
 //! - [`Value`], [`Thrown`]: what crosses, by structured clone.
 
 mod admission;
@@ -67,5 +67,5 @@ pub use program::Program;
 pub use run::{Answer, Isolate, Start, Status, Stopper};
 pub(crate) use shape::position;
 pub(crate) use strip::Problem;
-pub use typed::Typed;
+pub use typed::{Script, Typed};
 pub use value::{Thrown, Value, ViewKind};

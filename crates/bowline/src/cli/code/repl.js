@@ -4,6 +4,19 @@ export default async (values) => {
   const evaluate = globalThis.eval;
   const { log } = console;
   const { next } = __prompt;
+  const { defineProperty, getOwnPropertyDescriptor } = Object;
+  // What may be redefined is made assignable, or not.
+  const assignable = (names, writable) => {
+    for (const name of names) {
+      const found = getOwnPropertyDescriptor(globalThis, name);
+      if (!found) globalThis[name] = undefined;
+      else if (found.configurable && "value" in found) defineProperty(globalThis, name, { writable });
+    }
+  };
+  const keep = {
+    open: (...names) => assignable(names, true),
+    hold: (...names) => assignable(names, false),
+  };
   const ask = async (said, instead) => {
     try {
       return await next(said);
@@ -17,7 +30,7 @@ export default async (values) => {
     let said = {};
     let instead = {};
     try {
-      const value = await evaluate(script)();
+      const value = await evaluate(script)(keep);
       if (value !== undefined) {
         globalThis._ = value;
         log("\0%o", value);

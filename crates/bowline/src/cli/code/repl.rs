@@ -30,6 +30,7 @@ use serde_json::json;
 use super::{
     With, cache_folder,
     folder::Folder,
+    lines::Lines,
     print, seed,
     session::{Asked, Running, Session},
 };
@@ -45,9 +46,10 @@ use crate::{
 };
 
 /// The name of what is typed, in positions.
-const NAME: &str = "typed";
+pub(super) const NAME: &str = "typed";
 /// What is typed into the isolate runs in this.
 const DRIVER: &str = include_str!("repl.js");
+pub(super) const DRIVER_NAME: &str = "prompt.js";
 /// Begins the line of the log with the value that is shown.
 const SHOWN: char = '\0';
 /// Time that is kept for the engine itself is not limited: each line has its own.
@@ -60,6 +62,7 @@ const HELP: &str = "\
 
 The value of the last expression is shown, and is `_` in the next line.
 `await` works everywhere. What is declared stays, and may be declared again.
+`import` finds what `--module` gave.
 Ctrl-C stops what runs; what was there before it is still there.";
 
 /// Lines until nobody types any more.
@@ -88,6 +91,9 @@ struct Saved {
 
 struct Repl {
     session: Session,
+    /// Lines typed so far.
+    line: u32,
+    typed: Lines,
     limits: Limits,
     folder: Option<Folder>,
     files: Option<Overlay>,
@@ -118,7 +124,10 @@ impl Repl {
         let session = Session::open(with.bindings(global)?, true).await?;
         let limits = with.limits();
         let before = Web::before(["fetch"]);
-        let program = Program::with_before("prompt.js", DRIVER, before)?;
+        let mut program = Program::with_before(DRIVER_NAME, DRIVER, before)?;
+        for (name, text) in super::modules(&with.module)? {
+            program = program.module(&name, &text)?;
+        }
         let values = Value::Bool(terminal.json);
         let begin = Limits {
             wall: NO_WALL,
@@ -132,6 +141,8 @@ impl Repl {
         let saved = save(&mut running, asked, &key, &limits)?;
         Ok(Self {
             session,
+            line: 0,
+            typed: Lines::new(program),
             limits,
             folder,
             files,
@@ -161,13 +172,14 @@ impl Repl {
                 Typed::Leave => return Ok(ExitCode::SUCCESS),
                 Typed::Stop(stop) => return Ok(stop.exit_code()),
             };
+            let first = self.count(&line);
             if let Some(command) = line.trim().strip_prefix('.') {
                 if self.command(command)? {
                     return Ok(ExitCode::SUCCESS);
                 }
                 continue;
             }
-            match self.line(&line, signals).await {
+            match self.line(&line, first, signals).await {
                 Ok(Ended::Said(_) | Ended::Stopped(Stop::Interrupt)) => {}
                 Ok(Ended::Stopped(stop)) => return Ok(stop.exit_code()),
                 Err(error) => self.terminal.error(&error),
@@ -177,10 +189,14 @@ impl Repl {
 
     /// From a file or a pipe: the exit code says whether all of it went well.
     async fn pipe(&mut self, signals: &mut Signals) -> Result<ExitCode, Error> {
-        let (mut text, mut well) = (String::new(), true);
+        let (mut text, mut well, mut first) = (String::new(), true, 1);
         loop {
             let line = read_line().await?;
             let Some(line) = line else { break };
+            let number = self.count(&line);
+            if text.is_empty() {
+                first = number;
+            }
             if text.is_empty()
                 && let Some(command) = line.trim().strip_prefix('.')
             {
@@ -194,7 +210,7 @@ impl Repl {
             if matches!(Code::read(NAME, &text), Ok(Code::Unfinished)) {
                 continue;
             }
-            match self.line(&std::mem::take(&mut text), signals).await {
+            match self.line(&std::mem::take(&mut text), first, signals).await {
                 Ok(Ended::Said(fine)) => well &= fine,
                 Ok(Ended::Stopped(stop)) => return Ok(stop.exit_code()),
                 Err(error) => {
@@ -205,13 +221,23 @@ impl Repl {
         }
         if !text.trim().is_empty() {
             well = false;
-            self.terminal.error(&unfinished(&text).into());
+            self.terminal.error(&unfinished(&text, first).into());
         }
         Ok(if well {
             ExitCode::SUCCESS
         } else {
             ExitCode::FAILURE
         })
+    }
+
+    /// Counts what was typed, and tells the number of its first line.
+    fn count(&mut self, text: &str) -> u32 {
+        let first = self.line.saturating_add(1);
+        let lines = text.lines().count().max(1);
+        self.line = self
+            .line
+            .saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+        first
     }
 
     /// True when it is time to leave.
@@ -253,16 +279,28 @@ impl Repl {
         words
     }
 
-    /// Runs a line. Only a line that came to its end changes anything.
-    async fn line(&mut self, source: &str, signals: &mut Signals) -> Result<Ended, Error> {
-        let script = match Code::read(NAME, source)? {
-            Code::Script(script) => script,
-            Code::Unfinished => return Err(unfinished(source).into()),
+    /// Runs what was typed from the line `first` on. Only what came to its end changes anything.
+    async fn line(
+        &mut self,
+        source: &str,
+        first: u32,
+        signals: &mut Signals,
+    ) -> Result<Ended, Error> {
+        let script = match Code::read(NAME, source) {
+            Ok(Code::Script(script)) => script,
+            Ok(Code::Unfinished) => return Err(unfinished(source, first).into()),
+            Err(error) => return Err(in_line(error, first).into()),
         };
+        let script = self.typed.add(script, first);
         let files = self.files.as_ref().map(Overlay::child);
-        let ran = match self.run(script, files.clone(), signals).await? {
-            Ok(ran) => ran,
-            Err(why) => {
+        let ran = match self.run(script, files.clone(), signals).await {
+            Ok(Ok(ran)) => ran,
+            Err(error) => {
+                self.typed.forget_last();
+                return Err(error);
+            }
+            Ok(Err(why)) => {
+                self.typed.forget_last();
                 let text = "stopped; what was there before the line is still there";
                 self.terminal.say(text);
                 return Ok(Ended::Stopped(why));
@@ -300,10 +338,13 @@ impl Repl {
         let terminal = self.terminal;
         let mut shown = None;
         let mut told = |log: Vec<LogLine>| {
-            for line in log {
+            for mut line in log {
                 match line.text.trim_start().strip_prefix(SHOWN) {
-                    Some(text) => shown = Some(text.to_owned()),
-                    None => print(&[line], terminal),
+                    Some(text) => shown = Some(self.typed.locate(text)),
+                    None => {
+                        line.text = self.typed.locate(&line.text);
+                        print(&[line], terminal);
+                    }
                 }
             }
         };
@@ -329,6 +370,11 @@ impl Repl {
         if let (Some(why), None) = (asked_to_stop, &asked) {
             return Ok(Err(why));
         }
+        // A timer of the line threw: nobody could catch that, and it ends all that runs.
+        if let Status::Threw(error) = running.isolate.status() {
+            let (text, stack) = self.thrown(error);
+            return Err(Fault::Threw { text, stack }.into());
+        }
         let said = asked.as_ref().map(|asked| asked.said.clone());
         let saved = save(&mut running, asked, &self.key, &self.limits)?;
         drop((run, running));
@@ -339,20 +385,27 @@ impl Repl {
         }))
     }
 
+    /// An error as it is told, and where it comes from.
+    fn thrown(&self, error: &Value) -> (String, String) {
+        match error {
+            Value::Error(error) => (error.to_string(), self.typed.locate(&error.stack)),
+            value => (format!("the line threw {}", value.to_json()), String::new()),
+        }
+    }
+
     /// Shows what became of a line.
     fn tell(&self, said: &Value, shown: Option<String>) -> Result<Ended, Error> {
         if let Some(error) = said.get("error") {
-            let text = match error {
-                Value::Error(error) => error.to_string(),
-                value => format!("the line threw {}", value.to_json()),
-            };
+            let (text, stack) = self.thrown(error);
             if self.terminal.json {
-                let stack = String::new();
                 self.terminal.error(&Fault::Threw { text, stack }.into());
             } else {
-                let text = clean(&text);
-                self.terminal
-                    .always(self.terminal.err.paint(Paint::Bad, text));
+                let paint = |text: &str| self.terminal.err.paint(Paint::Bad, clean(text));
+                self.terminal.always(paint(&text));
+                for frame in stack.lines() {
+                    let frame = self.terminal.err.paint(Paint::Dim, clean(frame));
+                    self.terminal.always(frame);
+                }
             }
             return Ok(Ended::Said(false));
         }
@@ -395,14 +448,23 @@ fn save(
     })
 }
 
-fn unfinished(text: &str) -> IsolateError {
+fn unfinished(text: &str, first: u32) -> IsolateError {
     let line = text.trim_end().lines().count().max(1);
-    IsolateError::Syntax {
+    let error = IsolateError::Syntax {
         file: NAME.to_owned(),
         line: u32::try_from(line).unwrap_or(u32::MAX),
         column: 1,
         message: "the input ends before the code does".to_owned(),
+    };
+    in_line(error, first)
+}
+
+/// The error of a text whose first line is this one of all lines.
+fn in_line(mut error: IsolateError, first: u32) -> IsolateError {
+    if let IsolateError::Syntax { line, .. } = &mut error {
+        *line = line.saturating_add(first).saturating_sub(1);
     }
+    error
 }
 
 /// The next line of standard input, with its end.
