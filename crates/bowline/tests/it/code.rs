@@ -1,5 +1,7 @@
 //! `bowline code`.
 
+use std::{io::Write as _, process::Stdio};
+
 use crate::world::World;
 
 #[test]
@@ -131,4 +133,53 @@ fn declarations_are_those_of_every_binding_of_the_agent() {
         assert_eq!((ran.status, lines.len()), (1, 1), "{agent}: {}", ran.all());
         assert_eq!(lines[0]["error"]["type"], error, "{agent}: {}", ran.all());
     }
+}
+
+/// For the prompt to read: each error is told with the lines and columns of all that was typed.
+const WRONG: &str = r#"const limit = 3
+limit = 4
+limit
+const limit = 5; limit
+interface Person { name: string }
+function first(people: Person[]): string {
+  return people[0].name.trim();
+}
+{ first }
+
+first([{ name: 7 } as any])
+let n = 0; const { a, b } = {
+  a: 1, get b() { throw new Error("no b") },
+}
+setTimeout(() => { throw new TypeError("late") }, 1); await new Promise((done) => setTimeout(done, 5))
+console.log(new Error("kept")); Promise.reject(new Error("alone")); undefined
+import { shout as loud } from "./lib/shout.ts"
+loud("hi")
+loud(null)
+loud = 1
+import * as all from "lib/shout.ts"; import "./lib/missing.ts"
+all.shout("ho")
+export const kept = 1
+export { kept }
+kept + [1, 2
+  , 3)]
+"#;
+
+#[test]
+fn an_error_at_the_prompt_says_where_in_what_was_typed() {
+    let world = World::empty();
+    world.write(
+        "lib/shout.ts",
+        "interface Loud {}\nexport const shout = (text: string): string => text.toUpperCase() + \"!\";\n",
+    );
+    let mut child = world
+        .command(&["code", "--module", "lib/shout.ts"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    input.write_all(WRONG.as_bytes()).unwrap();
+    drop(input);
+    let ran = world.ran(child.wait_with_output().unwrap());
+    assert_eq!(ran.status, 1, "some lines failed");
+    insta::assert_snapshot!(ran.all());
 }

@@ -110,47 +110,6 @@ fn files_are_written_back_after_each_line_that_came_to_its_end() {
     assert!(read("gone.txt").is_err());
 }
 
-/// Each error is told with the lines and columns of all that was typed.
-const WRONG: &str = r#"const limit = 3
-limit = 4
-limit
-const limit = 5; limit
-interface Person { name: string }
-function first(people: Person[]): string {
-  return people[0].name.trim();
-}
-{ first }
-
-first([{ name: 7 } as any])
-let n = 0; const { a, b } = {
-  a: 1, get b() { throw new Error("no b") },
-}
-setTimeout(() => { throw new TypeError("late") }, 1); await new Promise((done) => setTimeout(done, 5))
-console.log(new Error("kept")); Promise.reject(new Error("alone")); undefined
-import { shout as loud } from "./lib/shout.ts"
-loud("hi")
-loud(null)
-loud = 1
-import * as all from "lib/shout.ts"; import "./lib/missing.ts"
-all.shout("ho")
-export const kept = 1
-export { kept }
-kept + [1, 2
-  , 3)]
-"#;
-
-#[test]
-fn an_error_says_where_in_what_was_typed() {
-    let world = World::empty();
-    world.write(
-        "lib/shout.ts",
-        "interface Loud {}\nexport const shout = (text: string): string => text.toUpperCase() + \"!\";\n",
-    );
-    let ran = typed(&world, &["--module", "lib/shout.ts"], WRONG);
-    assert_eq!(ran.status, 1, "some lines failed");
-    insta::assert_snapshot!(ran.all());
-}
-
 #[test]
 fn json_has_a_line_for_each() {
     let world = World::empty();
