@@ -59,7 +59,7 @@ impl Data {
             match Remote::find(place).await {
                 Ok(Some(remote)) => return Ok(Self::Remote(remote)),
                 Ok(None) => {}
-                Err(unreached) if unreached.code == "local_failed" => error = unreached,
+                Err(unreached) if has_ended(&unreached) => error = unreached,
                 Err(refused) => return Err(refused),
             }
             match &mut changes {
@@ -73,6 +73,11 @@ impl Data {
             }
         }
     }
+}
+
+/// Whether the process that had the data did not answer because it has ended or is about to.
+fn has_ended(error: &Error) -> bool {
+    matches!(error.code.as_str(), "local_failed" | "runtime_unavailable")
 }
 
 /// Whoever changes what is stored.
@@ -244,8 +249,7 @@ impl Hand {
     /// that has it: it has ended, and does so whenever its own work is done. A server that ends is started
     /// again by whoever keeps it, and must find the data free.
     pub(super) fn passes_on(&self, error: &Error) -> bool {
-        let ended = matches!(error.code.as_str(), "local_failed" | "runtime_unavailable");
-        matches!(self, Self::Remote(remote) if remote.lends() && ended)
+        matches!(self, Self::Remote(remote) if remote.lends() && has_ended(error))
     }
 
     /// Stops in good order when what others run through this process has ended, in a minute at most, or
