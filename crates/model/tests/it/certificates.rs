@@ -55,7 +55,9 @@ async fn a_certificate_that_nobody_signed_is_named_and_the_key_is_not_sent() {
         assert_eq!(error.code(), "model_certificate");
         assert_eq!(
             error.to_string(),
-            "test: the certificate of localhost is signed by no authority that this machine trusts"
+            format!(
+                "test: the certificate of localhost:{port} is signed by no authority that this machine trusts"
+            )
         );
         assert!(error.hint().contains("SSL_CERT_FILE"));
         assert!(!error.is_transient(), "it will be no better in a second");
