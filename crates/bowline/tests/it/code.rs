@@ -1,8 +1,6 @@
 //! `bowline code`.
 
-use std::{io::Write as _, process::Stdio};
-
-use crate::world::World;
+use crate::{repl::typed, world::World};
 
 #[test]
 fn a_file_runs_and_its_result_is_the_answer() {
@@ -171,15 +169,7 @@ fn an_error_at_the_prompt_says_where_in_what_was_typed() {
         "lib/shout.ts",
         "interface Loud {}\nexport const shout = (text: string): string => text.toUpperCase() + \"!\";\n",
     );
-    let mut child = world
-        .command(&["code", "--module", "lib/shout.ts"])
-        .stdin(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    input.write_all(WRONG.as_bytes()).unwrap();
-    drop(input);
-    let ran = world.ran(child.wait_with_output().unwrap());
+    let ran = typed(&world, &["--module", "lib/shout.ts"], WRONG);
     assert_eq!(ran.status, 1, "some lines failed");
     insta::assert_snapshot!(ran.all());
 }

@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// The prompt, with these lines for it to read.
-fn typed(world: &World, args: &[&str], lines: &str) -> Ran {
+pub(crate) fn typed(world: &World, args: &[&str], lines: &str) -> Ran {
     let mut child = world
         .command(&[&["code"][..], args].concat())
         .stdin(Stdio::piped())
