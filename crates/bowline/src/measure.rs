@@ -32,6 +32,7 @@ pub mod http;
 pub mod model;
 pub mod soak;
 pub mod streams;
+mod usage;
 mod wire;
 
 /// One way to use an agent.

@@ -1,6 +1,7 @@
 //! Time, randomness and ids that a seed decides.
 
 use std::{
+    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -10,6 +11,19 @@ use std::{
 
 use bowline_runtime::{Clock, Random, Sources};
 use bowline_store::Timestamp;
+
+/// What the environment says of the size or the seed of a campaign, if it says anything.
+///
+/// # Panics
+///
+/// When it is not such a value: a misspelt size must not run the small campaign in silence.
+pub fn asked<T: FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    match text.parse() {
+        Ok(value) => Some(value),
+        Err(_) => panic!("{name}={text} is not a number"),
+    }
+}
 
 /// A clock that only moves when it is told to, or a millisecond with each look.
 #[derive(Debug)]

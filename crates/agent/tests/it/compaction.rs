@@ -14,7 +14,10 @@ use bowline_agent::{
 };
 use bowline_model::{ErrorKind, Message, Purpose, Request, UserPart};
 use bowline_runtime::Outcome;
-use bowline_testkit::{faults::Death, seeded::SeededRandom};
+use bowline_testkit::{
+    faults::Death,
+    seeded::{SeededRandom, asked},
+};
 
 use crate::window::{Mind, Says, Window, text};
 
@@ -562,10 +565,7 @@ impl Fate {
 
 #[test]
 fn a_conversation_of_ten_times_its_window_never_wedges() {
-    let wanted = std::env::var("BOWLINE_HISTORIES").ok();
-    let histories = wanted
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(HISTORIES);
+    let histories = asked("BOWLINE_HISTORIES").unwrap_or(HISTORIES);
     let half = |rest: u64| {
         move || {
             let runtime = tokio::runtime::Builder::new_current_thread()

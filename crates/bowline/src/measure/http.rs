@@ -25,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 use super::{
     child::{Child, say},
     streams::{Report, Row},
+    usage::Measured,
     wire::{self, Client},
 };
 use crate::{
     Project, error,
     server::{App, Server, Settings},
     service::Bowline,
-    telemetry::process::{Process, raise_file_limit},
+    telemetry::process::raise_file_limit,
 };
 
 /// What the agents of a measurement are made of, by the path of each file.
@@ -214,6 +215,12 @@ struct Run {
 
 /// What one turn took: until it was accepted, and until its end was read.
 type Took = (Duration, Duration);
+
+impl Measured for Run {
+    fn pid(&self) -> Option<u32> {
+        self.target.pid
+    }
+}
 
 impl Run {
     async fn client(&self) -> io::Result<Client> {
@@ -496,24 +503,6 @@ impl Run {
             rows.push(row);
         }
         Ok(rows)
-    }
-
-    /// Seconds of processor time that the server has used.
-    fn cpu(&self) -> Option<f64> {
-        Some(Process::of(self.target.pid?)?.cpu_seconds)
-    }
-
-    fn cpu_since(&self, before: Option<f64>) -> Option<f64> {
-        Some(self.cpu()? - before?)
-    }
-
-    /// Resident memory of the server, in KiB.
-    fn memory(&self) -> Option<f64> {
-        Some(Process::of(self.target.pid?)?.resident_kib)
-    }
-
-    fn memory_since(&self, before: Option<f64>) -> Option<f64> {
-        Some(self.memory()? - before?)
     }
 }
 

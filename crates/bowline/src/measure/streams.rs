@@ -15,8 +15,10 @@ use std::{
 use serde::Serialize;
 use tokio::{sync::Mutex, task::JoinSet};
 
-use super::wire::{self, Client};
-use crate::telemetry::process::Process;
+use super::{
+    usage::Measured,
+    wire::{self, Client},
+};
 
 /// Bytes of a message.
 const MESSAGE: usize = 200;
@@ -128,6 +130,12 @@ pub async fn streams(target: &Target) -> io::Result<Report> {
 struct Run {
     target: Target,
     name: String,
+}
+
+impl Measured for Run {
+    fn pid(&self) -> Option<u32> {
+        self.target.pid
+    }
 }
 
 impl Run {
@@ -365,24 +373,6 @@ impl Run {
             ..Row::default()
         };
         Ok(vec![streams, followers])
-    }
-
-    /// Seconds of processor time that the server has used.
-    fn cpu(&self) -> Option<f64> {
-        Some(Process::of(self.target.pid?)?.cpu_seconds)
-    }
-
-    fn cpu_since(&self, before: Option<f64>) -> Option<f64> {
-        Some(self.cpu()? - before?)
-    }
-
-    /// Resident memory of the server, in KiB.
-    fn memory(&self) -> Option<f64> {
-        Some(Process::of(self.target.pid?)?.resident_kib)
-    }
-
-    fn memory_since(&self, before: Option<f64>) -> Option<f64> {
-        Some(self.memory()? - before?)
     }
 }
 

@@ -1,44 +1,36 @@
 //! `bowline bench`.
 
+use serde_json::Value;
+
 use crate::world::World;
+
+/// The report of a bench, which has left nothing.
+fn bench(arguments: &[&str]) -> Value {
+    let world = World::empty();
+    let line = [&["bench"], arguments, &["--dir", ".", "--json"]].concat();
+    let ran = world.run(&line);
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(world.files().is_empty());
+    ran.lines().remove(0)
+}
 
 #[test]
 fn the_bench_of_the_store_prints_both_ways_to_commit_and_leaves_nothing() {
-    let world = World::empty();
-    let line = [
-        "bench", "store", "--rounds", "1", "--millis", "5", "--dir", ".", "--json",
-    ];
-    let ran = world.run(&line);
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let lines = ran.lines();
-    let rows = lines[0]["rows"].as_array().unwrap();
+    let report = bench(&["store", "--rounds", "1", "--millis", "5"]);
+    let rows = report["rows"].as_array().unwrap();
     let actors: Vec<_> = rows
         .iter()
         .map(|row| row["actors"].as_u64().unwrap())
         .collect();
     assert_eq!(actors, [1, 1, 16, 16, 64, 64, 1000, 1000]);
-    assert!(lines[0]["rawFlushesPerSecond"]["best"].as_f64().unwrap() > 0.0);
-    assert!(world.files().is_empty());
+    assert!(report["rawFlushesPerSecond"]["best"].as_f64().unwrap() > 0.0);
 }
 
 #[test]
 fn the_bench_of_the_workspace_prints_every_operation_and_leaves_nothing() {
-    let world = World::empty();
-    let line = [
-        "bench",
-        "workspace",
-        "--rounds",
-        "1",
-        "--rg",
-        "/nowhere/rg",
-        "--dir",
-        ".",
-        "--json",
-    ];
-    let ran = world.run(&line);
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let report = &ran.lines()[0];
+    let report = bench(&["workspace", "--rounds", "1", "--rg", "/nowhere/rg"]);
     let rows = report["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 20);
     for wanted in [
         "one durable step",
         "1,000 durable steps",
@@ -49,7 +41,7 @@ fn the_bench_of_the_workspace_prints_every_operation_and_leaves_nothing() {
         "fork",
         "bash",
     ] {
-        let row = |row: &&serde_json::Value| row["what"].as_str().unwrap().contains(wanted);
+        let row = |row: &&Value| row["what"].as_str().unwrap().contains(wanted);
         let row = rows.iter().find(row).unwrap();
         assert!(row["wallMs"].as_f64().unwrap() > 0.0, "{row}");
     }
@@ -59,59 +51,32 @@ fn the_bench_of_the_workspace_prints_every_operation_and_leaves_nothing() {
             .unwrap()
             .contains("no ratio to ripgrep")
     );
-    assert!(world.files().is_empty());
 }
 
 #[test]
 fn after_a_kill_everything_in_flight_goes_on_and_nothing_is_done_twice() {
-    let world = World::empty();
-    let line = [
-        "bench",
-        "recovery",
-        "--conversations",
-        "60",
-        "--dir",
-        ".",
-        "--json",
-    ];
-    let ran = world.run(&line);
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let figures = &ran.lines()[0]["figures"];
+    let report = bench(&["recovery", "--conversations", "60"]);
+    let figures = &report["figures"];
     for none in ["lost", "doubled", "settledTwice"] {
         assert_eq!(figures[none], 0, "{figures}");
     }
     assert!(figures["resumedMs"].as_f64() <= figures["settledMs"].as_f64());
-    assert!(world.files().is_empty());
 }
 
 #[test]
 fn the_bench_of_idle_instances_wakes_some_and_leaves_nothing() {
-    let world = World::empty();
-    let line = [
-        "bench",
-        "idle",
-        "--instances",
-        "200",
-        "--dir",
-        ".",
-        "--json",
-    ];
-    let ran = world.run(&line);
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let figures = &ran.lines()[0]["figures"];
+    let report = bench(&["idle", "--instances", "200"]);
+    let figures = &report["figures"];
     assert_eq!(
         (&figures["instances"], &figures["woken"]),
         (&200.into(), &100.into())
     );
     assert!(figures["residentMib"].as_f64().unwrap() > 0.0, "{figures}");
-    assert!(world.files().is_empty());
 }
 
 #[test]
 fn the_bench_of_the_server_measures_turns_readers_and_what_waits() {
-    let world = World::empty();
-    let line = [
-        "bench",
+    let report = bench(&[
         "http",
         "--conversations",
         "1,4",
@@ -123,18 +88,12 @@ fn the_bench_of_the_server_measures_turns_readers_and_what_waits() {
         "10",
         "--long",
         "20",
-        "--dir",
-        ".",
-        "--json",
-    ];
-    let ran = world.run(&line);
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let lines = ran.lines();
-    let rows = lines[0]["rows"].as_array().unwrap();
+    ]);
+    let rows = report["rows"].as_array().unwrap();
     let of = |what: &str| {
         let mut rows = rows.iter();
         rows.find(|row| row["what"].as_str().unwrap().starts_with(what))
-            .unwrap_or_else(|| panic!("{what}: {}", lines[0]))
+            .unwrap_or_else(|| panic!("{what}: {}", report))
     };
     for tools in [0, 5] {
         let row = of(&format!("turns, 4 at once, {tools} tool calls"));
@@ -150,40 +109,25 @@ fn the_bench_of_the_server_measures_turns_readers_and_what_waits() {
     of("10 conversations that wait for a person");
     of("50 readers at rest");
     of("one conversation, from turn 20 on");
-    assert!(world.files().is_empty());
 }
 
 /// `BOWLINE_SOAK_SECONDS=600` makes it as long as `bowline bench soak` is.
 #[test]
 fn a_server_that_works_for_long_does_not_grow() {
-    let world = World::empty();
     let seconds = std::env::var("BOWLINE_SOAK_SECONDS").unwrap_or_else(|_| "60".to_owned());
-    let line = [
-        "bench",
-        "soak",
-        "--seconds",
-        &seconds,
-        "--dir",
-        ".",
-        "--json",
-    ];
-    let ran = world.run(&line);
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let figures = &ran.lines()[0]["figures"];
+    let report = bench(&["soak", "--seconds", &seconds]);
+    let figures = &report["figures"];
     let last = figures["pauses"].as_array().unwrap().last().unwrap();
     assert!(
         last["turns"].as_u64() > Some(64) && last["cuts"].as_u64() > Some(0),
         "{figures}"
     );
     assert_eq!(figures["grown"].as_array().unwrap().len(), 0, "{figures}");
-    assert!(world.files().is_empty());
 }
 
 #[test]
 fn the_bench_of_isolates_prints_every_figure_and_leaves_nothing() {
-    let world = World::empty();
-    let line = [
-        "bench",
+    let report = bench(&[
         "isolate",
         "--runs",
         "16",
@@ -195,14 +139,8 @@ fn the_bench_of_isolates_prints_every_figure_and_leaves_nothing() {
         "20",
         "--qjs",
         "there-is-none",
-        "--dir",
-        ".",
-        "--json",
-    ];
-    let ran = world.run(&line);
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let told = &ran.lines()[0];
-    let rows: Vec<_> = told["rows"]
+    ]);
+    let rows: Vec<_> = report["rows"]
         .as_array()
         .unwrap()
         .iter()
@@ -229,6 +167,10 @@ fn the_bench_of_isolates_prints_every_figure_and_leaves_nothing() {
             "{part}: {rows:?}"
         );
     }
-    assert!(told["notes"][0].as_str().unwrap().contains("there-is-none"));
-    assert!(world.files().is_empty());
+    assert!(
+        report["notes"][0]
+            .as_str()
+            .unwrap()
+            .contains("there-is-none")
+    );
 }

@@ -23,7 +23,7 @@ use bowline_sandbox::workspace::Workspace;
 use bowline_store::{SqliteOptions, SqliteStore, Store as _, Timestamp};
 use bowline_testkit::{
     provider::{Answer, FakeProvider, RecordedRequest, Reply, Wire},
-    seeded::SeededRandom,
+    seeded::{SeededRandom, asked},
 };
 use serde_json::Value;
 
@@ -34,14 +34,9 @@ const MOST_KILLS: u64 = 3;
 
 /// The seeds to run.
 fn seeds(default: u64) -> Vec<u64> {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    match number("BOWLINE_KILL_SEED") {
+    match asked("BOWLINE_KILL_SEED") {
         Some(seed) => vec![seed],
-        None => (1..=number("BOWLINE_KILL_SEEDS").unwrap_or(default)).collect(),
+        None => (1..=asked("BOWLINE_KILL_SEEDS").unwrap_or(default)).collect(),
     }
 }
 

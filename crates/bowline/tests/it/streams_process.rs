@@ -14,7 +14,7 @@ use std::{
 };
 
 use bowline_runtime::Random as _;
-use bowline_testkit::seeded::SeededRandom;
+use bowline_testkit::seeded::{SeededRandom, asked};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -148,7 +148,7 @@ fn write(addr: SocketAddr, writer: u64, next: &AtomicU64) {
 /// is the whole campaign.
 #[test]
 fn killed_under_load_every_acknowledged_append_is_there_once_and_every_other_is_whole_or_absent() {
-    let kills = std::env::var("BOWLINE_STREAM_KILLS").map_or(6, |text| text.parse().unwrap());
+    let kills = asked("BOWLINE_STREAM_KILLS").unwrap_or(6);
     let world = world();
     let random = SeededRandom::new(42);
     let counts: Arc<Vec<AtomicU64>> = Arc::new((0..WRITERS).map(|_| AtomicU64::new(0)).collect());

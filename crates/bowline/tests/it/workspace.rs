@@ -159,24 +159,3 @@ fn a_tar_stream_goes_out_and_in_again() {
     let (status, told) = with_input(&world, &["workspace", "import", "demo", "a"], b"not a tar");
     assert_eq!(status, 1, "{told}");
 }
-
-#[test]
-fn the_bench_of_the_workspace_prints_each_operation_and_leaves_nothing() {
-    let world = World::empty();
-    let line = [
-        "bench",
-        "workspace",
-        "--rounds",
-        "1",
-        "--dir",
-        ".",
-        "--json",
-    ];
-    let ran = world.run(&line);
-    assert_eq!(ran.status, 0, "{}", ran.stderr);
-    let lines = ran.lines();
-    let rows = lines[0]["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 20);
-    assert!(rows.iter().all(|row| row["wallMs"].as_f64().unwrap() > 0.0));
-    assert!(world.files().is_empty());
-}

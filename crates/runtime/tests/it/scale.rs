@@ -14,6 +14,7 @@ use bowline_runtime::{
     alarm::{NewSchedule, When},
 };
 use bowline_store::{SqliteOptions, SqliteStore, Store};
+use bowline_testkit::seeded::asked;
 use bowline_testkit::sim::{
     journal::{Event, Journal},
     program::{Plan, Planned},
@@ -60,10 +61,7 @@ fn figures() {
         return second(Path::new(&dir));
     }
     let dir = tempfile::tempdir().unwrap();
-    let count = std::env::var(ACTORS)
-        .ok()
-        .and_then(|text| text.parse().ok());
-    first(dir.path(), count.unwrap_or(100_000));
+    first(dir.path(), asked(ACTORS).unwrap_or(100_000));
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["scale::figures", "--exact", "--ignored", "--nocapture"])
         .env(DIR, dir.path())

@@ -1,19 +1,14 @@
 //! Worlds of kills, faults and rivals, decided by a seed.
 
-use bowline_testkit::sim;
+use bowline_testkit::{seeded::asked, sim};
 
 /// `BOWLINE_SIM_SEEDS` worlds (2,000 by default, 10,000 before a release), or the one of
 /// `BOWLINE_SIM_SEED`.
 #[test]
 fn nothing_acknowledged_is_lost_or_doubled_whatever_is_killed() {
-    let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|text| text.parse::<u64>().ok())
-    };
-    let seeds = match number("BOWLINE_SIM_SEED") {
+    let seeds = match asked("BOWLINE_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("BOWLINE_SIM_SEEDS").unwrap_or(2_000),
+        None => 0..asked("BOWLINE_SIM_SEEDS").unwrap_or(2_000),
     };
     let started = std::time::Instant::now();
     let mut total = sim::Summary::default();

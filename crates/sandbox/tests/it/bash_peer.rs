@@ -6,6 +6,7 @@ use bowline_sandbox::{
     shell::{Shell, ShellOptions, ShellState},
     workspace::{EntryKind, Overlay},
 };
+use bowline_testkit::seeded::asked;
 use proptest::{prelude::*, sample::select, test_runner::RngSeed};
 
 use crate::support::{World, put};
@@ -306,17 +307,11 @@ async fn tree_of(overlay: &Overlay, name: &str, files: &mut Vec<String>) {
 
 /// The seed: always the same, so that what passed passes again; `BOWLINE_SEED` tries another.
 fn seed() -> u64 {
-    std::env::var("BOWLINE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(1)
+    asked("BOWLINE_SEED").unwrap_or(1)
 }
 
 fn cases() -> u32 {
-    std::env::var("BOWLINE_SCRIPTS")
-        .ok()
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(60)
+    asked("BOWLINE_SCRIPTS").unwrap_or(60)
 }
 
 /// The forms of `find` and `wc` that are done here, and those that the crate does.

@@ -19,6 +19,7 @@ use bowline_sandbox::{
     workspace::{ChangeSet, EntryKind, Overlay, Workspace, WorkspaceLimits, WriteOptions},
 };
 use bowline_store::{BlobId, SqliteOptions, SqliteStore, Store};
+use bowline_testkit::seeded::asked;
 
 use crate::support::{NOW, World};
 
@@ -309,11 +310,8 @@ fn run_and_kill(directory: &Path, seed: u64, from: u64, dice: &mut Dice) -> (u64
 
 #[tokio::test]
 async fn a_kill_leaves_the_state_before_or_after_the_operation() {
-    let setting = |name: &str, default: u64| {
-        std::env::var(name).map_or(default, |given| given.parse().unwrap())
-    };
-    let kills = setting("BOWLINE_WORKSPACE_KILLS", 20);
-    let seed = setting("BOWLINE_WORKSPACE_SEED", 1);
+    let kills = asked("BOWLINE_WORKSPACE_KILLS").unwrap_or(20);
+    let seed = asked("BOWLINE_WORKSPACE_SEED").unwrap_or(1);
     let directory = tempfile::tempdir().unwrap();
     let expected = World::new();
     let mut dice = Dice::of(seed, u64::MAX);

@@ -8,6 +8,7 @@ use bowline_sandbox::{
     tools,
     workspace::{Overlay, WorkspaceLimits, WriteOptions},
 };
+use bowline_testkit::seeded::asked;
 
 use crate::{
     git_hostile,
@@ -178,9 +179,7 @@ const BRIEF: [usize; 18] = [
 #[test]
 fn hostile_work_is_stopped_in_bounded_memory() {
     // After the commands come the archive, the long line, hostile repositories, and many agents at once.
-    let only: Option<usize> = std::env::var("BOWLINE_HOSTILE_CASE")
-        .ok()
-        .map(|case| case.parse().unwrap());
+    let only: Option<usize> = asked("BOWLINE_HOSTILE_CASE");
     let all = std::env::var_os("BOWLINE_HOSTILE_ALL").is_some();
     for case in 0..COMMANDS.len() + 4 {
         let wanted = match only {

@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use bowline_sandbox::workspace::{EntryKind, Overlay, WriteOptions};
+use bowline_testkit::seeded::asked;
 use bytes::Bytes;
 use proptest::{prelude::*, test_runner::RngSeed};
 
@@ -257,16 +258,10 @@ proptest! {
 
 /// The seed: always the same, so that what passed passes again; `BOWLINE_SEED` tries another.
 fn seed() -> u64 {
-    std::env::var("BOWLINE_SEED")
-        .ok()
-        .and_then(|seed| seed.parse().ok())
-        .unwrap_or(1)
+    asked("BOWLINE_SEED").unwrap_or(1)
 }
 
 /// `BOWLINE_CASES` sequences; 200 by default.
 fn cases() -> u32 {
-    std::env::var("BOWLINE_CASES")
-        .ok()
-        .and_then(|cases| cases.parse().ok())
-        .unwrap_or(200)
+    asked("BOWLINE_CASES").unwrap_or(200)
 }
