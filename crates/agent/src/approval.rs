@@ -243,6 +243,16 @@ impl Approval {
     }
 }
 
+/// Gives the requests of one step ids in the order of their calls: they are listed by their ids, and those
+/// of one millisecond have no order of their own.
+pub(crate) fn in_order(asked: &mut [Approval]) {
+    let mut ids: Vec<_> = asked.iter().map(|one| one.approval_id.clone()).collect();
+    ids.sort();
+    for (one, id) in asked.iter_mut().zip(ids) {
+        one.approval_id = id;
+    }
+}
+
 /// The approvals of one actor, answered or not, oldest first.
 ///
 /// # Errors

@@ -8,15 +8,24 @@
 //! - `direct`: a program that runs without being written down.
 //! - `registry`: what a run may call; `own`: the agent's tools as a binding.
 //! - `discover`: `codemode.search` and `codemode.describe`; `snippet`: code that people promoted.
+//! - [`images`]: the engines that saved programs need.
 //! - [`journal`]: what a run leaves in the store; `outcome`: what the model reads of it; [`runs`]: what
 //!   others see of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bowline_model::ToolSpec;
 use bowline_runtime::Failure;
 use bowline_sandbox::isolate::{IsolateError, Isolates, IsolatesOptions, Limits};
+use bowline_store::{Store, StoreError, Timestamp};
 use serde_json::{Value, json};
 use tokio::sync::{OnceCell, Semaphore};
 
@@ -25,9 +34,10 @@ use crate::tool::{Effect, Tool, ToolContext, ToolError, ToolOutput};
 pub(crate) mod declared;
 pub(crate) mod direct;
 mod discover;
+pub mod images;
 pub mod journal;
 pub(crate) mod outcome;
-mod own;
+pub(crate) mod own;
 pub(crate) mod registry;
 pub mod runs;
 pub mod snippet;
@@ -82,6 +92,10 @@ impl Default for CodeOptions {
 pub(crate) struct Engine {
     options: CodeOptions,
     isolates: OnceCell<Isolates>,
+    /// The same engine with images of earlier versions, by their hash.
+    earlier: Mutex<HashMap<String, Isolates>>,
+    /// The image is in the store.
+    kept: AtomicBool,
     /// Who may run now.
     pub(crate) turns: Arc<Semaphore>,
 }
@@ -92,6 +106,8 @@ impl Engine {
         Self {
             options,
             isolates: OnceCell::new(),
+            earlier: Mutex::default(),
+            kept: AtomicBool::new(false),
             turns,
         }
     }
@@ -107,6 +123,45 @@ impl Engine {
             opened.unwrap_or_else(|error| Err(IsolateError::Engine(error.to_string())))
         };
         self.isolates.get_or_try_init(open).await.cloned()
+    }
+
+    /// The isolates with the image of this hash: nothing where neither this version nor the store has it.
+    pub(crate) async fn with_image(
+        &self,
+        hash: &str,
+        store: &dyn Store,
+    ) -> Result<Result<Isolates, IsolateError>, StoreError> {
+        let isolates = match self.isolates().await {
+            Ok(isolates) if isolates.image() != hash => isolates,
+            same => return Ok(same),
+        };
+        if let Some(known) = self.earlier().get(hash) {
+            return Ok(Ok(known.clone()));
+        }
+        let Some(bytes) = images::find(store, hash).await? else {
+            return Ok(Err(IsolateError::SavedImage));
+        };
+        let name = hash.to_owned();
+        let open = move || isolates.with_image(&bytes, &name);
+        let opened = tokio::task::spawn_blocking(open).await;
+        let opened = opened.unwrap_or_else(|error| Err(IsolateError::Engine(error.to_string())));
+        if let Ok(isolates) = &opened {
+            self.earlier().insert(hash.to_owned(), isolates.clone());
+        }
+        Ok(opened)
+    }
+
+    fn earlier(&self) -> MutexGuard<'_, HashMap<String, Isolates>> {
+        self.earlier.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sees to it that a run which is about to be written down can go on in another version.
+    pub(crate) async fn keep_image(&self, isolates: &Isolates, store: &dyn Store, now: Timestamp) {
+        if self.kept.load(Ordering::Acquire) {
+            return;
+        }
+        let kept = images::keep(store, isolates.image(), isolates.image_bytes(), now).await;
+        self.kept.store(kept, Ordering::Release);
     }
 }
 

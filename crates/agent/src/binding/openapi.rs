@@ -96,8 +96,12 @@ impl Document {
             Err(_) if text.trim_start().starts_with('{') => {
                 return Err(DocumentError("it is no JSON".to_owned()));
             }
-            Err(_) => serde_saphyr::from_str(text)
-                .map_err(|error| DocumentError(format!("it is no YAML: {error}")))?,
+            Err(_) => serde_saphyr::from_str(text).map_err(|error| {
+                // What follows on other lines shows the document.
+                let text = error.to_string();
+                let line = text.lines().next().unwrap_or_default();
+                DocumentError(format!("it is no YAML: {line}"))
+            })?,
         };
         let version = root["openapi"].as_str().unwrap_or_default();
         if !version.starts_with("3.") {
@@ -547,5 +551,9 @@ fn identifier(name: &str) -> String {
         out.insert(0, '_');
     }
     out.truncate(128);
+    // What has a function `then` is a promise to JavaScript, which `await` would call.
+    if out == "then" {
+        out.push('_');
+    }
     out
 }

@@ -265,7 +265,7 @@ impl Run<'_> {
         let path = format!("{namespace}.{method}");
         if known.approval || self.place.asks.contains(&path) {
             return refuse(format!(
-                "{path} needs a person's consent; only a tool with `durable: true` that the model calls itself, and code of the model, can wait for it"
+                "{path} needs a person's consent; only a tool with `durable: true`, and code of the model, can wait for it"
             ));
         }
         let local = known.effect == Effect::None;

@@ -49,8 +49,8 @@ impl Discovery<'_> {
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate<'_>> {
-        let methods = self.0.bindings().iter().flat_map(|binding| {
-            let of = move |method| candidate(&**binding, method);
+        let methods = self.0.bindings().iter().flat_map(move |binding| {
+            let of = move |method| candidate(self.0, &**binding, method);
             binding.methods().iter().map(of)
         });
         let snippets = self.0.snippets().iter().map(|snippet| Candidate {
@@ -98,20 +98,24 @@ impl Discovery<'_> {
         {
             return json!({
                 "path": target, "kind": "method", "description": method.description,
-                "requiresApproval": method.approval, "types": declare::declaration(&**binding, name),
+                "requiresApproval": self.0.may_ask(namespace, method), "types": declare::declaration(&**binding, name),
             });
         }
         json!({"path": target, "types": format!("\"{target}\" not found.")})
     }
 }
 
-fn candidate<'a>(binding: &'a dyn Binding, method: &'a Method) -> Candidate<'a> {
+fn candidate<'a>(
+    registry: &Registry,
+    binding: &'a dyn Binding,
+    method: &'a Method,
+) -> Candidate<'a> {
     Candidate {
         path: path(binding.name(), &method.name),
         connector: binding.name(),
         method: &method.name,
         description: &method.description,
-        approval: method.approval,
+        approval: registry.may_ask(binding.name(), method),
         kind: "method",
     }
 }

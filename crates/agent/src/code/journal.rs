@@ -2,9 +2,11 @@
 //!
 //! Rows of the space [`CODE`]: `run`, who runs what; `snippets`, those that it may run; `journal/N`, the answers that the program got, in
 //! their order; `memory`, the program as it waited, which makes the journal before it superfluous;
-//! `key`, with which memory is signed; and `undo/EFFECT`, what a call was given and gave that can be undone,
-//! which stays until another run does something that can be. They change at boundaries only, each with the record
+//! `key`, with which memory is signed; `undo/EFFECT`, what a call was given and gave that can be undone, which
+//! stays until it is; and `rolling`, the run that is being undone. They change at boundaries only, each with the record
 //! [`Boundary`] that says what happened.
+
+use std::fmt;
 
 use bowline_runtime::{Sources, Step};
 use bowline_sandbox::isolate::{Answer, IsolateError, LogLevel, LogLine, Thrown, Value};
@@ -24,10 +26,42 @@ const KEY: &[u8] = b"key";
 const JOURNAL: &[u8] = b"journal/";
 const UNDO: &[u8] = b"undo/";
 const SNIPPETS: &[u8] = b"snippets";
+const ROLLING: &[u8] = b"rolling";
 /// What is larger is a blob, because rows are bounded.
 const INLINE: usize = 256 << 10;
 /// Entries that are read at once.
 const PAGE: usize = 256;
+
+/// A call of a run: its number, and before that the number of the tool's call where a durable tool made it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct CallId(u64);
+
+impl CallId {
+    /// A call with this number, of the tool with that one; 0 is the code itself.
+    pub(crate) fn of(tool: u32, number: u32) -> Self {
+        Self((u64::from(tool) << 32) | u64::from(number))
+    }
+
+    /// The call of the tool that made it; 0 where the code itself did.
+    pub(crate) fn tool(self) -> u32 {
+        u32::try_from(self.0 >> 32).unwrap_or(u32::MAX)
+    }
+
+    /// Its number in its program.
+    pub(crate) fn number(self) -> u32 {
+        u32::try_from(self.0 & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+    }
+}
+
+impl fmt::Display for CallId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.tool() {
+            0 => write!(f, "{}", self.number()),
+            tool => write!(f, "{tool}.{}", self.number()),
+        }
+    }
+}
 
 /// What a run is: a row that does not change.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,7 +88,7 @@ pub(crate) struct Head {
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Entry {
     /// The call.
-    pub(crate) id: u32,
+    pub(crate) id: CallId,
     /// What was called; empty for a timer.
     pub(crate) path: String,
     /// What the clock showed from then on.
@@ -75,6 +109,8 @@ pub(crate) enum Settled {
     Error(Coded),
     /// The time had passed.
     Timer,
+    /// None yet: the call is a durable tool, whose program began with this.
+    Began(Coded),
 }
 
 /// A value in the engine's own form, as text.
@@ -110,16 +146,25 @@ impl From<&Answer> for Settled {
     }
 }
 
-impl From<Settled> for Answer {
+/// What an entry is to the program.
+pub(crate) enum Told {
+    /// The answer to a call.
+    Answer(Answer),
+    /// The program of a durable tool began.
+    Began(Value),
+}
+
+impl From<Settled> for Told {
     fn from(settled: Settled) -> Self {
-        match settled {
-            Settled::Value(Coded(value)) => Self::Value(value),
-            Settled::Error(Coded(Value::Error(error))) => Self::Error(*error),
+        Self::Answer(match settled {
+            Settled::Value(Coded(value)) => Answer::Value(value),
+            Settled::Error(Coded(Value::Error(error))) => Answer::Error(*error),
             Settled::Error(Coded(other)) => {
-                Self::Error(Thrown::new("Error", other.to_json().to_string()))
+                Answer::Error(Thrown::new("Error", other.to_json().to_string()))
             }
-            Settled::Timer => Self::Timer,
-        }
+            Settled::Timer => Answer::Timer,
+            Settled::Began(Coded(input)) => return Self::Began(input),
+        })
     }
 }
 
@@ -137,7 +182,25 @@ pub(crate) struct Saved {
     pub(crate) waiting: Vec<Waiting>,
     /// What it has printed.
     pub(crate) log: Vec<(u8, String)>,
-    /// The program, as a blob or here.
+    /// The programs of durable tools that it has called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parts: Vec<SavedPart>,
+    /// The program.
+    #[serde(skip)]
+    pub(crate) bytes: Bytes,
+}
+
+/// The program of a durable tool, saved with the one that called it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct SavedPart {
+    /// The call that it answers.
+    pub(crate) call: u32,
+    /// How long the run had worked when it began, in milliseconds.
+    pub(crate) began_ms: u64,
+    /// How many bytes it has.
+    pub(crate) size: usize,
+    /// The program.
     #[serde(skip)]
     pub(crate) bytes: Bytes,
 }
@@ -146,7 +209,7 @@ pub(crate) struct Saved {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Waiting {
-    pub(crate) id: u32,
+    pub(crate) id: CallId,
     /// When a timer is due; nothing for a call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) due: Option<Timestamp>,
@@ -218,8 +281,13 @@ pub(crate) async fn open(store: &dyn Store, actor: &ActorId) -> Result<Option<Op
         None => None,
         Some(row) => {
             let bytes = content(store, &row).await?;
-            let (text, memory) = split(&bytes)?;
-            let saved: Saved = decode(&text)?;
+            let (text, mut memory) = split(&bytes)?;
+            let mut saved: Saved = decode(&text)?;
+            for part in saved.parts.iter_mut().rev() {
+                let at = memory.len().checked_sub(part.size);
+                let at = at.ok_or_else(|| cut("the memory of code"))?;
+                part.bytes = memory.split_off(at);
+            }
             Some(Saved {
                 bytes: memory,
                 ..saved
@@ -292,6 +360,9 @@ pub(crate) fn put_saved(step: &mut Step, saved: &Saved) {
         .to_vec();
     bytes.extend_from_slice(&text);
     bytes.extend_from_slice(&saved.bytes);
+    for part in &saved.parts {
+        bytes.extend_from_slice(&part.bytes);
+    }
     step.rows.push(RowChange::DeletePrefix {
         space: CODE,
         prefix: JOURNAL.to_vec(),
@@ -342,12 +413,43 @@ pub(crate) async fn reversible(
     }
 }
 
-/// Forgets what could be undone.
-pub(crate) fn forget_reversible(step: &mut Step) {
-    step.rows.push(RowChange::DeletePrefix {
-        space: CODE,
-        prefix: UNDO.to_vec(),
-    });
+/// Forgets how the call with this effect could be undone.
+pub(crate) fn forget_reversible(step: &mut Step, effect_id: &str) {
+    step.delete(CODE, undo_key(effect_id));
+}
+
+/// The run that a submission rolls back which named none.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rolling {
+    submission_id: String,
+    run_id: String,
+}
+
+pub(crate) fn put_rolling(step: &mut Step, submission_id: &str, run_id: &str) {
+    let rolling = Rolling {
+        submission_id: submission_id.to_owned(),
+        run_id: run_id.to_owned(),
+    };
+    step.put(CODE, ROLLING, &rolling);
+}
+
+pub(crate) fn forget_rolling(step: &mut Step) {
+    step.delete(CODE, ROLLING);
+}
+
+/// The run that this submission had begun to roll back.
+pub(crate) async fn rolling(
+    store: &dyn Store,
+    actor: &ActorId,
+    submission_id: &str,
+) -> Result<Option<String>, StoreError> {
+    let Some(row) = store.row(actor, CODE, ROLLING).await? else {
+        return Ok(None);
+    };
+    let rolling: Rolling = decode(&row)?;
+    let ours = rolling.submission_id == submission_id;
+    Ok(ours.then_some(rolling.run_id))
 }
 
 /// A row with its content, or with the name of the blob that has it.
@@ -386,8 +488,12 @@ async fn content(store: &dyn Store, row: &Bytes) -> Result<Bytes, StoreError> {
     }
 }
 
+fn cut(what: &str) -> StoreError {
+    StoreError::Corrupt(format!("{what} is cut"))
+}
+
 fn split(bytes: &Bytes) -> Result<(Bytes, Bytes), StoreError> {
-    let corrupt = || StoreError::Corrupt("the memory of code is cut".to_owned());
+    let corrupt = || cut("the memory of code");
     let head: [u8; 4] = bytes
         .get(..4)
         .and_then(|head| head.try_into().ok())
@@ -497,8 +603,11 @@ impl Boundary {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Called {
-    /// Its number in the run.
+    /// Its number in the run, or in the durable tool that made it.
     pub id: u32,
+    /// The number of the call of the durable tool that made it; nothing where the code itself did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<u32>,
     /// `binding.method`.
     pub path: String,
     /// Its arguments, shortened to 4 KiB.
@@ -520,4 +629,11 @@ pub struct Called {
     /// The effect outside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub effect_id: Option<String>,
+}
+
+impl Called {
+    /// Its number as people and JSON see it: `3`, or `2.3` where the durable tool of call 2 made it.
+    pub fn number(&self) -> String {
+        CallId::of(self.within.unwrap_or(0), self.id).to_string()
+    }
 }

@@ -3,6 +3,9 @@
 use bowline_sandbox::isolate::{LogLevel, LogLine, Program, Value};
 use serde_json::{Map, Value as Json, json};
 
+use super::{registry::Spaces, snippet::FILE};
+use crate::{binding::Web, definition::closest};
+
 /// Bytes of a result that the model reads, as JSON.
 pub(crate) const RESULT: usize = 24_000;
 /// Bytes of the log that the model reads.
@@ -182,22 +185,66 @@ pub(crate) fn log(lines: &[LogLine]) -> Vec<String> {
 }
 
 /// What a program threw and nobody caught, with positions of the author's and what helps.
-pub(crate) fn thrown(value: &Value, program: &Program, globals: &[String]) -> String {
+pub(crate) fn thrown(value: &Value, program: &Program, source: &str, spaces: &Spaces) -> String {
     let Value::Error(error) = value else {
         return format!("the code threw {}", shape(value.to_json(), 1_000));
     };
     let mut text = error.to_string();
-    if !error.stack.is_empty() {
+    let stack = program.locate(&error.stack);
+    if !stack.is_empty() {
         text.push('\n');
-        text.push_str(program.locate(&error.stack).trim_end());
+        text.push_str(stack.trim_end());
     }
     if error.name == "ReferenceError" {
+        let (fetch, names): (Vec<_>, Vec<_>) = spaces
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .partition(|name| *name == Web::NAME);
+        let (has, lacks) = if fetch.is_empty() {
+            ("", "fetch, ")
+        } else {
+            (", fetch", "")
+        };
         text.push_str(&format!(
-            "\nThe globals here are: {}, and those of JavaScript; there is no fetch, require, process or file system.",
-            globals.join(", ")
+            "\nThe globals here are: {}{has}, and those of JavaScript; there is no {lacks}require, process or file system.",
+            names.join(", ")
         ));
     }
+    if error.name == "TypeError"
+        && error.message == "not a function"
+        && let Some(hint) = missing(&stack, source, spaces)
+    {
+        text.push('\n');
+        text.push_str(&hint);
+    }
     text
+}
+
+/// What was called that a namespace does not have: the engine says where, not what.
+fn missing(stack: &str, source: &str, spaces: &Spaces) -> Option<String> {
+    let first = stack.lines().next()?;
+    let (_, place) = first.rsplit_once(&format!("{FILE}:"))?;
+    let mut numbers = place.trim_end_matches(')').split(':');
+    let line: usize = numbers.next()?.parse().ok()?;
+    let column: usize = numbers.next()?.parse().ok()?;
+    let line: Vec<char> = source.lines().nth(line.checked_sub(1)?)?.chars().collect();
+    let at = column.checked_sub(1)?.min(line.len());
+    let part = |c: &&char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.');
+    let before = line[..at].iter().rev().take_while(part).count();
+    let after = line[at..].iter().take_while(part).count();
+    let called: String = line[at - before..at + after].iter().collect();
+    let (space, name) = called.split_once('.')?;
+    let (_, methods) = spaces.iter().find(|(known, _)| known == space)?;
+    if name.is_empty() || name.contains('.') || methods.iter().any(|known| known == name) {
+        return None;
+    }
+    let hint = match closest(name, methods.iter().map(String::as_str)) {
+        Some(known) => format!("did you mean {space}.{known}?"),
+        None => format!(
+            "codemode.search finds what there is, codemode.describe({space:?}) declares all of it."
+        ),
+    };
+    Some(format!("{space} has no function {name}; {hint}"))
 }
 
 /// The outcome as the model reads it.

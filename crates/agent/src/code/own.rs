@@ -32,9 +32,13 @@ impl OwnTools {
     }
 }
 
-/// The name of a tool as an identifier.
+/// The name of a tool as an identifier. What has a function `then` is a promise to JavaScript, which
+/// `await` would call.
 pub(crate) fn identifier(name: &str) -> String {
-    name.replace(['-', '.'], "_")
+    match name {
+        "then" => "then_".to_owned(),
+        _ => name.replace(['-', '.'], "_"),
+    }
 }
 
 fn method(tool: &Mounted) -> Method {
@@ -56,7 +60,7 @@ fn method(tool: &Mounted) -> Method {
 }
 
 /// The one argument, as tools take it.
-fn argument(arguments: &[Value]) -> Json {
+pub(crate) fn argument(arguments: &[Value]) -> Json {
     match arguments.first() {
         None | Some(Value::Undefined) => Json::Object(serde_json::Map::new()),
         Some(value) => value.to_json(),
@@ -70,7 +74,8 @@ fn thrown(error: ToolError) -> CallError {
     }
 }
 
-fn value(output: ToolOutput) -> Value {
+/// What a tool gave, as code gets it.
+pub(crate) fn value(output: ToolOutput) -> Value {
     let text = match output.output {
         Some(output) => Value::from(output),
         None => Value::String(output.text),

@@ -1,6 +1,6 @@
 //! What a run of code may call.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use bowline_sandbox::isolate::{Bindings, Value};
 use serde_json::{Map, Value as Json};
@@ -13,13 +13,17 @@ use crate::{
     binding::{Binding, Method, State},
     definition::{Approval as Policy, Definition, SandboxKind},
     render::Rendered,
-    tool::Mounted,
+    tool::{Mounted, script::Script},
 };
 
 /// The namespaces of an agent, each with its methods.
 pub(crate) struct Registry {
     bindings: Vec<Arc<dyn Binding>>,
     snippets: Vec<super::snippet::Snippet>,
+    /// The durable ones of the agent's tools, by method.
+    durable: Vec<(String, Arc<Script>, Mounted)>,
+    /// What the agent's `approvals` name: a tool, or `binding.method`.
+    asks: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for Registry {
@@ -43,7 +47,12 @@ impl Registry {
         bindings: Vec<Arc<dyn Binding>>,
         snippets: Vec<super::snippet::Snippet>,
     ) -> Result<Self, CodeError> {
-        let registry = Self { bindings, snippets };
+        let registry = Self {
+            bindings,
+            snippets,
+            durable: Vec::new(),
+            asks: BTreeSet::new(),
+        };
         let reserved = registry.bindings.iter().any(|one| one.name() == CODEMODE);
         if reserved {
             let what =
@@ -58,7 +67,45 @@ impl Registry {
     pub(crate) fn of(rendered: &Rendered, own: &[Mounted]) -> Result<Self, CodeError> {
         let mut bindings: Vec<Arc<dyn Binding>> = vec![Arc::new(OwnTools::new(own.to_vec()))];
         bindings.extend(given(rendered));
-        Self::new(bindings, rendered.definition.snippets.clone())
+        let definition = &rendered.definition;
+        let mut registry = Self::new(bindings, definition.snippets.clone())?;
+        let durable = definition.scripts.iter().filter(|one| one.policy.durable);
+        registry.durable = durable
+            .filter_map(|script| {
+                let name = &script.spec.name;
+                let mounted = own.iter().find(|tool| tool.name() == name)?;
+                Some((own::identifier(name), Arc::clone(script), mounted.clone()))
+            })
+            .collect();
+        let asks = definition.approvals.iter();
+        registry.asks = asks
+            .filter(|(_, policy)| **policy != Policy::Never)
+            .map(|(name, _)| {
+                let whole = path(TOOLS, &own::identifier(name));
+                if registry.has(&whole) {
+                    whole
+                } else {
+                    name.clone()
+                }
+            })
+            .collect();
+        Ok(registry)
+    }
+
+    /// The durable tool in TypeScript that this is: it runs within the run that calls it.
+    pub(crate) fn durable(
+        &self,
+        namespace: &str,
+        method: &str,
+    ) -> Option<(&Arc<Script>, &Mounted)> {
+        let mut found = self.durable.iter().filter(|_| namespace == TOOLS);
+        let (_, script, mounted) = found.find(|(name, ..)| name == method)?;
+        Some((script, mounted))
+    }
+
+    /// Whether a person is, or may be, asked before a call.
+    pub(crate) fn may_ask(&self, namespace: &str, method: &Method) -> bool {
+        method.approval || self.asks.contains(&path(namespace, &method.name))
     }
 
     /// The same without its tools: what a tool in TypeScript may call.

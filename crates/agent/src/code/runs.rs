@@ -183,9 +183,14 @@ impl Runs {
                 let Some(run) = self.open(call) else {
                     return Ok(None);
                 };
+                let (within, number) = match number.split_once('.') {
+                    Some((tool, number)) => (tool.parse().ok(), number),
+                    None => (None, number),
+                };
                 run.calls.push(CodeCall {
                     called: Called {
                         id: number.parse().unwrap_or(0),
+                        within,
                         path: approval.tool_name,
                         arguments: approval.arguments,
                         result: None,

@@ -310,10 +310,10 @@ fn called(boundary: &Boundary) -> Option<serde_json::Value> {
                 "state": one.state,
                 "durationMs": one.called.duration_ms,
             });
-            if let Some(approval) = one.called.approval {
+            if let Some(approval) = &one.called.approval {
                 call["approval"] = json!(approval);
             }
-            (one.called.id.to_string(), call)
+            (one.called.number(), call)
         })
         .collect();
     Some(json!({"code": {tool_call_id: {"runId": run_id, "state": state, "calls": calls}}}))

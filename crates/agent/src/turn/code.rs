@@ -17,7 +17,7 @@ use bowline_runtime::{
     effect::{self, Intended, Status as Fate, undo::Undos},
 };
 use bowline_sandbox::isolate::{
-    Answer, Bindings, Isolate, IsolateError, Limits, LogLine, Program, Start, Status, Thrown, Value,
+    Answer, Bindings, Isolate, IsolateError, Isolates, Limits, LogLine, Program, Status, Value,
 };
 use bowline_store::{StoreError, Timestamp};
 use futures::{StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
@@ -29,12 +29,11 @@ use super::{
     tools::{AT_ONCE, Ended, Running, SAVE_AFTER},
 };
 use crate::{
-    approval::{Decision, Question},
+    approval::Question,
     code::{
         CodeError, Registry,
-        journal::{self, Called, Head, Why},
+        journal::{self, CallId, Called, Head, Why},
         outcome::{self, Ending},
-        registry,
         snippet::{self, Snippet},
     },
     definition::Definition,
@@ -46,12 +45,16 @@ use crate::{
     },
 };
 
+mod begin;
 mod boundary;
 mod calls;
+mod end;
+mod part;
 pub(super) mod rollback;
 
 use boundary::Ledger;
 use calls::{Finished, Made};
+use part::Part;
 
 /// A run that waits longer for a call lets another one begin.
 const REST_AFTER: Duration = Duration::from_millis(20);
@@ -85,6 +88,14 @@ impl Job {
         }
     }
 
+    /// What the model wrote.
+    fn source(&self) -> &str {
+        match self {
+            Self::Code(source) => source,
+            Self::Script(..) => "",
+        }
+    }
+
     fn input(&self) -> Value {
         match self {
             Self::Code(_) => Value::Undefined,
@@ -113,7 +124,7 @@ pub(super) struct Mode<'a> {
 
 /// An answer that waits for its turn.
 struct Ready {
-    id: u32,
+    id: CallId,
     answer: Answer,
     /// The time at which it is delivered, when it is in the journal already.
     journaled: Option<Timestamp>,
@@ -129,6 +140,8 @@ struct Drive<'a> {
     limits: Limits,
     head: Head,
     program: Program,
+    /// With the image that the run began with.
+    isolates: Isolates,
     /// Those that the program may run.
     snippets: Vec<Snippet>,
     bindings: Bindings,
@@ -138,22 +151,30 @@ struct Drive<'a> {
     busy: bool,
     status: Status,
     /// Calls that the program made and that have no answer.
-    waiting: BTreeMap<u32, Made>,
+    waiting: BTreeMap<CallId, Made>,
     /// Those of them that nobody has looked at.
-    fresh: VecDeque<u32>,
+    fresh: VecDeque<CallId>,
     ready: VecDeque<Ready>,
+    /// Durable tools that the code has called, by the number of the call.
+    parts: BTreeMap<u32, Part>,
+    /// Those of them that have not begun, with what they are given.
+    starting: VecDeque<(u32, Value)>,
+    /// Those that have ended since the last boundary.
+    gone: Vec<u32>,
+    /// The CPU time that those that have ended took.
+    spent: Duration,
     /// Calls without an outside effect, one after the other.
-    local: VecDeque<u32>,
-    current: Option<BoxFuture<'static, Finished>>,
+    local: VecDeque<CallId>,
+    current: Option<(CallId, BoxFuture<'static, Finished>)>,
     /// Calls with an outside effect that are not dispatched; true when the intent is not written down.
-    outside: VecDeque<(u32, Intended, bool)>,
+    outside: VecDeque<(CallId, Intended, bool)>,
     beside: FuturesUnordered<BoxFuture<'static, Finished>>,
     /// Outside effects that ended and are not committed.
     settled: Vec<Finished>,
     /// What can be undone of the run; read when the first such call ends.
     undos: Option<Undos>,
     /// Effects that were cut and must not be done again.
-    closed: Vec<(u32, Intended, Fate)>,
+    closed: Vec<(CallId, Intended, Fate)>,
     log: Vec<LogLine>,
     /// Since the last boundary.
     called: Vec<Called>,
@@ -251,6 +272,7 @@ pub(super) async fn run(
         call,
         head,
         program,
+        isolates,
         snippets,
         bindings: Bindings::none(),
         isolate: None,
@@ -259,6 +281,10 @@ pub(super) async fn run(
         waiting: BTreeMap::new(),
         fresh: VecDeque::new(),
         ready: VecDeque::new(),
+        parts: BTreeMap::new(),
+        starting: VecDeque::new(),
+        gone: Vec::new(),
+        spent: Duration::ZERO,
         local: VecDeque::new(),
         current: None,
         outside: VecDeque::new(),
@@ -323,86 +349,6 @@ fn ended(
 }
 
 impl Drive<'_> {
-    /// Starts the program, or brings it to where it stood.
-    async fn begin(&mut self, before: Option<journal::Open>) -> Result<(), Broken> {
-        self.bindings = registry::bind(&self.head.spaces)?;
-        let isolates = self.instance.shared.engine.isolates().await?;
-        if self.head.image != isolates.image() {
-            return Err(IsolateError::SavedImage.into());
-        }
-        let actor = self.attempt.actor();
-        let owner = format!("{}/{}", actor.name(), actor.key());
-        let slot = tokio::select! {
-            biased;
-            () = self.attempt.cancel().cancelled() => return Err(Stop::Cancelled.into()),
-            slot = isolates.admit_busy(&owner) => slot?,
-        };
-        let (saved, entries) = match before {
-            Some(open) => (open.saved, open.entries),
-            None => (None, Vec::new()),
-        };
-        let bindings = self.bindings.clone();
-        let limits = self.limits.clone();
-        let isolate = match saved {
-            Some(saved) => {
-                let key = self.key().await?;
-                self.ledger.next = saved.next;
-                self.carried = Duration::from_millis(saved.active_ms);
-                self.now = saved.now;
-                let now = self.tick();
-                for waiting in saved.waiting {
-                    self.waiting.insert(waiting.id, Made::of(waiting, now));
-                }
-                self.fresh.extend(self.waiting.keys().copied());
-                self.log = journal::log(saved.log);
-                let bytes = saved.bytes;
-                let restore = move || isolates.restore(slot, &bytes, &key, &bindings, &limits, now);
-                blocking(restore).await?
-            }
-            None => {
-                let mut start = Start::new(journal::seed(&self.head.seed)?, self.head.started);
-                start.limits = limits;
-                start.input = self.mode.job.input();
-                let program = self.program.clone();
-                let turn = self.turn().await;
-                let start = move || {
-                    let started = isolates.start(slot, &program, &bindings, &start);
-                    drop(turn);
-                    started
-                };
-                blocking(start).await?
-            }
-        };
-        self.ledger.saved_cpu = isolate.usage().cpu;
-        self.isolate = Some(isolate);
-        self.take();
-        for entry in entries {
-            self.replay(entry).await?;
-        }
-        Ok(())
-    }
-
-    /// Gives an answer of the journal again.
-    async fn replay(&mut self, entry: journal::Entry) -> Result<(), Broken> {
-        let made = self.waiting.remove(&entry.id);
-        let path = made.map(|made| made.path());
-        if path.as_ref() != Some(&entry.path) {
-            return Err(CodeError::Diverged {
-                before: entry.path,
-                now: path.unwrap_or_else(|| "nothing".to_owned()),
-            }
-            .into());
-        }
-        self.fresh.retain(|id| *id != entry.id);
-        self.ledger.next += 1;
-        self.ledger.count(&entry);
-        self.carried = self.carried.max(Duration::from_millis(entry.active_ms));
-        self.now = self.now.max(entry.now);
-        let (id, now, answer) = (entry.id, entry.now, Answer::from(entry.answer));
-        self.enter(move |isolate| isolate.answer(id, &answer, now))
-            .await
-    }
-
     /// Waits for a turn on the CPU.
     async fn turn(&mut self) -> Option<tokio::sync::OwnedSemaphorePermit> {
         Arc::clone(&self.instance.shared.engine.turns)
@@ -417,6 +363,12 @@ impl Drive<'_> {
         self.now
     }
 
+    /// Whose turn it is when isolates are scarce.
+    fn owner(&self) -> String {
+        let actor = self.attempt.actor();
+        format!("{}/{}", actor.name(), actor.key())
+    }
+
     fn active(&self) -> Duration {
         self.carried + self.began.elapsed()
     }
@@ -427,18 +379,24 @@ impl Drive<'_> {
         self.began + wall.saturating_sub(self.carried)
     }
 
-    /// Runs the program until it waits again or ends, off this thread.
-    async fn enter(
-        &mut self,
-        work: impl FnOnce(&mut Isolate) -> Result<(), IsolateError> + Send + 'static,
-    ) -> Result<(), Broken> {
-        let Some(mut isolate) = self.isolate.take() else {
+    /// Gives a program an answer and runs it until it waits again or ends, off this thread.
+    async fn answer(&mut self, id: CallId, answer: Answer, now: Timestamp) -> Result<(), Broken> {
+        let isolate = match id.tool() {
+            0 => self.isolate.take(),
+            tool => match self.parts.get_mut(&tool) {
+                Some(part) => part.isolate.take(),
+                // It has ended.
+                None => return Ok(()),
+            },
+        };
+        let Some(mut isolate) = isolate else {
             return Err(IsolateError::Stopped.into());
         };
         let stopper = isolate.stopper();
+        let deadline = self.deadline_of(id.tool());
         let turn = self.turn().await;
         let mut task = tokio::task::spawn_blocking(move || {
-            let done = work(&mut isolate);
+            let done = isolate.answer(id.number(), &answer, now);
             drop(turn);
             (isolate, done)
         });
@@ -449,14 +407,21 @@ impl Drive<'_> {
                 stopper.stop();
                 task.await
             }
-            () = tokio::time::sleep_until(self.deadline()) => {
+            () = tokio::time::sleep_until(deadline) => {
                 stopper.stop_for_wall();
                 task.await
             }
         };
         let (isolate, done) = joined.map_err(|error| IsolateError::Fault(error.to_string()))?;
-        self.isolate = Some(isolate);
-        self.take();
+        match id.tool() {
+            0 => self.isolate = Some(isolate),
+            tool => {
+                if let Some(part) = self.parts.get_mut(&tool) {
+                    part.isolate = Some(isolate);
+                }
+            }
+        }
+        self.take(id.tool());
         match done {
             // A timer that was cancelled, or a program that has ended.
             Err(IsolateError::NotWaiting(_)) | Ok(()) => Ok(()),
@@ -464,21 +429,46 @@ impl Drive<'_> {
         }
     }
 
-    /// Takes what the program left when it stopped.
-    fn take(&mut self) {
-        let Some(isolate) = &mut self.isolate else {
+    /// Takes what a program left when it stopped; 0 is the code itself.
+    fn take(&mut self, tool: u32) {
+        let isolate = match tool {
+            0 => self.isolate.as_mut(),
+            _ => self
+                .parts
+                .get_mut(&tool)
+                .and_then(|part| part.isolate.as_mut()),
+        };
+        let Some(isolate) = isolate else {
             return;
         };
-        self.log.extend(isolate.take_log());
-        self.status = isolate.status().clone();
-        for call in isolate.take_calls() {
-            self.waiting
-                .insert(call.id, Made::new(call.target, self.now));
-            self.fresh.push_back(call.id);
+        let log = isolate.take_log();
+        let status = isolate.status().clone();
+        let calls = isolate.take_calls();
+        let cancelled = isolate.take_cancelled();
+        for call in calls {
+            let id = CallId::of(tool, call.id);
+            self.waiting.insert(id, Made::new(call.target, self.now));
+            self.fresh.push_back(id);
         }
-        for id in isolate.take_cancelled() {
+        for id in cancelled {
+            let id = CallId::of(tool, id);
             self.waiting.remove(&id);
             self.fresh.retain(|fresh| *fresh != id);
+        }
+        match tool {
+            0 => {
+                self.log.extend(log);
+                self.status = status;
+            }
+            _ => {
+                for line in log {
+                    tracing::debug!(run = self.head.run_id, tool, "{}", line.text);
+                }
+                if let Some(part) = self.parts.get_mut(&tool) {
+                    part.status = status;
+                }
+                self.part_ended(tool);
+            }
         }
     }
 
@@ -493,9 +483,8 @@ impl Drive<'_> {
                 Status::Waiting => {}
                 Status::Completed(value) => return Ok(Ending::Completed(value.clone())),
                 Status::Threw(value) => {
-                    let globals = self.head.spaces.iter().map(|(name, _)| name.clone());
-                    let globals: Vec<_> = globals.collect();
-                    let message = outcome::thrown(value, &self.program, &globals);
+                    let source = self.mode.job.source();
+                    let message = outcome::thrown(value, &self.program, source, &self.head.spaces);
                     return Ok(Ending::Error {
                         code: None,
                         message,
@@ -512,13 +501,17 @@ impl Drive<'_> {
                 self.decide(id);
                 continue;
             }
+            if self.may_start() {
+                self.start_next().await?;
+                continue;
+            }
             if self.current.is_none() && self.commit_outside().await? {
                 continue;
             }
             if self.current.is_none()
                 && let Some(id) = self.local.pop_front()
             {
-                self.current = self.work(id);
+                self.current = self.work(id).map(|work| (id, work));
             }
             let timer = self.next_timer();
             if self.current.is_none() && self.beside.is_empty() && timer.is_none() {
@@ -563,11 +556,13 @@ impl Drive<'_> {
     }
 
     /// Waits until something happens.
-    async fn wait(&mut self, timer: Option<(Instant, u32)>) -> Result<(), Broken> {
+    async fn wait(&mut self, timer: Option<(Instant, CallId)>) -> Result<(), Broken> {
         let cancel = self.attempt.cancel().clone();
         let never = self.began + NO_WALL;
         let due = timer.map_or(never, |(at, _)| at);
         let deadline = self.deadline();
+        let part = self.part_deadline();
+        let part_over = part.map_or(never, |(at, _)| at);
         if self.current.is_none() {
             self.rest();
         }
@@ -579,7 +574,7 @@ impl Drive<'_> {
         tokio::select! {
             biased;
             () = cancel.cancelled() => Ok(()),
-            done = async { match &mut self.current { Some(work) => work.await, None => std::future::pending().await } } => {
+            done = async { match &mut self.current { Some((_, work)) => work.await, None => std::future::pending().await } } => {
                 self.current = None;
                 self.keep(done).map_err(Broken::Stop)
             }
@@ -598,6 +593,12 @@ impl Drive<'_> {
                 Ok(())
             }
             () = tokio::time::sleep_until(deadline) => Err(self.over().into()),
+            () = tokio::time::sleep_until(part_over) => {
+                if let Some((_, number)) = part {
+                    self.part_over(number);
+                }
+                Ok(())
+            }
             () = tokio::time::sleep_until(rest_at.unwrap_or(never)) => {
                 self.rest();
                 Ok(())
@@ -655,6 +656,12 @@ impl Drive<'_> {
 
     /// Delivers an answer, and runs the program until it waits again or ends.
     async fn deliver(&mut self, ready: Ready) -> Result<(), Broken> {
+        let tool = ready.id.tool();
+        if tool > 0 && !self.parts.contains_key(&tool) {
+            // It ended while this call was on its way.
+            self.waiting.remove(&ready.id);
+            return Ok(());
+        }
         let now = match ready.journaled {
             Some(now) => now,
             None => {
@@ -665,99 +672,23 @@ impl Drive<'_> {
             }
         };
         self.waiting.remove(&ready.id);
-        let (id, answer) = (ready.id, ready.answer);
-        self.enter(move |isolate| isolate.answer(id, &answer, now))
-            .await
+        self.answer(ready.id, ready.answer, now).await
     }
 
-    /// Somebody stopped the submission: what was done until now is kept.
+    /// Somebody stopped the submission: what was done until now is kept, with the answers that were to be
+    /// delivered, because what those calls wrote is kept too.
     async fn cancelled(&mut self) -> Broken {
         self.current = None;
-        match self.boundary(Why::Save, Step::new(), Vec::new()).await {
+        let mut next = Vec::new();
+        for ready in std::mem::take(&mut self.ready) {
+            if ready.journaled.is_none() && self.waiting.contains_key(&ready.id) {
+                let now = self.tick();
+                next.push(self.entry(ready.id, &ready.answer, now));
+            }
+        }
+        match self.boundary(Why::Save, Step::new(), next).await {
             Ok(()) => Stop::Cancelled.into(),
             Err(broken) => broken,
-        }
-    }
-
-    /// The program has ended, or cannot go on: the outcome goes with the batch.
-    async fn finish(mut self, ending: Ending) -> Result<Ended, Stop> {
-        self.current = None;
-        let mut step = Step::new();
-        let unawaited = self.unawaited(&mut step).await?;
-        self.withdraw(&mut step);
-        let usage = self.isolate.as_ref().map(Isolate::usage);
-        self.isolate = None;
-        self.close(step, ending.status(), usage);
-        let log = outcome::log(&self.log);
-        let took = self.active();
-        Ok(ended(
-            self.mode.job,
-            self.call,
-            &ending,
-            log,
-            &unawaited,
-            took,
-        ))
-    }
-
-    /// Calls that nobody awaited: what acts outside is seen to its end, the others are not done.
-    async fn unawaited(&mut self, step: &mut Step) -> Result<Vec<String>, Stop> {
-        let cancel = self.attempt.cancel().clone();
-        let deadline = self.deadline();
-        while !self.beside.is_empty() {
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => break,
-                Some(done) = self.beside.next() => self.settled.push(done),
-                () = tokio::time::sleep_until(deadline) => break,
-            }
-        }
-        let mut names = Vec::new();
-        for done in std::mem::take(&mut self.settled) {
-            let answer = done.answer()?;
-            self.reversible(step, &done).await?;
-            if let Some(made) = self.waiting.get_mut(&done.id) {
-                made.took = done.took;
-            }
-            if let Some(id) = &done.effect_id {
-                self.settle_effect(step, id, done.status());
-            }
-            self.entry(done.id, &answer, self.now);
-            names.extend(self.waiting.remove(&done.id).map(|made| made.path()));
-        }
-        for (_, intended, status) in std::mem::take(&mut self.closed) {
-            self.settle_effect(step, &intended.effect_id, status);
-        }
-        let text = "the code ended before this call was answered; await every call";
-        let left: Vec<u32> = self.waiting.keys().copied().collect();
-        for id in left {
-            if self.waiting[&id].is_timer() {
-                continue;
-            }
-            let key = self.key_of(id);
-            let cut = self.instance.effects.iter().find(|open| open.cause == key);
-            if let Some(cut) = cut.cloned() {
-                self.settle_effect(step, &cut.effect_id, Fate::Unknown);
-            }
-            let answer = Answer::Error(Thrown::new("Error", text));
-            self.entry(id, &answer, self.now);
-            names.extend(self.waiting.get(&id).map(Made::path));
-        }
-        Ok(names)
-    }
-
-    /// What people were asked for the run is not asked any more.
-    fn withdraw(&mut self, step: &mut Step) {
-        let prefix = format!("{}#", self.call.id);
-        let approvals = self.instance.conversation.approvals.values();
-        let open: Vec<_> = approvals
-            .filter(|one| one.answer.is_none() && one.tool_call_id.starts_with(&prefix))
-            .cloned()
-            .collect();
-        for approval in open {
-            let submission = self.attempt.submission();
-            let withdrawn = Decision::Withdraw.into();
-            self.instance.decide(step, submission, approval, withdrawn);
         }
     }
 }

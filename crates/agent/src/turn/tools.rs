@@ -34,7 +34,7 @@ use super::{
     plan::{Planned, plan},
 };
 use crate::{
-    approval::{APPROVALS, Approval},
+    approval::{self, APPROVALS, Approval},
     context,
     definition::SandboxKind,
     instance::AgentInstance,
@@ -220,7 +220,8 @@ impl Written {
 
 impl Running {
     /// Nothing of the batch is run before each consent that it needs is given or refused.
-    fn park(&mut self, instance: &AgentInstance, ask: Vec<Approval>, until: Timestamp) -> Stop {
+    fn park(&mut self, instance: &AgentInstance, mut ask: Vec<Approval>, until: Timestamp) -> Stop {
+        approval::in_order(&mut ask);
         let mut step = Step::new();
         self.take_pending(instance, &mut step);
         for approval in ask {

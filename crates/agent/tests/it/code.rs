@@ -272,6 +272,38 @@ async fn a_run_with_several_calls_that_need_consent_goes_on_at_its_await_weeks_l
 }
 
 #[tokio::test]
+async fn a_parked_run_goes_on_in_a_version_with_another_engine() {
+    use sha2::Digest as _;
+    use std::fmt::Write as _;
+    // The same engine under another name: a section that says nothing follows the others.
+    let mut image = engine().image_bytes().to_vec();
+    image.extend([0, 5, 4, b'o', b'l', b'd', b'r']);
+    let mut hash = String::new();
+    for byte in sha2::Sha256::digest(&image) {
+        let _ = write!(hash, "{byte:02x}");
+    }
+    let (mut stage, bank) = banking(
+        "async () => { const lucky = Math.random(); const sent = await bank.send('ann', 1); return [sent.sent, typeof lucky]; }",
+        OnCrash::Unknown,
+    );
+    stage.engine = Some(engine().with_image(&image.into(), &hash).unwrap());
+    let older = stage.process(Death::Never);
+    parked(&older).await;
+    let receipt = older.send_keyed("Go", "k").await.unwrap();
+    older.runtime.drain(Duration::from_secs(60)).await;
+    drop(older);
+
+    stage.engine = Some(engine());
+    let newer = stage.process(Death::Never);
+    approve(&stage, &newer).await;
+    let settled = newer.settled(&receipt).await.unwrap();
+    assert_eq!(settled.outcome, Outcome::Completed, "{:?}", settled.error);
+    let outcome = outcome(&stage).await;
+    assert_eq!(outcome["result"], json!([1, "number"]), "{outcome}");
+    assert_eq!(bank.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn what_goes_wrong_is_an_outcome_that_the_model_reads() {
     for (code, expected) in [
         (
@@ -291,6 +323,14 @@ async fn what_goes_wrong_is_an_outcome_that_the_model_reads() {
         (
             "async () => { await tools.read({}); }",
             "ToolError|TypeError",
+        ),
+        (
+            "async () => {\n  return await tools.raed({ path: 'a' });\n}",
+            "tools has no function raed; did you mean tools.read?",
+        ),
+        (
+            "async () => { state.nothingLikeIt(); }",
+            "state has no function nothingLikeIt; codemode.search finds",
         ),
     ] {
         let mut stage = stage(code);

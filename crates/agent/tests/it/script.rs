@@ -618,6 +618,90 @@ async fn code_calls_tools_in_typescript_as_it_calls_others() {
     assert!(told[0].contains("HELLO ADA"), "{told:?}");
 }
 
+/// Code that calls the durable tool `t` twice at once.
+const BOTH: &str = "async () => { const lucky = Math.random(); const both = await Promise.allSettled([tools.t({ order: 'o1' }), tools.t({ order: 'o2' })]); return [...both.map((one) => one.value ?? one.reason.message), typeof lucky]; }";
+
+fn in_code(tool: &str) -> (Stage, Calls) {
+    let project = Project::new()
+        .agent("code: true\n")
+        .file("agents/worker/tools/t.ts", tool);
+    stage(&project, &[("code", json!({"code": BOTH}))])
+}
+
+#[tokio::test]
+async fn durable_tools_that_code_calls_go_on_where_they_were_wherever_the_process_dies() {
+    let tool = "export const tool = { durable: true };\n/** D. */\nexport default async (input: { order: string }) => {\n  const file = `/workspace/${input.order}.txt`;\n  const lucky = String(Math.random());\n  await state.writeFile(file, lucky);\n  const paid = await step.do('pay', () => bank.pay(input.order, 1));\n  await state.appendFile(file, ' paid');\n  return (await state.readFile(file)) === lucky + ' paid' ? paid : 'another run';\n};";
+    for death in (1..=12).flat_map(|n| [Death::Before(n), Death::After(n)]) {
+        let (stage, calls) = in_code(tool);
+        let dying = stage.process(death);
+        if let Ok(receipt) = dying.send_keyed("Go.", "k").await {
+            let _ = dying.settled(&receipt).await;
+        }
+        drop(dying);
+        let last = stage.process(Death::Never);
+        let receipt = last.send_keyed("Go.", "k").await.unwrap();
+        last.runtime.resume().await.unwrap();
+        last.settled(&receipt).await.unwrap();
+        let told = told(&stage).await;
+        assert!(
+            told[0].contains(r#""result":["pay done","pay done","number"]"#),
+            "{death:?} {told:?}"
+        );
+        let calls = calls.lock().unwrap().clone();
+        let ids: BTreeSet<_> = calls.iter().map(|(_, id)| id.clone()).collect();
+        assert_eq!((calls.len(), ids.len()), (2, 2), "{death:?} {calls:?}");
+    }
+}
+
+#[tokio::test]
+async fn durable_tools_that_code_calls_wait_for_consent_at_their_await() {
+    let tool = "export const tool = { durable: true };\n/** D. */\nexport default async (input: { order: string }) => { const before = input.order; await bank.pay(before, 1); return before + ': ' + await bank.close(); };";
+    let (stage, calls) = in_code(tool);
+    let process = stage.process(Death::Never);
+    crate::code::parked(&process).await;
+    let receipt = process.send_keyed("Go", "k").await.unwrap();
+    let mut asked: Vec<_> = stage.conversation().await.approvals.into_values().collect();
+    asked.sort_by(|a, b| a.approval_id.cmp(&b.approval_id));
+    let keys: Vec<_> = asked.iter().map(|one| one.tool_call_id.as_str()).collect();
+    assert_eq!(
+        keys,
+        ["call_1_0#1.2", "call_1_0#2.2"],
+        "listed in the order of the calls"
+    );
+    drop(process);
+    stage.clock.advance(Duration::from_secs(21 * 24 * 3_600));
+    for (approval, decision) in asked.iter().zip(["reject", "approve"]) {
+        let later = stage.process(Death::Never);
+        let answer = json!({"approvalId": approval.approval_id, "decision": decision});
+        later.runtime.answer(&instance(), answer).await.unwrap();
+        if decision == "approve" {
+            later.settled(&receipt).await.unwrap();
+        } else {
+            later.runtime.drain(Duration::from_secs(60)).await;
+        }
+    }
+    let told = told(&stage).await;
+    assert!(
+        told[0].contains("A person rejected this call") && told[0].contains("\"o2: close done\""),
+        "{told:?}"
+    );
+    let calls = calls.lock().unwrap().clone();
+    let made: Vec<_> = calls.iter().map(|(call, _)| call.as_str()).collect();
+    assert_eq!(made, [r#"pay("o1", 1)"#, r#"pay("o2", 1)"#, "close()"]);
+}
+
+#[tokio::test]
+async fn the_time_of_a_durable_tool_that_code_calls_ends_that_tool_alone() {
+    let tool = "export const tool = { durable: true, timeout: '50ms' };\n/** D. */\nexport default async (input: { order: string }) => input.order === 'o1' ? await bank.wait() : 'done';";
+    let (stage, _) = in_code(tool);
+    stage.process(Death::Never).ask("Go.").await.unwrap();
+    let told = told(&stage).await;
+    assert!(
+        told[0].contains("(isolate_wall)") && told[0].contains(r#""done","number"]"#),
+        "{told:?}"
+    );
+}
+
 /// The files of the guide: each block whose first line is a comment with its path.
 fn guide() -> Vec<(String, String)> {
     let text = include_str!("../../../../docs/guide/tools.md");

@@ -326,8 +326,8 @@ fn a_run_that_was_aborted_is_rolled_back_by_a_command() {
         ],
     );
     assert_eq!(
-        again.lines()[0]["run"],
-        serde_json::Value::Null,
+        (again.status, &again.lines()[0]["error"]["type"]),
+        (1, &"code_run_not_found".into()),
         "{}",
         again.stdout
     );

@@ -60,6 +60,12 @@ pub trait Undoer: Send + Sync {
     ///
     /// When it cannot be undone; the others still are.
     async fn undo(&self, undo: &Undo, undo_id: &str) -> Result<(), Failure>;
+
+    /// What else changes with the commit that says that it ended, whether it was undone or not. The default
+    /// is nothing.
+    fn ended(&self, undo: &Undo, step: &mut Step) {
+        let _ = (undo, step);
+    }
 }
 
 /// What can be undone in one actor, in the order in which it was done.
@@ -121,9 +127,21 @@ impl Undos {
 
     /// Forgets how everything is undone, for example when the whole has succeeded.
     pub fn forget(&mut self, step: &mut Step) {
-        for (number, _) in self.undos.drain(..) {
-            step.delete(UNDOS, number.to_be_bytes());
+        self.forget_where(step, |_| true);
+    }
+
+    /// Forgets how some effects are undone, and returns those.
+    pub fn forget_where(&mut self, step: &mut Step, which: impl Fn(&Undo) -> bool) -> Vec<Undo> {
+        let mut gone = Vec::new();
+        for (number, undo) in std::mem::take(&mut self.undos) {
+            if which(&undo) {
+                step.delete(UNDOS, number.to_be_bytes());
+                gone.push(undo);
+            } else {
+                self.undos.push_back((number, undo));
+            }
         }
+        gone
     }
 
     /// Undoes everything, the last first, and returns what could not be undone. After a crash, load
@@ -137,8 +155,24 @@ impl Undos {
         attempt: &Attempt,
         undoer: &dyn Undoer,
     ) -> Result<Vec<Undone>, Halt> {
+        self.run_where(attempt, undoer, |_| true).await
+    }
+
+    /// The same for some of the effects; the others can still be undone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Undos::run`].
+    pub async fn run_where(
+        &mut self,
+        attempt: &Attempt,
+        undoer: &dyn Undoer,
+        which: impl Fn(&Undo) -> bool + Send + Sync,
+    ) -> Result<Vec<Undone>, Halt> {
         let mut failed = Vec::new();
-        while let Some((number, undo)) = self.undos.back_mut() {
+        while let Some(at) = self.undos.iter().rposition(|(_, undo)| which(undo))
+            && let Some((number, undo)) = self.undos.get_mut(at)
+        {
             if !undo.begun {
                 let mut step = Step::new();
                 let mut begun = undo.clone();
@@ -158,8 +192,9 @@ impl Undos {
             let mut step = Step::new();
             step.record(kind::EFFECT_UNDONE, attempt.now(), &undone);
             step.delete(UNDOS, number.to_be_bytes());
+            undoer.ended(undo, &mut step);
             attempt.commit(step).await?;
-            self.undos.pop_back();
+            self.undos.remove(at);
             failed.extend(Some(undone).filter(|undone| undone.error.is_some()));
         }
         Ok(failed)

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use wasmtime::{
     Config, Enabled, Engine, InstanceAllocationStrategy, InstancePre, Linker, Module, ModuleExport,
     OptLevel, PoolingAllocationConfig, Store,
@@ -64,14 +66,29 @@ pub struct Isolates {
 
 pub(super) struct Shared {
     pub(super) engine: Engine,
+    /// SHA-256 of the image in hexadecimal digits.
+    pub(super) image: String,
+    bytes: Bytes,
+    cache: Option<PathBuf>,
     pub(super) pre: InstancePre<Guest>,
     pub(super) exports: Exports,
     /// The memory that every isolate starts with.
     pub(super) base: Vec<u8>,
     pub(super) memory_limit: u64,
-    pub(super) memory_used: AtomicU64,
+    /// The same for all images of an engine, as are who waits and the tick.
+    pub(super) memory_used: Arc<AtomicU64>,
     pub(super) admission: Arc<Admission>,
-    ticker: Arc<Ticker>,
+    ticker: Arc<TickerHandle>,
+}
+
+/// The tick ends when nobody uses the engine any more.
+struct TickerHandle(Arc<Ticker>);
+
+impl Drop for TickerHandle {
+    fn drop(&mut self) {
+        self.0.closed.store(true, Ordering::Release);
+        self.0.nudge();
+    }
 }
 
 pub(super) struct Exports {
@@ -94,34 +111,49 @@ impl Isolates {
     /// # Errors
     /// [`IsolateError::Engine`] when this machine cannot run it, for example for want of address space.
     pub fn open(options: &IsolatesOptions) -> Result<Self, IsolateError> {
-        let failed = |error: wasmtime::Error| IsolateError::Engine(format!("{error:#}"));
         let live = options.live.clamp(1, 10_000);
         let engine = Engine::new(&config(live)).map_err(failed)?;
-        let module = module_cache::module(&engine, IMAGE, image_hash(), options.cache.as_deref())?;
-        let mut linker = Linker::new(&engine);
-        guest::link(&mut linker).map_err(failed)?;
-        let pre = linker.instantiate_pre(&module).map_err(failed)?;
-        let exports = Exports::new(&module)?;
-        let mut store = Store::new(&engine, Guest::idle());
-        store.set_epoch_deadline(u64::MAX / 2);
-        let instance = pre.instantiate(&mut store).map_err(failed)?;
-        let base = instance
-            .get_memory(&mut store, "memory")
-            .map(|memory| memory.data(&store).to_vec())
-            .unwrap_or_default();
-        drop(store);
-        Ok(Self {
-            shared: Arc::new(Shared {
-                ticker: Ticker::start(engine.clone())?,
+        let ticker = Ticker::start(engine.clone())?;
+        Shared::new(
+            &Bytes::from_static(IMAGE),
+            image_hash().to_owned(),
+            Around {
                 engine,
-                pre,
-                exports,
-                base,
+                cache: options.cache.clone(),
                 memory_limit: options.memory,
-                memory_used: AtomicU64::new(0),
+                memory_used: Arc::default(),
                 admission: Admission::new(options, live),
-            }),
-        })
+                ticker: Arc::new(TickerHandle(ticker)),
+            },
+        )
+    }
+
+    /// The same engine with another image, for programs that were saved with that one. All images of an
+    /// engine share its limits and its room. It compiles for about a second where the cache has not got it.
+    ///
+    /// # Errors
+    /// [`IsolateError::SavedImage`] when `bytes` are not the image with this SHA-256, [`IsolateError::Engine`]
+    /// when they are no image that this engine can run.
+    pub fn with_image(&self, bytes: &Bytes, hash: &str) -> Result<Self, IsolateError> {
+        use std::fmt::Write as _;
+        let digest = Sha256::digest(bytes);
+        let found = digest.iter().fold(String::new(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        });
+        if found != hash {
+            return Err(IsolateError::SavedImage);
+        }
+        let shared = &self.shared;
+        let around = Around {
+            engine: shared.engine.clone(),
+            cache: shared.cache.clone(),
+            memory_limit: shared.memory_limit,
+            memory_used: Arc::clone(&shared.memory_used),
+            admission: Arc::clone(&shared.admission),
+            ticker: Arc::clone(&shared.ticker),
+        };
+        Shared::new(bytes, found, around)
     }
 
     /// Waits for room for one more isolate. Owners (an agent's name, for example) take turns, so that
@@ -148,12 +180,73 @@ impl Isolates {
     }
 
     /// The identity of the image, on which saved programs depend: a SHA-256 in hexadecimal digits.
-    pub fn image(&self) -> &'static str {
-        image_hash()
+    pub fn image(&self) -> &str {
+        &self.shared.image
+    }
+
+    /// The image itself. Who saves programs keeps it beside them: another version may begin with another
+    /// image, and goes on with those through [`Isolates::with_image`].
+    pub fn image_bytes(&self) -> Bytes {
+        self.shared.bytes.clone()
     }
 }
 
-pub(super) fn image_hash() -> &'static str {
+/// What all images of an engine have in common.
+struct Around {
+    engine: Engine,
+    cache: Option<PathBuf>,
+    memory_limit: u64,
+    memory_used: Arc<AtomicU64>,
+    admission: Arc<Admission>,
+    ticker: Arc<TickerHandle>,
+}
+
+fn failed(error: wasmtime::Error) -> IsolateError {
+    IsolateError::Engine(format!("{error:#}"))
+}
+
+impl Shared {
+    fn new(bytes: &Bytes, image: String, around: Around) -> Result<Isolates, IsolateError> {
+        let Around {
+            engine,
+            cache,
+            memory_limit,
+            memory_used,
+            admission,
+            ticker,
+        } = around;
+        let module = module_cache::module(&engine, bytes, &image, cache.as_deref())?;
+        let mut linker = Linker::new(&engine);
+        guest::link(&mut linker).map_err(failed)?;
+        let pre = linker.instantiate_pre(&module).map_err(failed)?;
+        let exports = Exports::new(&module)?;
+        let mut store = Store::new(&engine, Guest::idle());
+        store.set_epoch_deadline(u64::MAX / 2);
+        let instance = pre.instantiate(&mut store).map_err(failed)?;
+        let base = instance
+            .get_memory(&mut store, "memory")
+            .map(|memory| memory.data(&store).to_vec())
+            .unwrap_or_default();
+        drop(store);
+        Ok(Isolates {
+            shared: Arc::new(Self {
+                engine,
+                image,
+                bytes: bytes.clone(),
+                cache,
+                pre,
+                exports,
+                base,
+                memory_limit,
+                memory_used,
+                admission,
+                ticker,
+            }),
+        })
+    }
+}
+
+fn image_hash() -> &'static str {
     IMAGE_SHA256.trim_ascii_end()
 }
 
@@ -296,15 +389,8 @@ impl Shared {
                 self.0.leave();
             }
         }
-        self.ticker.enter();
-        let _leave = Leave(&self.ticker);
+        self.ticker.0.enter();
+        let _leave = Leave(&self.ticker.0);
         run()
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.ticker.closed.store(true, Ordering::Release);
-        self.ticker.nudge();
     }
 }

@@ -1,7 +1,8 @@
 //! The compiled guest on disk, so that a process starts in milliseconds.
 //!
 //! A compiled module is machine code. It is read only from a folder that belongs to this user and that
-//! nobody else may enter, and never from the store.
+//! nobody else may enter, and never from the store. A checksum beside it shows a file that a failing disk
+//! or a loss of power damaged: that is compiled again.
 
 use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -76,6 +77,10 @@ fn load(engine: &Engine, path: &Path) -> Option<Module> {
     if !meta.is_file() || meta.mode() & 0o077 != 0 || !ours(&meta) {
         return None;
     }
+    let code = fs::read(path).ok()?;
+    if fs::read(sum_of(path)).ok()? != crc32fast::hash(&code).to_le_bytes() {
+        return None;
+    }
     // SAFETY: the file is machine code, which wasmtime maps and runs as it is. It was written by
     // `keep` below, whole (by a rename), in a folder that only this user may enter, under a name that
     // holds the hash of the guest and wasmtime's own compatibility hash; wasmtime compares version and
@@ -83,8 +88,21 @@ fn load(engine: &Engine, path: &Path) -> Option<Module> {
     unsafe { Module::deserialize_file(engine, path) }.ok()
 }
 
-/// Writes the file under another name first: a reader sees all of it or nothing.
+/// Where the checksum of a file is.
+fn sum_of(path: &Path) -> PathBuf {
+    path.with_extension("sum")
+}
+
+/// Writes each file under another name first: a reader sees all of it or nothing.
 fn keep(path: &Path, code: &[u8]) {
+    let written =
+        put(path, code).and_then(|()| put(&sum_of(path), &crc32fast::hash(code).to_le_bytes()));
+    if let Err(error) = written {
+        tracing::debug!(%error, path = %path.display(), "the compiled guest is not kept");
+    }
+}
+
+fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut name = path.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
     let part = PathBuf::from(name);
@@ -94,10 +112,13 @@ fn keep(path: &Path, code: &[u8]) {
         .truncate(true)
         .mode(0o600)
         .open(&part)
-        .and_then(|mut file| std::io::Write::write_all(&mut file, code))
+        .and_then(|mut file| {
+            std::io::Write::write_all(&mut file, bytes)?;
+            file.sync_all()
+        })
         .and_then(|()| fs::rename(&part, path));
-    if let Err(error) = written {
-        tracing::debug!(%error, path = %path.display(), "the compiled guest is not kept");
+    if written.is_err() {
         let _ = fs::remove_file(&part);
     }
+    written
 }

@@ -178,7 +178,7 @@ impl Isolates {
         limits: &Limits,
         now: Timestamp,
     ) -> Result<Isolate, IsolateError> {
-        let found = saved::open(bytes, key, &bindings.hash())?;
+        let found = saved::open(bytes, key, self.image(), &bindings.hash())?;
         let mut guest = Guest::new(
             Arc::clone(&self.shared),
             bindings.clone(),
@@ -450,6 +450,7 @@ impl Isolate {
         let memory = live.memory.data(&live.store);
         let stack = usize::try_from(live.stack_top).unwrap_or(0);
         let head = saved::Head {
+            image: &live.shared.image,
             bindings: live.bindings,
             usage: guest.usage,
             elapsed: self.elapsed,

@@ -14,7 +14,7 @@ use flate2::write::DeflateEncoder;
 
 use super::guest::Waits;
 use super::wire::{Malformed, Reader, Writer};
-use super::{IsolateError, Limits, Usage, engine};
+use super::{IsolateError, Limits, Usage};
 
 const MAGIC: &[u8; 4] = b"BWI1";
 const MAC: usize = 32;
@@ -23,6 +23,8 @@ const PAGE: usize = 4_096;
 const NEAR: usize = 6;
 
 pub(super) struct Head<'a> {
+    /// The image: SHA-256 in hexadecimal digits.
+    pub(super) image: &'a str,
     pub(super) bindings: [u8; 32],
     pub(super) usage: Usage,
     /// Wall clock so far, in milliseconds.
@@ -51,7 +53,7 @@ pub(super) fn write(
 ) -> Vec<u8> {
     let mut out = Writer::default();
     out.bytes.extend_from_slice(MAGIC);
-    out.text(engine::image_hash().as_bytes());
+    out.text(head.image.as_bytes());
     out.bytes.extend_from_slice(&head.bindings);
     out.number(u64::try_from(head.usage.cpu.as_micros()).unwrap_or(u64::MAX));
     out.number(u64::from(head.usage.calls));
@@ -146,6 +148,7 @@ pub(super) fn apply(delta: &[u8], stack: usize, memory: &mut [u8]) -> Result<(),
 pub(super) fn open(
     bytes: &[u8],
     key: &[u8; 32],
+    image: &str,
     bindings: &[u8; 32],
 ) -> Result<Found, IsolateError> {
     let split = bytes
@@ -162,18 +165,18 @@ pub(super) fn open(
             "it was changed, or saved with another key",
         ));
     }
-    parse(body, bindings)
+    parse(body, image, bindings)
         .map_err(|error| error.unwrap_or(IsolateError::SavedInvalid("it has no known format")))
 }
 
 /// The error is none where the format is broken.
-fn parse(body: &[u8], bindings: &[u8; 32]) -> Result<Found, Option<IsolateError>> {
+fn parse(body: &[u8], image: &str, bindings: &[u8; 32]) -> Result<Found, Option<IsolateError>> {
     let format = |_: Malformed| None;
     let mut reader = Reader::new(body);
     if reader.take(MAGIC.len()).map_err(format)? != MAGIC {
         return Err(None);
     }
-    if reader.slice().map_err(format)? != engine::image_hash().as_bytes() {
+    if reader.slice().map_err(format)? != image.as_bytes() {
         return Err(Some(IsolateError::SavedImage));
     }
     if reader.take(bindings.len()).map_err(format)? != bindings {

@@ -11,7 +11,7 @@ use bowline_runtime::{
     effect::{self, Status},
 };
 use bowline_sandbox::{
-    isolate::{Answer, Isolate, IsolateError, Usage},
+    isolate::{Answer, IsolateError, Usage},
     workspace::Workspace,
 };
 use bowline_store::{Blob, Timestamp};
@@ -21,7 +21,7 @@ use super::{Broken, Drive, Ready, calls::Finished};
 use crate::{
     approval::{APPROVALS, Approval},
     code::{
-        journal::{self, Boundary, Called, Entry, Saved, Settled, Why},
+        journal::{self, Boundary, CallId, Called, Entry, Saved, SavedPart, Settled, Why},
         outcome,
     },
     record::Fact,
@@ -72,7 +72,9 @@ impl Ledger {
     pub(super) fn count(&mut self, entry: &Entry) {
         self.answers += 1;
         self.bytes += match &entry.answer {
-            Settled::Value(value) | Settled::Error(value) => weight(&value.0),
+            Settled::Value(value) | Settled::Error(value) | Settled::Began(value) => {
+                weight(&value.0)
+            }
             Settled::Timer => 0,
         };
     }
@@ -128,7 +130,7 @@ fn weight(value: &bowline_sandbox::isolate::Value) -> usize {
 
 impl Drive<'_> {
     /// The answer to a call as an entry of the journal; it is noted for the record too.
-    pub(super) fn entry(&mut self, id: u32, answer: &Answer, now: Timestamp) -> Entry {
+    pub(super) fn entry(&mut self, id: CallId, answer: &Answer, now: Timestamp) -> Entry {
         let made = self.waiting.get(&id);
         let path = made.map(super::Made::path).unwrap_or_default();
         if let Some(made) = made.filter(|made| !made.is_timer()) {
@@ -146,7 +148,8 @@ impl Drive<'_> {
             };
             let shorten = |value| outcome::shape(value, outcome::RECORDED);
             self.called.push(Called {
-                id,
+                id: id.number(),
+                within: Some(id.tool()).filter(|tool| *tool > 0),
                 path: path.clone(),
                 arguments: shorten(arguments),
                 result: result.map(shorten),
@@ -194,14 +197,20 @@ impl Drive<'_> {
         self.running.take_pending(self.instance, &mut step);
         self.running.take_local(self.instance, &mut step, &[]);
         if !self.ledger.begun {
+            let engine = std::sync::Arc::clone(&self.instance.shared.engine);
+            let store = self.attempt.store().clone();
+            let now = self.attempt.now();
+            engine.keep_image(&self.isolates, &*store, now).await;
             // Another run may have been left there by a call that is no more.
             journal::forget(&mut step);
             journal::put_head(&mut step, &self.head, &self.snippets);
         }
-        let cpu = self
-            .isolate
-            .as_ref()
-            .map_or(Duration::ZERO, |isolate| isolate.usage().cpu);
+        for tool in std::mem::take(&mut self.gone) {
+            let prefix = format!("{}#{tool}.", self.call.id);
+            self.withdraw(&mut step, &prefix);
+        }
+        let own = self.isolate.as_ref().map(|isolate| isolate.usage().cpu);
+        let cpu = own.unwrap_or_default() + self.parts_cpu();
         let entries = std::mem::take(&mut self.ledger.entries);
         let mut saved = None;
         if why == Why::Park || self.ledger.is_heavy(cpu) {
@@ -278,13 +287,30 @@ impl Drive<'_> {
         let Some(mut isolate) = self.isolate.take() else {
             return Err(IsolateError::NotSavable.into());
         };
+        let mut parts = self.take_parts();
         let work = move || {
             let bytes = isolate.save(&key)?;
-            Ok((isolate, bytes))
+            let mut saved = Vec::new();
+            for (call, (part, began)) in &mut parts {
+                let bytes = part.save(&key)?;
+                saved.push(SavedPart {
+                    call: *call,
+                    began_ms: u64::try_from(began.as_millis()).unwrap_or(u64::MAX),
+                    size: bytes.len(),
+                    bytes: bytes.into(),
+                });
+            }
+            Ok((isolate, bytes, parts, saved))
         };
-        let (isolate, bytes): (Isolate, Vec<u8>) = super::blocking(work).await?;
+        let (isolate, bytes, parts, saved_parts) = super::blocking(work).await?;
         self.isolate = Some(isolate);
-        let size = bytes.len() as u64;
+        for (number, (isolate, _)) in parts {
+            if let Some(part) = self.parts.get_mut(&number) {
+                part.isolate = Some(isolate);
+            }
+        }
+        let more: usize = saved_parts.iter().map(|part| part.size).sum();
+        let size = (bytes.len() + more) as u64;
         let saved = Saved {
             next: self.ledger.next,
             active_ms: u64::try_from(self.active().as_millis()).unwrap_or(u64::MAX),
@@ -295,6 +321,7 @@ impl Drive<'_> {
                 .map(|(id, made)| made.saved(*id))
                 .collect(),
             log: journal::lines(&self.log),
+            parts: saved_parts,
             bytes: bytes.into(),
         };
         journal::put_saved(step, &saved);
@@ -373,6 +400,7 @@ impl Drive<'_> {
         }
         written.kept(self.instance);
         self.isolate = None;
+        self.parts.clear();
         Ok(step)
     }
 

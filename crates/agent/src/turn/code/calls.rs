@@ -18,8 +18,8 @@ use crate::{
     binding::{Binding, CallError, Method},
     code::{
         CODEMODE, Discovery,
-        journal::{Coded, Waiting},
-        registry,
+        journal::{CallId, Coded, Waiting},
+        own, registry,
     },
     tool::{Effect, OnCrash, ToolContext, elided::History},
     turn::{
@@ -103,7 +103,7 @@ impl Made {
         }
     }
 
-    pub(super) fn saved(&self, id: u32) -> Waiting {
+    pub(super) fn saved(&self, id: CallId) -> Waiting {
         Waiting {
             id,
             due: self.due.map(|(_, at)| at),
@@ -134,7 +134,7 @@ impl Made {
 
 /// A call that returned.
 pub(super) struct Finished {
-    pub(super) id: u32,
+    pub(super) id: CallId,
     pub(super) result: Result<Value, CallError>,
     pub(super) took: Duration,
     /// The files of a local call that returned; its writes are kept.
@@ -167,6 +167,8 @@ enum Next {
     Waits(Asked),
     Local,
     Beside,
+    /// A durable tool, with what it is given.
+    Part(Value),
     /// With an outside effect; true when the intent is not written down.
     Outside(Intended, bool),
     /// It was intended before and must not be done again.
@@ -180,18 +182,21 @@ fn thrown(name: &str, message: impl Into<String>) -> Next {
 
 impl Drive<'_> {
     /// What ties an effect or an approval to a call.
-    pub(super) fn key_of(&self, id: u32) -> String {
+    pub(super) fn key_of(&self, id: CallId) -> String {
         format!("{}#{id}", self.call.id)
     }
 
     /// The timer that is due first.
-    pub(super) fn next_timer(&self) -> Option<(Instant, u32)> {
-        let due = |(id, made): (&u32, &Made)| Some((made.due?.0, *id));
+    pub(super) fn next_timer(&self) -> Option<(Instant, CallId)> {
+        let due = |(id, made): (&CallId, &Made)| Some((made.due?.0, *id));
         self.waiting.iter().filter_map(due).min()
     }
 
     /// Decides what happens to a call that the program made.
-    pub(super) fn decide(&mut self, id: u32) {
+    pub(super) fn decide(&mut self, id: CallId) {
+        if id.tool() == 0 && self.parts.contains_key(&id.number()) {
+            return;
+        }
         let Some(mut made) = self.waiting.remove(&id) else {
             return;
         };
@@ -206,6 +211,7 @@ impl Drive<'_> {
                     });
                 }
                 Next::Waits(asked) => made.asked = Some(asked),
+                Next::Part(input) => self.starting.push_back((id.number(), input)),
                 Next::Local => self.local.push_back(id),
                 Next::Beside => {
                     self.waiting.insert(id, made);
@@ -226,7 +232,7 @@ impl Drive<'_> {
         self.waiting.insert(id, made);
     }
 
-    fn next(&self, id: u32, made: &mut Made) -> Next {
+    fn next(&self, id: CallId, made: &mut Made) -> Next {
         if made.namespace == CODEMODE {
             let discovery = Discovery(self.mode.registry);
             return Next::Answer(discovery.answer(&made.method, &made.arguments));
@@ -261,7 +267,14 @@ impl Drive<'_> {
         let named = registry::named(method, &made.arguments);
         let policy = registry::policy(self.mode.definition, &made.namespace, method);
         match consent(policy, approval, named, question.is_some()) {
-            Consent::Given(_) => self.go(&key, &made.path(), binding, method),
+            Consent::Given(_) => match self.mode.registry.durable(&made.namespace, &made.method) {
+                // The arguments may be those that a person changed.
+                Some((_, tool)) => match tool.validate(&own::argument(&made.arguments)) {
+                    Ok(input) => Next::Part(Value::from(input)),
+                    Err(text) => thrown("TypeError", text),
+                },
+                None => self.go(&key, &made.path(), binding, method),
+            },
             Consent::Answered(text) => Next::Answer(Ok(Value::from(json!({ "answer": text })))),
             Consent::Refused(text) => thrown("ApprovalError", text),
             Consent::Open(until) => Next::Waits(Asked::Waits(until)),
@@ -324,7 +337,7 @@ impl Drive<'_> {
     }
 
     /// The approval of a call that has to be put to a person; its end, when it was put before.
-    pub(super) fn ask(&self, id: u32, made: &Made) -> Option<Result<Approval, Timestamp>> {
+    pub(super) fn ask(&self, id: CallId, made: &Made) -> Option<Result<Approval, Timestamp>> {
         let (arguments, question, effect_id) = match made.asked.clone()? {
             Asked::Waits(until) => return Some(Err(until)),
             Asked::Asks {
@@ -352,14 +365,14 @@ impl Drive<'_> {
     }
 
     /// A local call: it works on an overlay of its own, which counts when it returns.
-    pub(super) fn work(&self, id: u32) -> Option<BoxFuture<'static, Finished>> {
+    pub(super) fn work(&self, id: CallId) -> Option<BoxFuture<'static, Finished>> {
         let files = self.running.files.as_ref().map(Overlay::child);
         let effect_id = self.waiting.get(&id)?.effect_id.clone();
         self.act(id, effect_id, Some(files))
     }
 
     /// Whether a call that acts outside works on the files too.
-    pub(super) fn in_workspace(&self, id: u32) -> bool {
+    pub(super) fn in_workspace(&self, id: CallId) -> bool {
         let found = self.waiting.get(&id).and_then(|made| {
             let (binding, method) = self.mode.registry.find(&made.namespace, &made.method)?;
             Some(binding.in_workspace(&method.name))
@@ -371,7 +384,7 @@ impl Drive<'_> {
     /// call, with the workspace if there is one.
     pub(super) fn act(
         &self,
-        id: u32,
+        id: CallId,
         effect_id: Option<String>,
         files: Option<Option<Overlay>>,
     ) -> Option<BoxFuture<'static, Finished>> {
@@ -454,6 +467,7 @@ impl Drive<'_> {
         let Some(until) = until else {
             return bowline_sandbox::isolate::IsolateError::Deadlock.into();
         };
+        approval::in_order(&mut ask);
         match self.parked(ask).await {
             Ok(step) => Stop::Parked { step, until }.into(),
             Err(broken) => broken,

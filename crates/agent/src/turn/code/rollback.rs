@@ -11,8 +11,9 @@ use bowline_runtime::{
     Attempt, Failure, Step,
     effect::{
         Status,
-        undo::{Undo, Undoer, Undos},
+        undo::{MAX_UNDOS, Undo, Undoer, Undos},
     },
+    kind,
 };
 use bowline_store::{ActorId, Store, Timestamp};
 use futures::FutureExt as _;
@@ -68,16 +69,17 @@ impl Drive<'_> {
         };
         let mut undos = match self.undos.take() {
             Some(undos) => undos,
-            None => {
-                let mut undos = Undos::load(&**self.attempt.store(), self.attempt.actor()).await?;
-                // What an earlier run did stays done.
-                if undos.iter().any(|one| one.input != undo.input) {
-                    undos.forget(step);
-                    journal::forget_reversible(step);
-                }
-                undos
-            }
+            None => Undos::load(&**self.attempt.store(), self.attempt.actor()).await?,
         };
+        let oldest = undos.iter().next().map(|one| one.input.clone());
+        if undos.len() >= MAX_UNDOS
+            && let Some(oldest) = oldest.filter(|oldest| *oldest != undo.input)
+        {
+            // What the oldest run did stays done.
+            for one in undos.forget_where(step, |one| one.input == oldest) {
+                journal::forget_reversible(step, &one.effect_id);
+            }
+        }
         journal::put_reversible(step, effect_id, &call);
         undos.add(step, undo)?;
         self.undos = Some(undos);
@@ -120,17 +122,10 @@ pub(in crate::turn) async fn asked(
         Ok(Input::RollBack { run_id }) => run_id,
         Ok(Input::User { .. } | Input::Signal { .. } | Input::Compact { .. }) | Err(_) => None,
     };
-    let undos = Undos::load(&**attempt.store(), attempt.actor()).await?;
-    let last = undos.iter().next_back();
-    let last = last.and_then(|undo| undo.input["runId"].as_str().map(str::to_owned));
-    // After a crash there may be none left: then the records say what was undone.
-    let run_id = match (wanted, last) {
-        (Some(wanted), _) => Some(wanted),
-        (None, Some(last)) => Some(last),
-        (None, None) => {
-            let runs = runs::of(&**attempt.store(), attempt.actor()).await?;
-            runs.into_iter().next_back().map(|run| run.run_id)
-        }
+    let named = wanted.is_some();
+    let run_id = match wanted {
+        Some(wanted) => Some(wanted),
+        None => last(attempt).await?,
     };
     let rendered = instance.shared.rendered(instance.actor.name())?;
     let toolbox = instance.shared.toolbox(&rendered)?;
@@ -138,16 +133,22 @@ pub(in crate::turn) async fn asked(
         Some(registry) => Arc::clone(registry),
         None => Arc::new(Registry::without_tools(&rendered).map_err(Failure::from)?),
     };
-    let (undone, kept) = match run_id {
-        Some(run_id) => undo(attempt, &registry, &run_id).await?,
+    let (undone, kept) = match &run_id {
+        Some(run_id) => undo(attempt, &registry, run_id).await?,
         None => (Vec::new(), Vec::new()),
     };
+    let what = match run_id.filter(|_| named) {
+        Some(run_id) => format!(
+            "what the run of code {} did outside",
+            outcome::cut(run_id, 64)
+        ),
+        None => "what the last run of code did outside".to_owned(),
+    };
     let mut text = if undone.is_empty() {
-        "A person asked to undo what the last run of code did outside. Nothing was undone."
-            .to_owned()
+        format!("A person asked to undo {what}. Nothing was undone.")
     } else {
         let list = undone.join(", ");
-        format!("A person had undone what the last run of code did outside, in this order: {list}.")
+        format!("A person had undone {what}, in this order: {list}.")
     };
     if !kept.is_empty() {
         text = format!("{text} Not undone: {}.", kept.join("; "));
@@ -160,9 +161,31 @@ pub(in crate::turn) async fn asked(
         attributes: BTreeMap::new(),
     });
     let mut step = Step::new();
+    journal::forget_rolling(&mut step);
     let scope = instance.scope(attempt.submission(), Some(attempt.id()));
     instance.add(&mut step, [told], &scope);
     Ok(step)
+}
+
+/// The last run that did what can be undone. It is written down, so that after a crash it is the same.
+async fn last(attempt: &Attempt) -> Result<Option<String>, Stop> {
+    let (store, actor) = (attempt.store().clone(), attempt.actor().clone());
+    let submission_id = &attempt.submission().id;
+    if let Some(run_id) = journal::rolling(&*store, &actor, submission_id).await? {
+        return Ok(Some(run_id));
+    }
+    let undos = Undos::load(&*store, &actor).await?;
+    let last = undos.iter().next_back();
+    let Some(run_id) = last.and_then(|undo| undo.input["runId"].as_str()) else {
+        return Ok(None);
+    };
+    let mut step = Step::new();
+    // A record, so that an owner which read the rows before cannot take the actor over.
+    let body = json!({ "change": "undo begun" });
+    step.record(kind::ACTOR_OPENED, attempt.now(), &body);
+    journal::put_rolling(&mut step, submission_id, run_id);
+    attempt.commit(step).await?;
+    Ok(Some(run_id.to_owned()))
 }
 
 /// Undoes what a run did outside: what was undone, and what could not be and why.
@@ -173,20 +196,19 @@ pub(in crate::turn) async fn undo(
 ) -> Result<(Vec<String>, Vec<String>), Stop> {
     let (store, actor) = (attempt.store().clone(), attempt.actor().clone());
     let mut undos = Undos::load(&*store, &actor).await?;
-    if undos.iter().all(|one| one.input["runId"] == run_id) {
-        let reverts = Reverts {
-            registry,
-            store: store.clone(),
-            actor: actor.clone(),
-            now: attempt.now(),
-        };
-        tokio::select! {
-            biased;
-            // One that was begun is begun again, with the same id.
-            () = attempt.cancel().cancelled() => return Err(Stop::Cancelled),
-            failed = undos.run(attempt, &reverts) => failed?,
-        };
-    }
+    let reverts = Reverts {
+        registry,
+        store: store.clone(),
+        actor: actor.clone(),
+        now: attempt.now(),
+    };
+    let ours = |one: &Undo| one.input["runId"] == run_id;
+    tokio::select! {
+        biased;
+        // One that was begun is begun again, with the same id.
+        () = attempt.cancel().cancelled() => return Err(Stop::Cancelled),
+        failed = undos.run_where(attempt, &reverts, ours) => failed?,
+    };
     // What a process did that is no more is in the records too.
     let all = runs::of(&*store, &actor).await?;
     let mut undone = Vec::new();
@@ -217,6 +239,10 @@ struct Reverts<'a> {
 
 #[async_trait]
 impl Undoer for Reverts<'_> {
+    fn ended(&self, undo: &Undo, step: &mut Step) {
+        journal::forget_reversible(step, &undo.effect_id);
+    }
+
     async fn undo(&self, undo: &Undo, undo_id: &str) -> Result<(), Failure> {
         let not = |why: String| {
             let path = undo.name.clone();

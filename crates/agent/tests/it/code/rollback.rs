@@ -311,3 +311,36 @@ async fn a_run_that_was_aborted_while_it_waited_is_rolled_back_when_that_is_aske
     process.settled(&receipt).await.unwrap();
     assert_eq!(shop.seen(), UNDONE);
 }
+
+#[tokio::test]
+async fn any_run_can_be_rolled_back_whatever_later_ones_did() {
+    let shop = Shop::new();
+    let mut stage =
+        stage("async () => { const made = await shop.order('tea'); return made.number; }");
+    stage.bindings.push(shop.clone());
+    let process = stage.process(Death::Never);
+    for _ in 0..3 {
+        process.ask("Go").await.unwrap();
+    }
+    let states = async || {
+        let all = runs::of(&*stage.store, &instance()).await.unwrap();
+        all.into_iter()
+            .map(|one| (one.run_id, one.state))
+            .collect::<Vec<_>>()
+    };
+    let first = states().await.remove(0).0;
+    let (undone, done) = (RunState::RolledBack, RunState::Completed);
+    for (named, expected) in [
+        (Some(first), [undone, done, done]),
+        (None, [undone, done, undone]),
+        (None, [undone, undone, undone]),
+        (None, [undone, undone, undone]),
+    ] {
+        let asked = bowline_agent::Outgoing::roll_back(named).into_submission();
+        let receipt = process.runtime.submit(&instance(), asked).await.unwrap();
+        process.settled(&receipt).await.unwrap();
+        let now: Vec<_> = states().await.into_iter().map(|(_, state)| state).collect();
+        assert_eq!(now, expected);
+    }
+    assert_eq!(shop.seen().len(), 6, "{:?}", shop.seen());
+}

@@ -25,8 +25,9 @@ export default async (values) => {
       return await next(instead);
     }
   };
+  // Without one it ends: then the engine tells the rejections that nobody handled.
   let script = await next();
-  for (;;) {
+  while (script !== undefined) {
     let said = {};
     let instead = {};
     try {

@@ -31,8 +31,8 @@ use super::{
     With, cache_folder,
     folder::Folder,
     lines::Lines,
-    print, seed,
-    session::{Asked, Running, Session},
+    now, print, seed,
+    session::{Asked, Running, Session, blocking},
 };
 use crate::{
     cli::{
@@ -99,6 +99,8 @@ struct Repl {
     files: Option<Overlay>,
     key: [u8; 32],
     saved: Saved,
+    /// Rejections that nobody has handled, as they were told.
+    lost: Vec<String>,
     terminal: Terminal,
 }
 
@@ -148,6 +150,7 @@ impl Repl {
             files,
             key,
             saved,
+            lost: Vec::new(),
             terminal,
         })
     }
@@ -315,7 +318,45 @@ impl Repl {
             }
         }
         self.saved = ran.saved;
-        self.tell(&ran.said, ran.shown)
+        let told = self.tell(&ran.said, ran.shown)?;
+        self.tell_lost().await;
+        Ok(told)
+    }
+
+    /// Tells of rejections that nobody has handled, each once. The engine tells them when a program ends, so
+    /// a copy of this one is ended.
+    async fn tell_lost(&mut self) {
+        let limits = Limits {
+            wall: NO_WALL,
+            cpu: self.saved.usage.cpu.saturating_add(self.limits.cpu),
+            log: self.saved.usage.log.saturating_add(self.limits.log),
+            ..self.limits.clone()
+        };
+        let bytes = Arc::clone(&self.saved.bytes);
+        let Ok(mut copy) = self.session.restore(bytes, self.key, limits).await else {
+            return;
+        };
+        let id = self.saved.id;
+        let ended = move || {
+            let end = Answer::Value(Value::Undefined);
+            copy.answer(id, &end, now()).map(|()| copy.take_log())
+        };
+        let Ok(lines) = blocking(ended).await else {
+            return;
+        };
+        let mut known = std::mem::take(&mut self.lost);
+        for mut line in lines {
+            self.lost.push(line.text.clone());
+            match known.iter().position(|text| *text == line.text) {
+                Some(at) => {
+                    known.swap_remove(at);
+                }
+                None => {
+                    line.text = self.typed.locate(&line.text);
+                    print(&[line], self.terminal);
+                }
+            }
+        }
     }
 
     /// Runs a script; or says who stopped it.

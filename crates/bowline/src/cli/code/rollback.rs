@@ -32,7 +32,7 @@ pub(super) struct Rollback {
     agent: String,
     /// The conversation
     id: String,
-    /// Only if the last run that can be undone is this one
+    /// This run, as `show --json` names it [default: the last one that can be undone]
     #[arg(long, value_name = "RUN")]
     run: Option<String>,
 }
@@ -49,12 +49,20 @@ pub(super) async fn roll_back(
     let mut signals = Signals::new()?;
     let hand = Hand::open(&place, Some(agent), Running::All).await?;
     let work = async {
+        let actor = bowline_agent::actor(&args.agent, &args.id);
+        if let Some(run) = &args.run {
+            let runs = runs::of(hand.store(), &actor).await?;
+            if !runs.iter().any(|one| one.run_id == *run) {
+                let what = format!("{} {} has no run of code {run}", args.agent, args.id);
+                let hint = "`bowline show AGENT ID --json` lists its runs under `codeRuns`";
+                return Err(Error::failure("code_run_not_found", what, hint));
+            }
+        }
         let asked = Begin::Send(Outgoing::roll_back(args.run.clone()));
         let (begun, _follow) = hand.begin(&args.agent, &args.id, asked).await?;
         let reply = hand
             .reply(&args.agent, &args.id, &begun.submission_id)
             .await?;
-        let actor = bowline_agent::actor(&args.agent, &args.id);
         let runs = runs::of(hand.store(), &actor).await?;
         Ok::<_, Error>((reply, runs))
     };

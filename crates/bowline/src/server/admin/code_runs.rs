@@ -50,8 +50,11 @@ pub(super) struct RunInfo {
 #[schema(as = CodeCall, rename_all = "camelCase")]
 #[allow(dead_code, reason = "it only describes `runs::CodeCall`")]
 pub(super) struct CallInfo {
-    /// Its number in the run.
+    /// Its number in the run, or in the durable tool that made it.
     id: u32,
+    /// The number of the call of the durable tool that made it; absent where the code itself did.
+    #[schema(nullable = false)]
+    within: Option<u32>,
     /// `binding.method`.
     path: String,
     /// Its arguments, shortened to 4 KiB.

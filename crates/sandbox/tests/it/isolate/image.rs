@@ -5,6 +5,12 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
+use bowline_sandbox::isolate::{
+    Answer, Bindings, IsolateError, Isolates, IsolatesOptions, Limits, Program, Start, Status,
+    Value,
+};
+use bowline_store::Timestamp;
+
 use super::isolates;
 
 fn guest(name: &str) -> Vec<u8> {
@@ -55,6 +61,87 @@ fn the_image_is_the_one_whose_hash_is_kept() {
             .unwrap()
             .contains("Permission is hereby granted")
     );
+}
+
+/// A version of the engine that differs in nothing but its hash, and that.
+fn another() -> (bytes::Bytes, String) {
+    let mut image = guest("image.wasm");
+    // A custom section with a name and nothing else.
+    image.extend([0, 5, 4, b'o', b'l', b'd', b'r']);
+    let hash = Sha256::digest(&image);
+    let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    (image.into(), hash)
+}
+
+#[tokio::test]
+async fn a_program_goes_on_in_the_image_that_it_began_with_and_in_no_other() {
+    let (image, hash) = another();
+    let older = isolates().with_image(&image, &hash).unwrap();
+    assert_eq!(older.image(), hash);
+    let program = Program::new("a.ts", "async () => 1 + (await state.get())").unwrap();
+    let bindings = Bindings::none().with("state", ["get"]).unwrap();
+    let now = Timestamp::from_millis(0);
+    let start = Start::new([1; 32], now);
+    let slot = older.admit("a").await.unwrap();
+    let mut run = older.start(slot, &program, &bindings, &start).unwrap();
+    let key = [7; 32];
+    let saved = run.save(&key).unwrap();
+    drop(run);
+    let limits = Limits::default();
+    let slot = isolates().admit("a").await.unwrap();
+    let refused = isolates().restore(slot, &saved, &key, &bindings, &limits, now);
+    assert_eq!(refused.unwrap_err(), IsolateError::SavedImage);
+
+    let again = isolates().with_image(&image, &hash).unwrap();
+    let slot = again.admit("a").await.unwrap();
+    let mut run = again
+        .restore(slot, &saved, &key, &bindings, &limits, now)
+        .unwrap();
+    run.answer(1, &Answer::Value(Value::integer(2)), now)
+        .unwrap();
+    assert_eq!(*run.status(), Status::Completed(Value::integer(3)));
+
+    let wrong = isolates().with_image(&image, isolates().image());
+    assert_eq!(wrong.unwrap_err(), IsolateError::SavedImage);
+    let nonsense = bytes::Bytes::from_static(b"\0asm\x01\0\0\0");
+    let hash: String = Sha256::digest(&nonsense)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let wrong = isolates().with_image(&nonsense, &hash).unwrap_err();
+    assert_eq!(wrong.code(), "isolate_engine");
+}
+
+#[test]
+fn compiled_code_that_was_damaged_is_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = IsolatesOptions {
+        cache: Some(folder.path().join("cache")),
+        live: 1,
+        ..IsolatesOptions::default()
+    };
+    let open = || drop(Isolates::open(&options).unwrap());
+    open();
+    let files = || {
+        let mut files: Vec<_> = fs::read_dir(folder.path().join("cache"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.sort();
+        files
+    };
+    let all = files();
+    let endings: Vec<_> = all.iter().map(|file| file.extension().unwrap()).collect();
+    assert_eq!(endings, ["cwasm", "sum"]);
+    let code = fs::read(&all[0]).unwrap();
+    // As after a loss of power: the right length, and nothing in a part of it.
+    let mut torn = code.clone();
+    let half = torn.len() / 2;
+    torn[half..half + 4_096].fill(0);
+    fs::write(&all[0], &torn).unwrap();
+    open();
+    assert!(fs::read(&all[0]).unwrap() != torn, "it was used as it was");
+    assert_eq!(files(), all);
 }
 
 /// What is saved is the memory alone. So the stack pointer must be the only other thing that changes,
