@@ -404,7 +404,10 @@ impl Drive<'_> {
                 self.attempt.actor().clone(),
             )),
             now: self.attempt.now(),
-            cancel: self.attempt.cancel().child_token(),
+            cancel: match self.parts.get(&id.tool()) {
+                Some(part) => part.cancel.child_token(),
+                None => self.attempt.cancel().child_token(),
+            },
         };
         let path = made.path();
         let work = async move {

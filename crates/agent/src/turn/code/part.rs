@@ -11,6 +11,7 @@ use bowline_sandbox::isolate::{
 };
 use bowline_store::{BlobId, Timestamp};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::{Broken, Drive, NO_WALL, Ready, blocking, calls::Made};
 use crate::{
@@ -32,6 +33,8 @@ pub(super) struct Part {
     pub(super) status: Status,
     /// How long the run had been worked on when it began.
     began: Duration,
+    /// Cancelled when it ends, for what it called.
+    pub(super) cancel: CancellationToken,
 }
 
 impl Part {
@@ -142,6 +145,7 @@ impl Drive<'_> {
             isolate: Some(blocking(work).await?),
             status: Status::Waiting,
             began,
+            cancel: self.attempt.cancel().child_token(),
         };
         self.parts.insert(number, part);
         self.take(number);
@@ -174,6 +178,7 @@ impl Drive<'_> {
             isolate: Some(blocking(restore).await?),
             status: Status::Waiting,
             began: Duration::from_millis(saved.began_ms),
+            cancel: self.attempt.cancel().child_token(),
         };
         self.parts.insert(number, part);
         Ok(())
@@ -257,6 +262,7 @@ impl Drive<'_> {
             return;
         };
         self.spent += part.cpu();
+        part.cancel.cancel();
         let ours = |id: &CallId| id.tool() == number;
         let open = |id: &CallId| {
             let key = self.key_of(*id);
