@@ -16,7 +16,7 @@ use bowline_agent::definition::{Fault, LimitSettings};
 use bowline_model::NamedModel;
 
 use crate::retention::Retention;
-use crate::server::Key;
+use crate::server::{Key, Rate, Settings};
 use crate::telemetry::log::Format;
 
 mod auth;
@@ -29,6 +29,7 @@ mod models;
 mod secrets;
 
 pub use auth::Certificate;
+pub(crate) use auth::{ADDRESS, address};
 pub use bindings::{Auth, AuthKind, BindingSettings, Document};
 pub use code::IsolateSettings;
 pub use egress::{Egress, HostAuth};
@@ -91,6 +92,48 @@ pub struct Server {
     pub drain: Duration,
     /// How lines of the log are written. Default: for a person.
     pub log: Format,
+    /// What is bounded otherwise than usual.
+    pub limits: ServerLimits,
+}
+
+/// `[server.limits]`: bounds of the server. What is not given is as in [`Settings`](crate::server::Settings).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Requests in a second of one address that is not loopback; 0 sets no limit.
+    pub address_rate: Option<u32>,
+    /// Requests in a second of one address without a key that is known.
+    pub stranger_rate: Option<u32>,
+    /// Requests in a second with one key; 0 sets no limit.
+    pub key_rate: Option<u32>,
+    /// Event streams at once, and WebSockets.
+    pub followers: Option<u32>,
+    /// Connections at once.
+    pub connections: Option<u32>,
+    /// The largest body of a request, in MiB.
+    pub body_mib: Option<u32>,
+}
+
+impl ServerLimits {
+    /// Puts what is given into settings.
+    pub(crate) fn apply(&self, settings: &mut Settings) {
+        let rates = [
+            (self.address_rate, &mut settings.address_rate),
+            (self.stranger_rate, &mut settings.stranger_rate),
+            (self.key_rate, &mut settings.key_rate),
+        ];
+        for (given, rate) in rates {
+            *rate = given.map_or(*rate, Rate::per_second);
+        }
+        let counts = [
+            (self.followers, 1, &mut settings.max_followers),
+            (self.connections, 1, &mut settings.max_connections),
+            (self.body_mib, 1 << 20, &mut settings.max_body),
+        ];
+        for (given, unit, count) in counts {
+            let given = given.and_then(|given| usize::try_from(given).ok());
+            *count = given.map_or(*count, |given| given.saturating_mul(unit));
+        }
+    }
 }
 
 impl Default for Server {
@@ -102,6 +145,7 @@ impl Default for Server {
             tls: None,
             drain: Duration::from_secs(30),
             log: Format::Human,
+            limits: ServerLimits::default(),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - `app`: [`App`], what every route has: the service, the settings, the drain.
 //! - `access`: [`Access`], who calls and what they may do.
 //! - `keys`: [`Key`], what a caller shows. `guard`: who is let in. `rates`: how often. `tls`: certificates.
+//! - `preface`: which version of HTTP a connection speaks. `rest`: how long one may ask for nothing.
 //! - `refusal`: [`Refusal`], the one error that goes out.
 //! - `conversation`: the conversation protocol, `/agents/{agent}/{id}`.
 //! - `stream`: durable streams, `/v1/stream/**`.
@@ -38,8 +39,10 @@ mod listen;
 pub(crate) mod local;
 mod operations;
 mod parameters;
+mod preface;
 mod rates;
 mod refusal;
+mod rest;
 mod routes;
 mod settings;
 mod socket;

@@ -89,7 +89,8 @@ pub enum Cause {
 /// What an instance waits for, in order: its open submissions, then its schedules. One entry of the
 /// kind [`Cause::Finished`] when there is nothing.
 ///
-/// `owned` says whether some process has the data directory.
+/// `owned` says whether some process has the data directory, `places` which options lead commands to it, each
+/// with a blank before it.
 ///
 /// # Errors
 ///
@@ -99,6 +100,7 @@ pub async fn of(
     actor: &ActorId,
     conversation: &Conversation,
     owned: bool,
+    places: &str,
 ) -> Result<Vec<Waiting>, StoreError> {
     let open = submission::open(store, actor).await?;
     let approvals: Vec<_> = approval::of(store, actor)
@@ -110,6 +112,7 @@ pub async fn of(
         actor,
         conversation,
         owned,
+        places,
     };
     let mut waiting = Vec::new();
     let mut front: Option<&Submission> = None;
@@ -150,14 +153,16 @@ struct View<'a> {
     actor: &'a ActorId,
     conversation: &'a Conversation,
     owned: bool,
+    places: &'a str,
 }
 
 impl View<'_> {
     fn run(&self) -> String {
         format!(
-            "bowline run {} --id {}",
+            "bowline run {} --id {}{}",
             self.actor.name(),
-            quoted(self.actor.key())
+            quoted(self.actor.key()),
+            self.places
         )
     }
 
@@ -192,7 +197,7 @@ impl View<'_> {
                 let ours: Vec<_> = approvals
                     .iter()
                     .filter(|approval| approval.submission_id == one.id)
-                    .map(asked)
+                    .map(|approval| self.asked(approval))
                     .collect();
                 if ours.is_empty() {
                     let moves = "it goes on by itself at that time".to_owned();
@@ -205,10 +210,11 @@ impl View<'_> {
                     behind: front.id.clone(),
                 };
                 let moves = format!(
-                    "the end of {0}, or: bowline abort {1} {2} {0}",
+                    "the end of {0}, or: bowline abort {1} {2} {0}{3}",
                     front.id,
                     self.actor.name(),
-                    quoted(self.actor.key())
+                    quoted(self.actor.key()),
+                    self.places
                 );
                 vec![waiting(cause, one.accepted_at, None, moves)]
             }
@@ -252,36 +258,41 @@ impl View<'_> {
     fn mover(&self) -> String {
         let (agent, id) = (self.actor.name(), quoted(self.actor.key()));
         if self.owned {
-            format!("the process that has the data; follow it with: bowline tail {agent} {id}")
+            let places = self.places;
+            format!(
+                "the process that has the data; follow it with: bowline tail {agent} {id}{places}"
+            )
         } else {
             format!("any process that opens it, for example: {}", self.run())
         }
     }
-}
 
-fn asked(approval: &Approval) -> Waiting {
-    let id = &approval.approval_id;
-    let (cause, moves) = match &approval.question {
-        Some(_) => (
-            Cause::Question {
-                approval_id: id.clone(),
-            },
-            format!("bowline answer {id} ANSWER, or bowline reject {id}"),
-        ),
-        None => (
-            Cause::Approval {
-                approval_id: id.clone(),
-                tool_name: approval.tool_name.clone(),
-            },
-            format!("bowline approve {id}, or bowline reject {id}"),
-        ),
-    };
-    Waiting {
-        cause,
-        submission_id: Some(approval.submission_id.clone()),
-        since: Some(approval.requested_at),
-        until: Some(approval.expires_at),
-        moves,
+    /// A call or a question that waits for a person.
+    fn asked(&self, approval: &Approval) -> Waiting {
+        let places = self.places;
+        let id = &approval.approval_id;
+        let (cause, moves) = match &approval.question {
+            Some(_) => (
+                Cause::Question {
+                    approval_id: id.clone(),
+                },
+                format!("bowline answer {id} ANSWER{places}, or bowline reject {id}{places}"),
+            ),
+            None => (
+                Cause::Approval {
+                    approval_id: id.clone(),
+                    tool_name: approval.tool_name.clone(),
+                },
+                format!("bowline approve {id}{places}, or bowline reject {id}{places}"),
+            ),
+        };
+        Waiting {
+            cause,
+            submission_id: Some(approval.submission_id.clone()),
+            since: Some(approval.requested_at),
+            until: Some(approval.expires_at),
+            moves,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use crate::{
     conversation::{Entry, EntryBody},
     feed::assembly::History,
     live::{Chunk, ChunkBody, DeltaKind, Position},
-    record::{AssistantToolCall, Fact},
+    record::{AssistantStarted, AssistantToolCall, Fact},
     view,
 };
 
@@ -27,13 +27,62 @@ const NOTED: u32 = 1_000;
 pub struct Teller {
     conversation_id: String,
     uid: String,
-    /// The response to each open submission: the id of its first message.
-    responses: HashMap<String, String>,
+    /// The response to each open submission.
+    responses: HashMap<String, Response>,
     open: Option<Open>,
     /// The last record that was told.
     seq: Seq,
     /// Bytes of the texts of the open message that were told before their record.
     told: u64,
+}
+
+/// The response to a submission: one message for readers, whatever the model says in how many.
+#[derive(Debug, Clone)]
+struct Response {
+    /// The id of its first message.
+    id: String,
+    /// Its parts so far.
+    parts: u32,
+    /// The kind of its last part, while more may be added to that.
+    growing: Option<DeltaKind>,
+    /// Parts that were there before the model's last message.
+    before: u32,
+    /// Whether that message was cut.
+    cut: bool,
+}
+
+impl Response {
+    fn said(&mut self, kind: DeltaKind, text: &str) {
+        if !text.is_empty() && self.growing != Some(kind) {
+            self.parts += 1;
+            self.growing = Some(kind);
+        }
+    }
+
+    fn called(&mut self) {
+        self.parts += 1;
+        self.growing = None;
+    }
+
+    /// What tells that the model begins anew: what was said before stands by itself, and what was cut is
+    /// marked.
+    fn anew(&mut self) -> Vec<ChunkBody> {
+        let mut told = Vec::new();
+        if self.growing.take().is_some() {
+            let message_id = self.id.clone();
+            told.push(ChunkBody::MessageCompleted { message_id });
+        }
+        if std::mem::take(&mut self.cut) && self.parts > self.before {
+            let cut = (self.before..self.parts).map(|part| (part.to_string(), true.into()));
+            let cut = serde_json::Map::from_iter(cut);
+            told.push(ChunkBody::MessageMetadata {
+                message_id: self.id.clone(),
+                metadata: json!({"interrupted": cut}),
+            });
+        }
+        self.before = self.parts;
+        told
+    }
 }
 
 /// A message that began and did not complete.
@@ -139,22 +188,36 @@ impl Teller {
                     Vec::new()
                 }
             }
-            Fact::AssistantStarted(started) => self.begin(stored, &submission, started.message_id),
-            Fact::AssistantText(text) => self.rest(DeltaKind::Text, &text.message_id, &text.text),
+            Fact::AssistantStarted(started) => self.begin(stored, &submission, started),
+            Fact::AssistantText(text) => {
+                self.said(&submission, DeltaKind::Text, &text.text);
+                self.rest(DeltaKind::Text, &text.message_id, &text.text)
+            }
             Fact::AssistantReasoning(thought) => {
+                self.said(&submission, DeltaKind::Reasoning, &thought.text);
                 self.rest(DeltaKind::Reasoning, &thought.message_id, &thought.text)
             }
             Fact::AssistantToolCall(AssistantToolCall {
                 message_id, call, ..
-            }) => vec![ChunkBody::ToolInput {
-                message_id: self.response(&submission, message_id),
-                tool_call_id: call.id,
-                tool_name: call.name,
-                input: call.arguments,
-            }],
+            }) => {
+                let response = self.responses.get_mut(&submission);
+                let message_id = response.map_or(message_id, |response| {
+                    response.called();
+                    response.id.clone()
+                });
+                vec![ChunkBody::ToolInput {
+                    message_id,
+                    tool_call_id: call.id,
+                    tool_name: call.name,
+                    input: call.arguments,
+                }]
+            }
             Fact::AssistantCompleted(done) => {
                 self.open = None;
                 self.told = 0;
+                if let Some(response) = self.responses.get_mut(&submission) {
+                    response.cut = done.interrupted || done.error.is_some();
+                }
                 vec![ChunkBody::Usage {
                     usage: done.usage,
                     cost_micro_usd: done.cost_micro_usd,
@@ -163,8 +226,9 @@ impl Teller {
             Fact::ToolOutcome(outcome) => vec![ChunkBody::of_outcome(&outcome)],
             Fact::SubmissionSettled(settled) => {
                 let completed = self.responses.remove(&settled.submission_id);
-                let completed =
-                    completed.map(|message_id| ChunkBody::MessageCompleted { message_id });
+                let completed = completed.map(|response| ChunkBody::MessageCompleted {
+                    message_id: response.id,
+                });
                 let settled = ChunkBody::SubmissionSettled {
                     submission_id: settled.submission_id,
                     outcome: settled.outcome,
@@ -206,25 +270,43 @@ impl Teller {
         &mut self,
         stored: &StoredRecord,
         submission: &str,
-        message_id: String,
+        started: AssistantStarted,
     ) -> Vec<ChunkBody> {
-        let known = self.responses.get(submission).cloned();
-        let response_id = known.clone().unwrap_or_else(|| message_id.clone());
+        let known = self.responses.get_mut(submission);
+        let (response_id, told) = match known {
+            Some(known) if started.continues => (known.id.clone(), Vec::new()),
+            Some(known) => (known.id.clone(), known.anew()),
+            None => {
+                let id = started.message_id.clone();
+                let response = Response {
+                    id: id.clone(),
+                    parts: 0,
+                    growing: None,
+                    before: 0,
+                    cut: false,
+                };
+                self.responses.insert(submission.to_owned(), response);
+                let begun = ChunkBody::MessageStarted {
+                    message_id: id.clone(),
+                    submission_id: submission.to_owned(),
+                    timestamp: stored.record.time,
+                };
+                (id, vec![begun])
+            }
+        };
         self.told = 0;
         self.open = Some(Open {
-            message_id,
-            response_id: response_id.clone(),
+            message_id: started.message_id,
+            response_id,
         });
-        if known.is_some() {
-            return Vec::new();
+        told
+    }
+
+    /// Counts the parts of a response.
+    fn said(&mut self, submission: &str, kind: DeltaKind, text: &str) {
+        if let Some(response) = self.responses.get_mut(submission) {
+            response.said(kind, text);
         }
-        self.responses
-            .insert(submission.to_owned(), response_id.clone());
-        vec![ChunkBody::MessageStarted {
-            message_id: response_id,
-            submission_id: submission.to_owned(),
-            timestamp: stored.record.time,
-        }]
     }
 
     /// What of a text was not told while it streamed.
@@ -247,16 +329,9 @@ impl Teller {
         vec![delta(&open.response_id, kind, text[from..].to_owned())]
     }
 
-    fn response(&self, submission: &str, message_id: String) -> String {
-        self.responses
-            .get(submission)
-            .cloned()
-            .unwrap_or(message_id)
-    }
-
     /// Metadata of the response to a submission.
     fn note(&self, submission: &str, metadata: serde_json::Value) -> Option<ChunkBody> {
-        let message_id = self.responses.get(submission)?.clone();
+        let message_id = self.responses.get(submission)?.id.clone();
         Some(ChunkBody::MessageMetadata {
             message_id,
             metadata,

@@ -170,6 +170,38 @@ async fn a_reader_that_is_cut_anywhere_assembles_the_same_when_the_process_dies_
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_cut_stands_by_itself_and_is_marked() {
+    let text = "A text of some length.";
+    let cut = format!(
+        "turns:\n  - text: \"First.\"\n    tools: [{{name: bash, input: {{command: \"true\"}}}}]\n  \
+         - thinking: \"Hm.\"\n    text: \"{text}\"\n    stream: {{chars: 2, delay_ms: 10}}\n    \
+         fault: {{kind: cut, after_chars: 9, attempts: 1}}\n"
+    );
+    let stage = Stage::new(&cut);
+    let process = stage.process(Death::Never);
+    let watch = Watch::start(stage.store.clone(), &process, Arc::default());
+    let reply = process.ask("Go").await.unwrap();
+    assert_eq!(reply.outcome, Outcome::Completed);
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    watch.task.abort();
+    let told = watch.told.lock().unwrap().clone();
+    assert_cuts(&stage.store, &told, "a cut").await;
+    let seen = assembled(&stage.store).await;
+    let response = &seen["messages"][1];
+    let parts: Vec<_> = response["parts"].as_array().unwrap().iter().collect();
+    let said = parts.iter().filter(|part| part["type"] == "text");
+    let said: Vec<_> = said.map(|part| part["text"].as_str().unwrap()).collect();
+    assert_eq!(said.len(), 3, "{response:#}");
+    assert!(!said[1].is_empty() && text.starts_with(said[1]) && said[1] != text);
+    assert_eq!((said[0], said[2]), ("First.", text));
+    assert!(parts.iter().all(|part| part["state"] != "streaming"));
+    // The call is the second part; thought and text behind it were cut.
+    let marked = response["metadata"]["interrupted"].as_object().unwrap();
+    let marked: Vec<_> = marked.keys().map(String::as_str).collect();
+    assert_eq!(marked, ["2", "3"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn text_is_durable_once_a_second_and_ten_times_while_followed() {
     let slow = "turns:\n  - text: \"0123456789012345678901234567890123456789\"\n    stream: {chars: 1, delay_ms: 50}\n";
     let alone = Stage::new(slow);

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use self::{log::Log, reload::Reload};
 use super::{
-    Global,
+    Global, hand,
     place::Place,
     serve::{Listen, Serving, settings},
     signals::Signals,
@@ -44,10 +44,10 @@ pub(super) async fn dev(
     let place = Place::find(global)?;
     let mut settings = settings(&args.listen, &place)?;
     settings.cors_local = settings.addr.ip().is_loopback();
-    let signals = Signals::new()?;
     // Watched before it is read, so that no change is missed.
     let mut reload = Reload::new(place.project.clone())?;
-    let mut bowline = place.open()?;
+    let mut bowline = place.on(hand::keep(&place, terminal).await?);
+    let signals = Signals::new()?;
     for agent in reload.first(terminal)? {
         bowline = bowline.agent(agent);
     }

@@ -31,6 +31,8 @@ use crate::{
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// How long a process that has ended its own work goes on for those who came through the socket.
 const LINGER: Duration = Duration::from_secs(60);
+/// How long a server that begins waits for a command that has the data.
+const LENT: Duration = Duration::from_secs(600);
 /// How long nobody is told that it goes on.
 const UNTOLD: Duration = Duration::from_millis(500);
 /// How long data is waited for that a process has which does not listen: it begins or ends.
@@ -69,6 +71,45 @@ impl Data {
                     if timeout_at(until, changes.next()).await.is_err() {
                         return Err(error);
                     }
+                }
+            }
+        }
+    }
+}
+
+/// Takes the data for a process that keeps it. A command that has it for its own work is waited for, and so is
+/// a process that begins or ends; a server is not.
+pub(super) async fn keep(place: &Place, terminal: Terminal) -> Result<Arc<SqliteStore>, Error> {
+    let began = Instant::now();
+    let (mut waits, mut changes) = (CHANGE_OF_HANDS, None);
+    loop {
+        let mut error = match place.take() {
+            Ok(store) => return Ok(store),
+            Err(error) if error.code == "store_locked" => error,
+            Err(error) => return Err(error),
+        };
+        if let Ok(Some(owner)) = Remote::find(place).await {
+            let pid = owner.pid();
+            if !owner.lends() {
+                error.hint = format!(
+                    "it is a server, process {pid}: the other commands work beside it; `kill {pid}` stops it"
+                );
+                return Err(error);
+            }
+            error.hint = format!("it is a command, process {pid}, that has not ended");
+            if waits < LENT {
+                waits = LENT;
+                terminal.say(format_args!(
+                    "Process {pid} has this data, and lets go of it when its command ends: waiting, for ten minutes at most. Ctrl-C gives up."
+                ));
+            }
+        }
+        match &mut changes {
+            // Looked at once more, since it may have happened before it was watched for.
+            None => changes = Some(Changes::of([place.data.clone()])?),
+            Some(changes) => {
+                if timeout_at(began + waits, changes.next()).await.is_err() {
+                    return Err(error);
                 }
             }
         }

@@ -45,11 +45,6 @@ impl Place {
         Ok(Self { project, data })
     }
 
-    /// Takes the data directory for this process; it is made when it is not there.
-    pub(super) fn open(&self) -> Result<Bowline, Error> {
-        Ok(self.on(self.take()?))
-    }
-
     /// What this project runs, on data that was taken.
     pub(super) fn on(&self, store: Arc<SqliteStore>) -> Bowline {
         let retention = self.project.config.retention;
@@ -96,7 +91,7 @@ impl Place {
         Ok(found)
     }
 
-    /// The store itself, for this process alone.
+    /// Takes the data directory for this process; it is made when it is not there.
     pub(super) fn take(&self) -> Result<Arc<SqliteStore>, Error> {
         self.store(SqliteOptions::default())
     }

@@ -21,7 +21,10 @@ use self::{
     follow::{Ended, Turn},
     parked::Said,
 };
-pub(super) use self::{message::again, parked::asked};
+pub(super) use self::{
+    message::{again, places},
+    parked::asked,
+};
 use super::{
     Global,
     fault::Fault,

@@ -7,8 +7,9 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Global, place::Place, signals::Signals, terminal::Terminal};
+use super::{Global, hand, place::Place, signals::Signals, terminal::Terminal};
 use crate::{
+    config,
     error::Error,
     server::{App, Keys, Server, Settings, Socket, Tls},
     service::Service,
@@ -40,11 +41,15 @@ pub(super) struct Serve {
 #[derive(Debug, Args)]
 pub(super) struct Listen {
     /// Where to listen [default: what bowline.toml says, or 127.0.0.1:8787]
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address)]
     addr: Option<SocketAddr>,
     /// The URL that clients see, when a proxy stands in front
     #[arg(long, value_name = "URL")]
     public_url: Option<String>,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    config::address(text).ok_or_else(|| format!("give {} or a port alone", config::ADDRESS))
 }
 
 fn log_format(word: &str) -> Result<Format, String> {
@@ -66,7 +71,7 @@ pub(super) async fn serve(
     };
     super::log(global, terminal, Some(quiet), format);
     raise_file_limit();
-    let mut bowline = place.open()?;
+    let mut bowline = place.on(hand::keep(&place, terminal).await?);
     for agent in place.project.agents()? {
         // One agent with a mistake must not keep the others from being served.
         match place.project.agent(&agent.name, None) {
@@ -144,7 +149,7 @@ pub(super) fn settings(args: &Listen, place: &Place) -> Result<Settings, Error> 
     let config = &place.project.config;
     let tls = config.server.tls.as_ref();
     let public_url = args.public_url.clone();
-    Ok(Settings {
+    let mut settings = Settings {
         addr: args.addr.unwrap_or(config.server.addr),
         public_url: public_url.or_else(|| config.server.public_url.clone()),
         keys: Keys::new(config.keys.iter().cloned()),
@@ -154,5 +159,7 @@ pub(super) fn settings(args: &Listen, place: &Place) -> Result<Settings, Error> 
         cors: config.server.cors.clone(),
         drain: config.server.drain,
         ..Settings::default()
-    })
+    };
+    config.server.limits.apply(&mut settings);
+    Ok(settings)
 }

@@ -21,7 +21,7 @@ use super::{
     Global,
     markdown::Markdown,
     place::Place,
-    run::asked,
+    run::{asked, places},
     screen::{self, Outcome},
     terminal::{Paint, Terminal, clean, one_line, shorten},
 };
@@ -76,7 +76,8 @@ pub(super) async fn show(
     let open = submission::open(&*reading.store, &reading.actor).await?;
     let conversation = &reading.conversation;
     let owned = reading.store.is_owned()?;
-    let waits = standing::of(&*reading.store, &reading.actor, conversation, owned).await?;
+    let (store, places) = (&*reading.store, places(global));
+    let waits = standing::of(store, &reading.actor, conversation, owned, &places).await?;
     let approvals = approval::of(&*reading.store, &reading.actor).await?;
     let approvals: Vec<_> = approvals
         .into_iter()

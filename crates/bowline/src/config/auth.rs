@@ -1,12 +1,13 @@
 //! `[auth]` and `[server]`.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bowline_agent::definition::document::Node;
 use bowline_agent::definition::{Fault, FaultKind};
 
-use super::Server;
+use super::{Server, ServerLimits};
 use crate::server::{Key, KeyHash, MAX_KEYS, Scope, StreamGrant};
 use crate::telemetry::log::Format;
 
@@ -19,18 +20,39 @@ pub struct Certificate {
     pub key: PathBuf,
 }
 
+/// What [`address`] takes.
+pub(crate) const ADDRESS: &str = "an IP address and port, or `localhost` and port,";
+
+/// Where to listen. `localhost` is 127.0.0.1, and so is a port alone: no name is looked up.
+pub(crate) fn address(text: &str) -> Option<SocketAddr> {
+    let text = text.trim();
+    if let Ok(addr) = text.parse() {
+        return Some(addr);
+    }
+    let port = text.strip_prefix("localhost:").unwrap_or(text);
+    // Neither a sign nor a blank belongs to a port.
+    let digits = port.bytes().all(|byte| byte.is_ascii_digit());
+    let port = port.parse().ok().filter(|_| digits)?;
+    Some(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
 pub(super) fn server(node: &Node, project: &Path) -> Result<Server, Fault> {
     let table = node.table(
         "server",
-        &["addr", "public_url", "cors", "tls", "log", "drain"],
+        &[
+            "addr",
+            "public_url",
+            "cors",
+            "tls",
+            "log",
+            "drain",
+            "limits",
+        ],
     )?;
     let mut server = Server::default();
     if let Some(node) = table.get("addr") {
-        server.addr = node
-            .text("addr")?
-            .trim()
-            .parse()
-            .map_err(|_| node.wants("addr", "an address and port such as `127.0.0.1:8787`"))?;
+        server.addr = address(node.text("addr")?)
+            .ok_or_else(|| node.wants("addr", &format!("{ADDRESS} such as `127.0.0.1:8787`")))?;
     }
     let is_url = |text: &str| text.starts_with("https://") || text.starts_with("http://");
     if let Some(node) = table.get("public_url") {
@@ -53,6 +75,9 @@ pub(super) fn server(node: &Node, project: &Path) -> Result<Server, Fault> {
         const HOUR: Duration = Duration::from_secs(3_600);
         server.drain = node.duration("drain", Duration::ZERO, HOUR)?;
     }
+    if let Some(node) = table.get("limits") {
+        server.limits = limits(node)?;
+    }
     if let Some(node) = table.get("log") {
         let words = [Format::Human.word(), Format::Json.word()];
         let word = node.word("log", &words)?;
@@ -70,6 +95,33 @@ pub(super) fn server(node: &Node, project: &Path) -> Result<Server, Fault> {
         });
     }
     Ok(server)
+}
+
+fn limits(node: &Node) -> Result<ServerLimits, Fault> {
+    const MOST: u64 = 1_000_000;
+    let table = node.table(
+        "limits",
+        &[
+            "address_rate",
+            "stranger_rate",
+            "key_rate",
+            "followers",
+            "connections",
+            "body_mib",
+        ],
+    )?;
+    let number = |name: &str, least, most| -> Result<Option<u32>, Fault> {
+        let count = table.get(name).map(|node| node.count(name, least, most));
+        Ok(count.transpose()?.and_then(|count| count.try_into().ok()))
+    };
+    Ok(ServerLimits {
+        address_rate: number("address_rate", 0, MOST)?,
+        stranger_rate: number("stranger_rate", 1, MOST)?,
+        key_rate: number("key_rate", 0, MOST)?,
+        followers: number("followers", 1, MOST)?,
+        connections: number("connections", 1, MOST)?,
+        body_mib: number("body_mib", 1, 256)?,
+    })
 }
 
 pub(super) fn keys(node: &Node) -> Result<Vec<Key>, Fault> {

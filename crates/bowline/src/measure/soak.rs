@@ -72,6 +72,9 @@ pub struct Pause {
 pub struct Report {
     /// One for each pause; the first stands behind the warm-up.
     pub pauses: Vec<Pause>,
+    /// Bytes of resident memory that came with each turn, in the first half and in the second. Caches that fill,
+    /// and memory that is kept for later, come with the first turns; what leaks comes with each.
+    pub bytes_a_turn: [f64; 2],
     /// What has grown, each in one line; empty when nothing has.
     pub grown: Vec<String>,
 }
@@ -97,6 +100,11 @@ impl fmt::Display for Report {
                 "{after_s:>9.1}{turns:>9}{cuts:>9}{resident_mib:>9.1}{files:>9}{tasks:>9}"
             )?;
         }
+        let [first, second] = self.bytes_a_turn;
+        writeln!(
+            f,
+            "memory for each turn: {first:.0} bytes in the first half, {second:.0} in the second"
+        )?;
         if self.grown.is_empty() {
             writeln!(f, "nothing has grown")?;
         }
@@ -138,8 +146,25 @@ async fn run(addr: SocketAddr, plan: Plan) -> io::Result<Report> {
         }
         pauses.push(pause(addr, began, &tally).await?);
     }
-    let grown = grown(&pauses);
-    Ok(Report { pauses, grown })
+    let (first, second) = pauses.split_at(pauses.len() / 2);
+    // The middle belongs to both: growth is from one pause to another.
+    let first = first.iter().chain(second.first()).copied();
+    Ok(Report {
+        bytes_a_turn: [bytes_a_turn(first), bytes_a_turn(second.iter().copied())],
+        grown: grown(&pauses),
+        pauses,
+    })
+}
+
+/// How much more resident memory there was at the last of some pauses than at the first, for each turn between.
+fn bytes_a_turn(mut pauses: impl Iterator<Item = Pause>) -> f64 {
+    match (pauses.next(), pauses.last()) {
+        (Some(first), Some(last)) => {
+            let turns = last.turns.saturating_sub(first.turns).max(1);
+            (last.resident_mib - first.resident_mib) * f64::from(1 << 20) / turns as f64
+        }
+        (_, None) | (None, Some(_)) => 0.0,
+    }
 }
 
 /// Waits until nothing but the one who asks is there, and looks at what the server takes.

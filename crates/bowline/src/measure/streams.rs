@@ -346,13 +346,15 @@ impl Run {
         let (start, cpu) = (Instant::now(), self.cpu());
         let body = messages(1);
         let body = String::from_utf8_lossy(&body).into_owned();
-        for number in 0..self.target.idle {
+        // Readers need one to read, also where none is measured.
+        let streams = self.target.idle.max(self.target.followers.min(1));
+        for number in 0..streams {
             let path = format!("{}-idle/{number}", self.name);
             self.create(&mut client, &path, &body).await?;
         }
-        let count = self.target.idle as f64;
+        let count = streams as f64;
         let streams = Row {
-            what: format!("{} idle streams, created one by one", self.target.idle),
+            what: format!("{streams} idle streams, created one by one"),
             rate: Some(count / start.elapsed().as_secs_f64()),
             cpu_us: self.cpu_since(cpu).map(|seconds| seconds * 1e6 / count),
             kib: self.memory_since(before).map(|kib| kib / count),
@@ -362,7 +364,11 @@ impl Run {
         let mut readers = Vec::new();
         for number in 0..self.target.followers {
             let mut client = self.client().await?;
-            let path = format!("{}-idle/{number}?offset=now&live=sse", self.name);
+            let path = format!(
+                "{}-idle/{}?offset=now&live=sse",
+                self.name,
+                number % streams
+            );
             client.begin_events(&path).await?;
             readers.push(client);
         }

@@ -27,7 +27,7 @@ mod schedules;
 mod spend;
 mod submissions;
 
-pub(in crate::server) use openapi::Refused;
+pub(in crate::server) use openapi::{Content, Refused};
 pub use openapi::document as openapi_document;
 
 /// Most entries of one page.

@@ -1,13 +1,17 @@
 //! What every route has.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use bowline_agent::Agent;
 use bowline_runtime::{
     RuntimeError, Sources,
     stream::{StreamOptions, Streams},
 };
-use bowline_store::Store;
+use bowline_store::{Store, StoreError};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -37,7 +41,13 @@ struct Inner {
     guard: Guard,
     telemetry: Telemetry,
     sockets: TaskTracker,
+    /// When the store last had no room, and the batches that it had committed until then. A std mutex: it is
+    /// held for lookups only.
+    full: Mutex<Option<(Instant, u64)>>,
 }
+
+/// How long a store that had no room is taken to have none, while nothing shows otherwise.
+const FULL: Duration = Duration::from_secs(10);
 
 /// Reads an agent of the project.
 type Lookup = Arc<dyn Fn(&str) -> Result<Agent, Error> + Send + Sync>;
@@ -66,6 +76,7 @@ impl App {
             guard: Guard::new(&settings),
             telemetry: Telemetry::new(service.clone(), settings.max_followers),
             sockets: TaskTracker::new(),
+            full: Mutex::default(),
             service,
             settings,
             streams,
@@ -193,6 +204,29 @@ impl App {
     /// Cancelled when the server stops: streams and waits end then, in good order.
     pub fn draining(&self) -> &CancellationToken {
         &self.inner.draining
+    }
+
+    /// Remembers that the store had no room.
+    pub(super) fn was_full(&self) {
+        let batches = self.store().metrics().batches;
+        *self.full() = Some((Instant::now(), batches));
+    }
+
+    /// Whether messages can be taken, as far as is known: the store had room lately, or has had since.
+    pub(super) fn has_room(&self) -> Result<(), Refusal> {
+        let batches = self.store().metrics().batches;
+        let lately = |(at, then): (Instant, u64)| at.elapsed() < FULL && then == batches;
+        match self.full().is_some_and(lately) {
+            true => Err(StoreError::Full.into()),
+            false => Ok(()),
+        }
+    }
+
+    fn full(&self) -> MutexGuard<'_, Option<(Instant, u64)>> {
+        self.inner
+            .full
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether somebody may wait here for what comes. While the server stops such a wait would end at once,

@@ -4,6 +4,7 @@
 //!   they come, or as a stream of events; `attachment` gives files.
 //! - `submission` tells how one message stands, waits for its answer, and cancels it.
 //! - `manage` lists, deletes and exports; `fork` forks.
+//! - `described` is what `/openapi.json` says of all this.
 //! - `feed` lets the readers of one conversation share what it costs to follow it; `wire` is what they
 //!   are sent.
 
@@ -21,6 +22,7 @@ use super::{Access, App, Refusal, Scope, parameters::Parameters};
 use crate::service::check_instance;
 
 mod attachment;
+mod described;
 pub(super) mod feed;
 mod fork;
 pub(super) mod histories;
@@ -31,6 +33,7 @@ mod updates;
 mod view;
 mod wire;
 
+pub(super) use described::Described;
 pub(super) use fork::{Fork, Forked, fork};
 pub(super) use manage::{delete, export};
 pub(super) use send::{deliver, parse, whole};

@@ -1,7 +1,7 @@
 //! Who is let in: keys, the pages of other sites, rates, and how many follow at once.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     pin::Pin,
     task::{Context, Poll},
     time::Instant,
@@ -55,9 +55,10 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
     let cors = origin
         .filter(|origin| is_listed(app.settings(), origin))
         .filter(|_| !is_stream(request.uri().path()));
-    let mut response = match &cors {
-        Some(_) if is_preflight(&request) => preflight(),
-        Some(_) | None => match admit(&app, &mut request) {
+    let mut response = match (count(&app, &request), &cors) {
+        (Err(refusal), _) => refusal.into_response(),
+        (Ok(()), Some(_)) if is_preflight(&request) => preflight(),
+        (Ok(()), Some(_) | None) => match admit(&app, &mut request) {
             Ok(()) => follow(&app, next.run(request).await),
             Err(refusal) => refusal.into_response(),
         },
@@ -74,16 +75,29 @@ pub(super) async fn guard(State(app): State<App>, mut request: Request, next: Ne
     response
 }
 
+/// Counts a request of an address, whatever it asks for.
+fn count(app: &App, request: &Request) -> Result<(), Refusal> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Address(address)) if !address.ip().to_canonical().is_loopback() => {
+            let taken = app.guard().addresses.take(caller(address), Instant::now());
+            taken.map_err(Refusal::RateLimited)
+        }
+        Some(Peer::Address(_) | Peer::Local) | None => Ok(()),
+    }
+}
+
+/// Who is counted as one: an address, and of IPv6 the network of 64 bits that one customer has.
+fn caller(address: &SocketAddr) -> IpAddr {
+    match address.ip().to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+    }
+}
+
 fn admit(app: &App, request: &mut Request) -> Result<(), Refusal> {
     let settings = app.settings();
     let peer = request.extensions().get::<Peer>().copied();
     let now = Instant::now();
-    if let Some(Peer::Address(address)) = peer
-        && !address.ip().is_loopback()
-    {
-        let taken = app.guard().addresses.take(address.ip(), now);
-        taken.map_err(Refusal::RateLimited)?;
-    }
     // Health says nothing that has to be hidden, and whoever asks for it has no key. A stream's
     // preflight comes from a browser, which shows no key with it.
     let open = matches!(request.uri().path(), "/healthz" | "/readyz")
@@ -112,7 +126,7 @@ fn admit(app: &App, request: &mut Request) -> Result<(), Refusal> {
             None if open => Access::with_streams("anyone", Vec::new()),
             None => {
                 if let Some(Peer::Address(address)) = peer {
-                    let taken = app.guard().strangers.take(address.ip(), now);
+                    let taken = app.guard().strangers.take(caller(&address), now);
                     taken.map_err(Refusal::RateLimited)?;
                 }
                 // A browser cannot see why a handshake was refused. It is told by how the connection is
@@ -175,7 +189,7 @@ fn from_this_machine(
     request: &Request,
     address: SocketAddr,
 ) -> Result<(), Refusal> {
-    if !address.ip().is_loopback() {
+    if !address.ip().to_canonical().is_loopback() {
         return Err(Refusal::Unauthorized);
     }
     let uri = request.uri();

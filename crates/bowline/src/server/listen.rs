@@ -2,11 +2,14 @@
 
 use std::{fmt::Display, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
-use axum::{Extension, Router};
-use hyper::server::conn::http1;
+use axum::{Extension, Router, response::IntoResponse as _};
+use hyper::{
+    header,
+    server::conn::{http1, http2},
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
-    server::conn::auto,
     service::TowerToHyperService,
 };
 use tokio::{
@@ -19,7 +22,11 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::Layer as _;
 
-use super::{App, Socket, Tls, router};
+use super::{
+    App, Refusal, Socket, Tls, preface,
+    rest::{Lasting, Requests, Rest},
+    router,
+};
 use crate::{
     error::Error,
     telemetry::{Connected, Taken},
@@ -164,8 +171,7 @@ pub(super) struct Connections {
 struct How {
     router: Router,
     http1: http1::Builder,
-    /// Finds out the version by itself, which costs each connection a larger buffer.
-    either: auto::Builder<TokioExecutor>,
+    http2: http2::Builder<TokioExecutor>,
     head_timeout: Duration,
     write_timeout: Duration,
     draining: CancellationToken,
@@ -183,16 +189,8 @@ impl Connections {
             .max_buf_size(MAX_HEAD)
             .max_headers(MAX_HEADERS)
             .keep_alive(true);
-        let mut either = auto::Builder::new(TokioExecutor::new());
-        either
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(settings.head_timeout)
-            .max_buf_size(MAX_HEAD)
-            .max_headers(MAX_HEADERS)
-            .keep_alive(true);
-        either
-            .http2()
+        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http2
             .timer(TokioTimer::new())
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(u32::try_from(MAX_HEAD).unwrap_or(u32::MAX))
@@ -200,7 +198,7 @@ impl Connections {
         let how = How {
             router,
             http1,
-            either,
+            http2,
             head_timeout: settings.head_timeout,
             write_timeout: settings.write_timeout,
             draining: app.draining().clone(),
@@ -245,7 +243,6 @@ impl Connections {
             ..How::clone(&self.how)
         };
         how.http1.keep_alive(false);
-        how.either.http1().keep_alive(false);
         let how = Arc::new(how);
         loop {
             tokio::select! {
@@ -297,39 +294,43 @@ impl Connections {
 }
 
 /// What connections come over.
-pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + 'static {
-    /// The version that is spoken, once that can be seen.
-    fn version(&self) -> impl Future<Output = Version> + Send;
+pub(super) trait Transport: AsyncRead + AsyncWrite + Unpin + Send + Sync + 'static {
+    /// What comes first, up to four bytes, without taking it; nothing where that cannot be seen.
+    fn first(&self) -> impl Future<Output = Option<First>> + Send;
 }
+
+/// The first bytes of a connection.
+type First = [u8; 4];
 
 /// A version of HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Version {
     /// 1.0 or 1.1.
     One,
-    /// Not 1, or not to be told yet.
-    Other,
+    /// 2.
+    Two,
 }
 
 impl Transport for TcpStream {
-    async fn version(&self) -> Version {
-        const PREFACE: &[u8] = b"PRI ";
-        let mut first = [0; PREFACE.len()];
-        match self.peek(&mut first).await {
-            Ok(read @ 1..) if !PREFACE.starts_with(&first[..read]) => Version::One,
-            Ok(_) | Err(_) => Version::Other,
-        }
+    async fn first(&self) -> Option<First> {
+        let mut first = First::default();
+        let read = self.peek(&mut first).await.ok()?;
+        (read > 0).then_some(first)
     }
 }
 
 impl Transport for UnixStream {
-    async fn version(&self) -> Version {
-        Version::One
+    async fn first(&self) -> Option<First> {
+        None
     }
 }
 
 /// What answers on a connection until that ends. Boxed, so that each kind takes what it needs and no more.
 type Answering = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A connection over whatever it comes.
+trait Stream: AsyncRead + AsyncWrite + Send {}
+impl<I: AsyncRead + AsyncWrite + Send> Stream for I {}
 
 /// One connection, and what it is answered by.
 struct Connection {
@@ -349,26 +350,43 @@ impl Connection {
         }
     }
 
-    async fn plain<I: Transport>(self, io: I) -> Option<Answering> {
-        let version = tokio::select! {
+    /// What comes first, once it is there; nothing when nothing came in time.
+    async fn first<I: Transport>(&self, io: &I) -> Option<Option<First>> {
+        tokio::select! {
             biased;
-            version = io.version() => version,
-            () = self.how.draining.cancelled() => return None,
-            () = tokio::time::sleep(self.how.head_timeout) => return None,
+            first = io.first() => Some(first),
+            () = self.how.draining.cancelled() => None,
+            () = tokio::time::sleep(self.how.head_timeout) => None,
+        }
+    }
+
+    async fn plain<I: Transport>(self, io: I) -> Option<Answering> {
+        let first = match self.peer {
+            Peer::Address(_) => self.first(&io).await?,
+            Peer::Local => None,
         };
-        Some(self.answer(version, io))
+        Some(match (first, self.peer) {
+            // The preface begins so, hardly any method does, and of one byte nothing can be told.
+            (Some([b'P', b'R' | 0, ..]), _) | (None, Peer::Address(_)) => self.either(io),
+            (Some(_), _) | (None, Peer::Local) => self.answer(io),
+        })
     }
 
     async fn secured<I: Transport>(self, tls: Tls, io: I) -> Option<Answering> {
         let peer = self.peer;
+        // No handshake begins with a letter, every method does.
+        if let Some([letter, ..]) = self.first(&io).await?
+            && letter.is_ascii_uppercase()
+        {
+            return Some(self.misled(io));
+        }
         let handshake = tls.acceptor().accept(io);
         match tokio::time::timeout(self.how.head_timeout, handshake).await {
             Ok(Ok(io)) => {
-                let version = match io.get_ref().1.alpn_protocol() {
-                    Some(b"http/1.1") => Version::One,
-                    Some(_) | None => Version::Other,
-                };
-                return Some(self.answer(version, io));
+                return Some(match io.get_ref().1.alpn_protocol() {
+                    Some(b"http/1.1") => self.answer(io),
+                    Some(_) | None => self.either(io),
+                });
             }
             Ok(Err(error)) => tracing::debug!(?peer, %error, "no handshake"),
             Err(_) => tracing::debug!(?peer, "the handshake took too long"),
@@ -376,40 +394,98 @@ impl Connection {
         None
     }
 
-    fn answer<I>(self, version: Version, io: I) -> Answering
-    where
-        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    /// Answers by HTTP/1.
+    fn answer<I: AsyncRead + AsyncWrite + Send + 'static>(self, io: I) -> Answering {
         let Self { how, peer } = self;
-        // A reader that takes nothing for long holds what was made for it.
-        let mut io = TimeoutStream::new(io);
-        io.set_write_timeout(Some(how.write_timeout));
-        let io = TokioIo::new(Box::pin(io));
+        let io = TokioIo::new(bounded(&how, io));
         let service = TowerToHyperService::new(Extension(peer).layer(how.router.clone()));
-        match version {
-            Version::One => {
-                let connection = how.http1.serve_connection(io, service).with_upgrades();
-                Box::pin(until_end(
-                    connection,
-                    |it| it.graceful_shutdown(),
-                    how,
-                    peer,
-                ))
+        let connection = how.http1.serve_connection(io, service).with_upgrades();
+        Box::pin(until_end(
+            connection,
+            |it| it.graceful_shutdown(),
+            Rest::NEVER,
+            how,
+            peer,
+        ))
+    }
+
+    /// Answers by the version that the first bytes tell, which have to come within the time of a head.
+    fn either<I: AsyncRead + AsyncWrite + Send + 'static>(self, io: I) -> Answering {
+        // Which is rare, so that it is made once for all they come over.
+        let io: Pin<Box<dyn Stream>> = Box::pin(io);
+        Box::pin(async move {
+            let read = tokio::select! {
+                biased;
+                read = tokio::time::timeout(self.how.head_timeout, preface::read(io)) => read,
+                () = self.how.draining.cancelled() => return,
+            };
+            match read {
+                Ok(Ok((Version::One, io))) => self.answer(io).await,
+                Ok(Ok((Version::Two, io))) => self.multiplexed(io).await,
+                Ok(Err(_)) | Err(_) => {}
             }
-            Version::Other => Box::pin(async move {
-                let either = how.either.clone();
-                let connection = either.serve_connection_with_upgrades(io, service);
-                until_end(connection, |it| it.graceful_shutdown(), how, peer).await;
-            }),
-        }
+        })
+    }
+
+    /// Answers by HTTP/2, until nothing was asked for as long as a connection may be idle.
+    fn multiplexed<I: AsyncRead + AsyncWrite + Send + 'static>(self, io: I) -> Answering {
+        let Self { how, peer } = self;
+        let io = TokioIo::new(bounded(&how, io));
+        let service = TowerToHyperService::new(Extension(peer).layer(how.router.clone()));
+        let requests = Requests::new();
+        let rest = requests.rest(how.head_timeout);
+        let service = service_fn(move |request| {
+            let (busy, answer) = (requests.begin(), service.call(request));
+            async move {
+                let answer = answer.await;
+                answer.map(|answer| answer.map(|body| Lasting::new(body, busy)))
+            }
+        });
+        let connection = how.http2.serve_connection(io, service);
+        Box::pin(until_end(
+            connection,
+            |it| it.graceful_shutdown(),
+            rest,
+            how,
+            peer,
+        ))
+    }
+
+    /// Tells a client that speaks in the clear where it came to.
+    fn misled<I: AsyncRead + AsyncWrite + Send + 'static>(self, io: I) -> Answering {
+        let Self { how, peer } = self;
+        let io = TokioIo::new(bounded(&how, io));
+        let service = service_fn(|_: hyper::Request<hyper::body::Incoming>| async {
+            let what = "this port speaks TLS: ask with https://";
+            let mut answer = Refusal::InvalidRequest(what.to_owned()).into_response();
+            let close = header::HeaderValue::from_static("close");
+            answer.headers_mut().insert(header::CONNECTION, close);
+            Ok::<_, std::convert::Infallible>(answer)
+        });
+        let connection = how.http1.serve_connection(io, service);
+        Box::pin(until_end(
+            connection,
+            |it| it.graceful_shutdown(),
+            Rest::NEVER,
+            how,
+            peer,
+        ))
     }
 }
 
-/// Answers until the connection ends, or is cut; when the server stops, the request that is under way is
-/// the last one.
+/// A reader that takes nothing for long holds what was made for it: it is cut.
+fn bounded<I: AsyncRead + AsyncWrite>(how: &How, io: I) -> Pin<Box<TimeoutStream<I>>> {
+    let mut io = TimeoutStream::new(io);
+    io.set_write_timeout(Some(how.write_timeout));
+    Box::pin(io)
+}
+
+/// Answers until the connection ends, or is cut; when the server stops, or nothing was asked for too long,
+/// the request that is under way is the last one.
 async fn until_end<C, E: Display>(
     connection: C,
     end: impl Fn(Pin<&mut C>),
+    mut rest: Rest,
     how: Arc<How>,
     peer: Peer,
 ) where
@@ -426,6 +502,13 @@ async fn until_end<C, E: Display>(
                 break;
             }
             () = how.draining.cancelled(), if !ending => {
+                ending = true;
+                end(connection.as_mut());
+            }
+            () = rest.over() => {
+                if ending {
+                    break;
+                }
                 ending = true;
                 end(connection.as_mut());
             }

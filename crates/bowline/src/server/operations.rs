@@ -40,13 +40,14 @@ pub(super) async fn healthz() -> Json<Health> {
 
 /// Say that the process takes messages
 ///
-/// Its store answers, and it is not stopping. It needs no key.
+/// Its store answers and had room lately, and it is not stopping. It needs no key.
 #[utoipa::path(get, path = "/readyz", tag = "operations", security(()), responses(
     (status = 200, description = "It takes messages", body = Health),
     (status = "default", response = Refused),
 ))]
 pub(super) async fn readyz(State(app): State<App>) -> Result<Json<Health>, Refusal> {
     app.may_wait()?;
+    app.has_room()?;
     app.store().next_wake().await?;
     Ok(Json(Health { status: "ready" }))
 }

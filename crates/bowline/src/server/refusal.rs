@@ -291,21 +291,33 @@ impl From<PathRejection> for Refusal {
 
 impl From<QueryRejection> for Refusal {
     fn from(error: QueryRejection) -> Self {
-        Self::InvalidRequest(format!("the query does not fit: {}", error.body_text()))
+        let why = error.body_text();
+        Self::InvalidRequest(format!("the query does not fit: {}", reason(&why)))
     }
 }
 
 impl From<JsonRejection> for Refusal {
     fn from(error: JsonRejection) -> Self {
         match error {
-            JsonRejection::JsonSyntaxError(error) => Self::InvalidJson(error.body_text()),
+            JsonRejection::JsonSyntaxError(error) => {
+                let why = error.body_text();
+                Self::InvalidJson(format!("the body is not JSON: {}", reason(&why)))
+            }
             JsonRejection::MissingJsonContentType(_) => {
                 Self::UnsupportedMediaType("application/json")
             }
             JsonRejection::BytesRejection(error) => error.into(),
-            error => Self::InvalidRequest(error.body_text()),
+            error => {
+                let why = error.body_text();
+                Self::InvalidRequest(format!("the body does not fit: {}", reason(&why)))
+            }
         }
     }
+}
+
+/// What is wrong, without the library's words for what it tried.
+fn reason(text: &str) -> &str {
+    text.split_once(": ").map_or(text, |(_, reason)| reason)
 }
 
 impl From<BytesRejection> for Refusal {

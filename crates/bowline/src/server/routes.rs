@@ -112,6 +112,7 @@ async fn identify(State(app): State<App>, mut request: Request, next: Next) -> R
         let reason = reason.map(|reason| reason.0);
         if let Some(error) = reason.as_ref().filter(|error| error.code == "store_full") {
             // It is no fault of the server, but somebody has to do something.
+            app.was_full();
             span.in_scope(|| tracing::error!(code = error.code, "{error}"));
         }
         app.tell_refused(method.as_str(), &path, status, reason);

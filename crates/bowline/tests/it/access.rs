@@ -322,18 +322,82 @@ async fn a_certificate_serves_https() {
         .with_no_client_auth();
     let tcp = TcpStream::connect(place.site.addr).await.unwrap();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let name = "localhost".try_into().unwrap();
-    let mut tls = connector.connect(name, tcp).await.unwrap();
+    let name = tokio_rustls::rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let mut tls = connector.connect(name.clone(), tcp).await.unwrap();
     tls.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
         .await
         .unwrap();
     assert_eq!(status(&heard(&mut tls).await), 200);
-    // Whoever does not speak TLS, or never begins to, is cut.
+    // Whoever speaks in the clear is told, whoever speaks otherwise or not at all is cut.
+    let answer = say(place.site.addr, b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await;
     assert_eq!(
-        status(&say(place.site.addr, b"GET / HTTP/1.1\r\n\r\n").await),
-        0
+        (status(&answer), code(&answer).as_str()),
+        (400, "invalid_request")
     );
-    assert_eq!(say(place.site.addr, b"").await, "");
+    assert!(answer.contains("https://"), "{answer}");
+    for nothing in [&b""[..], b"\0\0\0\0", b"\x16\x03\x01"] {
+        let answer = say(place.site.addr, nothing).await;
+        assert!(!answer.contains("HTTP/"), "{answer}");
+    }
+    // One who shakes hands and then says nothing, or never enough to tell what it speaks, is cut as well.
+    for part in [&b""[..], b"P", b"PRI * HTTP/2.0"] {
+        let tcp = TcpStream::connect(place.site.addr).await.unwrap();
+        let mut tls = connector.connect(name.clone(), tcp).await.unwrap();
+        tls.write_all(part).await.unwrap();
+        assert_eq!(heard(&mut tls).await, "");
+    }
+    // Files that do not fit together change nothing; then the next connection is shown the new certificate.
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let shown = async || {
+        let tcp = TcpStream::connect(place.site.addr).await.unwrap();
+        connector.connect(name.clone(), tcp).await.is_ok()
+    };
+    std::fs::write(&private, made.signing_key.serialize_pem()).unwrap();
+    assert!(shown().await);
+    std::fs::write(&cert, made.cert.pem()).unwrap();
+    assert!(!shown().await, "the old certificate is still shown");
+    place.site.stop().await;
+}
+
+/// A client of HTTP/2 with a bare hand: its preface, then whatever it says.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_asks_for_nothing_is_cut_in_every_version() {
+    let place = start(Settings {
+        head_timeout: Duration::from_millis(300),
+        ..Settings::default()
+    })
+    .await;
+    let addr = place.site.addr;
+    // Too little to tell the version, in the time of a head.
+    for part in ["", "P", "PR", "PRI * HTTP/2.0\r\n", "GET /he"] {
+        assert_eq!(status(&say(addr, part.as_bytes()).await), 0, "{part}");
+    }
+    // What only looks like the other version at first is answered.
+    for line in ["PROPFIND /healthz", "PRIVATE /healthz", "P /healthz"] {
+        assert_eq!(ask(addr, line, &[], "").await.0, 405, "{line}");
+    }
+    // One that answers each ping, as a client must, and never asks for anything.
+    let mut stream = TcpStream::connect(addr).await.unwrap();
+    stream.write_all(PREFACE).await.unwrap();
+    let pinging = async {
+        let mut head = [0; 9];
+        while stream.read_exact(&mut head).await.is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut body = vec![0; length as usize];
+            stream.read_exact(&mut body).await.unwrap();
+            if (head[3], head[4]) == (6, 0) {
+                head[4] = 1;
+                let pong = [&head[..], &body].concat();
+                if stream.write_all(&pong).await.is_err() {
+                    break;
+                }
+            }
+        }
+    };
+    let cut = tokio::time::timeout(PATIENCE, pinging).await;
+    assert!(cut.is_ok(), "the connection is kept");
     place.site.stop().await;
 }
 
@@ -483,6 +547,18 @@ async fn an_address_has_a_rate_whatever_it_shows() {
     assert!(seen.contains(&429), "{seen:?}");
     // Nobody pays for another.
     assert_eq!(ask("203.0.113.8:1000", "admin").await, 200);
+    // Of IPv6 a whole network is one, and an address of IPv4 is the same in either form.
+    let mut seen = Vec::new();
+    for number in 1..=6 {
+        seen.push(ask(&format!("[2001:db8:1:2::{number}]:1000"), "admin").await);
+    }
+    assert!(seen.contains(&429), "{seen:?}");
+    assert_eq!(ask("[2001:db8:1:3::1]:1000", "admin").await, 200);
+    let mut seen = Vec::new();
+    for address in ["203.0.113.9:1000", "[::ffff:203.0.113.9]:1000"].repeat(3) {
+        seen.push(ask(address, "admin").await);
+    }
+    assert!(seen.contains(&429), "{seen:?}");
     service.stop(Duration::from_secs(5)).await;
 }
 

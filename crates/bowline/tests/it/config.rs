@@ -85,6 +85,7 @@ total_memory_mib = 100
 at_once = 11
 [server]
 addr = "0.0.0.0:80"
+limits = {address_rate = 0, key_rate = 50, body_mib = 4}
 [egress]
 allow = []
 [egress.auth."git.example.com/acme"]
@@ -99,6 +100,12 @@ env = "GIT_TOKEN"
         (config.name.as_str(), config.data),
         ("shop", dir.path().join("var/data"))
     );
+    let limits = config.server.limits;
+    assert_eq!(
+        (limits.address_rate, limits.key_rate, limits.body_mib),
+        (Some(0), Some(50), Some(4))
+    );
+    assert_eq!((limits.stranger_rate, limits.followers), (None, None));
     let [host] = config.egress.auth.as_slice() else {
         panic!("{:?}", config.egress)
     };
@@ -229,7 +236,7 @@ fn mistakes_are_named_with_line_and_next_step() {
         (
             "[server]\naddr = 'localhost'",
             "invalid_value",
-            ":2: `addr` wants an address and port such as `127.0.0.1:8787`, not `localhost`",
+            ":2: `addr` wants an IP address and port, or `localhost` and port, such as `127.0.0.1:8787`, not `localhost`",
             "change the value of `addr`",
         ),
         (

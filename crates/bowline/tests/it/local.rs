@@ -414,6 +414,22 @@ fn a_run_that_has_the_data_takes_other_commands_in() {
     assert!(!socket(&world).exists());
 }
 
+#[test]
+fn a_server_waits_for_a_command_that_has_the_data_and_not_for_another_server() {
+    let world = world();
+    let owner = begun(&world, &LONG);
+    let server = Serving::start(&world);
+    let (status, last) = end(owner);
+    assert_eq!(status, Some(0), "{last}");
+    assert_eq!(last["text"], "A longer answer.");
+    let other = world.run(&["serve", "--addr", "127.0.0.1:0", "--json"]);
+    assert_eq!(other.status, 1, "{}", other.all());
+    let error = &other.lines()[0]["error"];
+    assert_eq!(error["type"], "store_locked");
+    let pid = format!("process {}", server.child.id());
+    assert!(error["details"].as_str().unwrap().contains(&pid), "{error}");
+}
+
 const LONG: [&str; 7] = ["run", "demo", "--id", "l", "-m", "long", "--json"];
 
 #[test]

@@ -169,6 +169,32 @@ async fn a_state_that_the_agent_refuses_comes_back_as_it_was_and_reaches_nobody(
     place.site.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_with_an_argument_of_the_wrong_kind_does_nothing() {
+    let place = start(Settings::default()).await;
+    let mut socket = Socket::open(place.site.addr, "/agents/demo/a", "").await;
+    for (method, args) in [
+        ("abort", json!([1])),
+        ("abort", json!([{"submissionId": "sub_1"}])),
+        ("history", json!(["x"])),
+        ("history", json!([{"limit": "1"}])),
+        ("history", json!([{"before": 1}])),
+        ("approve", json!([{"id": "appr_1"}])),
+        ("send", json!(["Hi", "k1"])),
+        ("send", json!([7])),
+    ] {
+        let call = json!({"type": "rpc", "id": "1", "method": method, "args": args});
+        socket.send(&call).await;
+        let Frame::Text(answer) = socket.news().await else {
+            panic!("the connection was closed");
+        };
+        let error = answer["error"].as_str().unwrap_or_default();
+        assert!(error.contains("text") || error.contains("object") || error.contains("number"));
+        assert_eq!(answer["success"], false, "{method} {args}: {answer}");
+    }
+    place.site.stop().await;
+}
+
 fn with_key() -> Settings {
     let key = Key {
         name: "page".to_owned(),

@@ -217,7 +217,11 @@ impl Runtime {
             }
             Err(cause) => cause,
         };
-        tracing::warn!(%actor, cause = %outcome, "an actor did not wake");
+        if matches!(outcome, RuntimeError::Deleting) {
+            tracing::debug!(%actor, "an actor that is being deleted is left alone");
+        } else {
+            tracing::warn!(%actor, cause = %outcome, "an actor did not wake");
+        }
         self.defer(&actor);
     }
 

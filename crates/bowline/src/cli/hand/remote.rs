@@ -45,13 +45,14 @@ pub(crate) struct Remote {
     data: PathBuf,
     /// Opened for reading; what is durable is seen at once.
     store: Arc<SqliteStore>,
-    /// Whether it is no server, and lets go of the data when its own work is done.
-    lends: bool,
+    /// How it introduced itself.
+    hello: Hello,
 }
 
 /// How it introduces itself.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Hello {
+    pid: u32,
     lends: bool,
 }
 
@@ -72,18 +73,22 @@ impl Remote {
         let mut remote = Self {
             data: place.data.clone(),
             store,
-            lends: false,
+            hello: Hello::default(),
         };
         let hello = whole(remote.call(Method::GET, "", Body::empty()).await?).await?;
-        let hello: Hello =
+        remote.hello =
             serde_json::from_slice(&hello).map_err(|error| gone(&error.to_string()))?;
-        remote.lends = hello.lends;
         Ok(Some(remote))
     }
 
     /// Whether it is no server, and lets go of the data when its own work is done.
     pub(super) fn lends(&self) -> bool {
-        self.lends
+        self.hello.lends
+    }
+
+    /// The id of the process.
+    pub(super) fn pid(&self) -> u32 {
+        self.hello.pid
     }
 
     pub(super) fn store(&self) -> &dyn Store {

@@ -117,7 +117,7 @@ pub(crate) fn again(agent: &str, id: &str, global: &Global) -> String {
 }
 
 /// The options that lead to the same project and data, each with a blank before it.
-pub(super) fn places(global: &Global) -> String {
+pub(crate) fn places(global: &Global) -> String {
     let mut words = String::new();
     for (option, dir) in [("--project", &global.project), ("--data", &global.data)] {
         if let Some(dir) = dir {

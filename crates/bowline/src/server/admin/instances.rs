@@ -317,7 +317,7 @@ pub(super) async fn why(
     let store = &**app.store();
     let after = begin(&app, &target.actor).await?;
     let end = load_after(store, &target.actor, after).await?;
-    let waits = standing::of(store, &target.actor, &end, true).await?;
+    let waits = standing::of(store, &target.actor, &end, true, "").await?;
     let waits = waits
         .iter()
         .map(serde_json::to_value)

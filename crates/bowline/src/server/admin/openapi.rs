@@ -1,4 +1,4 @@
-//! The description of the administration, made from its code.
+//! The description of the administration and of the conversation protocol, made from their code.
 
 use axum::{
     Router,
@@ -18,7 +18,7 @@ use super::{
     Access, App, Parameters, Refusal, agents, approvals, code_runs, fibers, files, instances,
     schedules, spend, submissions,
 };
-use crate::server::operations;
+use crate::server::{conversation::Described, operations};
 
 pub(super) fn routes() -> Router<App> {
     Router::new().route("/openapi.json", get(show))
@@ -37,7 +37,7 @@ pub(in crate::server) struct Refused {
 #[derive(ToSchema)]
 #[schema(value_type = String, format = Binary)]
 #[allow(dead_code, reason = "it only describes bodies")]
-pub(super) struct Content(Vec<u8>);
+pub(in crate::server) struct Content(Vec<u8>);
 
 /// The error.
 #[derive(ToSchema, Serialize)]
@@ -59,7 +59,7 @@ struct Reason {
     info(
         title = "Bowline",
         version = "1",
-        description = "Administration of agents and their conversations. The conversation protocol itself, the WebSocket and streams are in the reference. Health and figures are those of a server of its own, not of routes in another application.",
+        description = "Agents, conversations with them, and their administration. The WebSocket and streams are in the reference. Health and figures are those of a server of its own, not of routes in another application.",
         license(name = "Apache-2.0", identifier = "Apache-2.0"),
     ),
     paths(
@@ -102,7 +102,9 @@ impl Modify for Keys {
 /// The description as JSON, as it is served and checked in.
 pub fn document() -> String {
     // Made of texts, lists and maps with texts as keys, which always have a JSON form.
-    let mut all = serde_json::to_value(Description::openapi()).unwrap_or_default();
+    let mut description = Description::openapi();
+    description.merge(Described::openapi());
+    let mut all = serde_json::to_value(description).unwrap_or_default();
     let paths = all["paths"].as_object_mut().into_iter();
     let items = paths.flat_map(|paths| paths.values_mut());
     let operations = items.filter_map(Value::as_object_mut);
@@ -145,7 +147,7 @@ fn name(operation: &mut Value) {
 
 /// Describe all this
 ///
-/// The description of the administration in the form of OpenAPI 3.1: this document.
+/// The description of conversations and their administration in the form of OpenAPI 3.1: this document.
 #[utoipa::path(get, path = "/openapi.json", tag = "description", responses(
     (status = 200, description = "This document", body = Object),
     (status = "default", response = Refused),

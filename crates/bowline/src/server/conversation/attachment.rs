@@ -8,10 +8,19 @@ use axum::{
 };
 use bowline_agent::attachment;
 
-use super::{App, Refusal, Scope, Target};
+use super::{App, Refusal, Scope, Target, described::Whose};
 
-/// Sends a file so that it can never run in the page's origin: it is sandboxed, never sniffed, and what
+/// Send a file of a message
+///
+/// It is sent so that it can never run in the page's origin: it is sandboxed, never sniffed, and what
 /// a browser would run or render as a document is sent as something to save.
+#[utoipa::path(get, path = "/agents/{agent}/{id}/attachments/{attachment}", tag = "conversations", operation_id = "attachment", params(
+    Whose,
+    ("attachment" = String, Path, description = "Which one, `file_…`"),
+), responses(
+    (status = 200, description = "The file", content_type = "*/*", body = crate::server::admin::Content),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(super) async fn read(State(app): State<App>, target: Target) -> Result<Response, Refusal> {
     target.require(Scope::Read)?;
     let found = attachment::get(&**app.store(), &target.actor, target.last()).await?;

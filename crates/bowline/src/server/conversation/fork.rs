@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::{
     App, Refusal, Scope, Target,
+    described::Whose,
     manage::{archive, dump},
 };
 use crate::{error::Error, service::check_instance};
@@ -64,8 +65,14 @@ pub(in crate::server) struct Forked {
     conversation_id: String,
 }
 
-/// `POST /agents/{agent}/{id}/fork` with `{"id": NEW}`: the same conversation, or the beginning of it, with
-/// its files, under another id.
+/// Fork a conversation
+///
+/// The same conversation, or the beginning of it, with its files, under another id.
+#[utoipa::path(post, path = "/agents/{agent}/{id}/fork", tag = "conversations", operation_id = "fork", params(Whose),
+request_body = Fork, responses(
+    (status = 201, description = "The fork", body = Forked),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(in crate::server) async fn fork(
     State(app): State<App>,
     target: Target,

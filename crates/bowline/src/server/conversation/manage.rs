@@ -9,7 +9,11 @@ use axum::{
 use bowline_store::{Dump, DumpError};
 use serde_json::{Value, json};
 
-use super::{Access, App, Parameters, Refusal, Scope, Target, known};
+use super::{
+    Access, App, Parameters, Refusal, Scope, Target,
+    described::{Ids, Whose},
+    known,
+};
 use crate::error::Error;
 
 /// Most conversations of one page.
@@ -17,7 +21,17 @@ const MOST: usize = 1_000;
 /// Conversations of a page when nobody says how many.
 const USUAL: usize = 100;
 
-/// `GET /agents/{agent}?after=ID&limit=100`: the conversations of an agent, in order of their ids.
+/// List the conversations of an agent
+///
+/// In order of their ids.
+#[utoipa::path(get, path = "/agents/{agent}", tag = "conversations", operation_id = "list", params(
+    ("agent" = String, Path, description = "The agent", pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length = 64),
+    ("limit" = Option<u32>, Query, description = "How many, usually 100", minimum = 1, maximum = 1000),
+    ("after" = Option<String>, Query, description = "Only what comes after this one"),
+), responses(
+    (status = 200, description = "A page of ids", body = Ids),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(super) async fn list(
     State(app): State<App>,
     access: Access,
@@ -37,7 +51,13 @@ pub(super) async fn list(
     Ok(Json(json!({"instances": ids, "next": next})))
 }
 
-/// `DELETE /agents/{agent}/{id}`: deletes a conversation whole. What runs in it ends without an outcome.
+/// Delete a conversation
+///
+/// It is deleted whole; what runs in it ends without an outcome.
+#[utoipa::path(delete, path = "/agents/{agent}/{id}", tag = "conversations", operation_id = "delete", params(Whose), responses(
+    (status = 204, description = "It is gone"),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(in crate::server) async fn delete(
     State(app): State<App>,
     target: Target,
@@ -51,7 +71,13 @@ pub(in crate::server) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `GET /agents/{agent}/{id}/export`: everything of a conversation as one file.
+/// Export a conversation
+///
+/// Everything of it as one file, for `bowline import`.
+#[utoipa::path(get, path = "/agents/{agent}/{id}/export", tag = "conversations", operation_id = "export", params(Whose), responses(
+    (status = 200, description = "The file", content_type = "application/octet-stream", body = crate::server::admin::Content),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(in crate::server) async fn export(
     State(app): State<App>,
     target: Target,

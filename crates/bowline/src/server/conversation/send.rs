@@ -15,7 +15,11 @@ use bowline_agent::{
 use bowline_runtime::{Receipt, RuntimeError, Trace, submission};
 use serde_json::{Map, Value, json};
 
-use super::{App, Refusal, Scope, Target, view};
+use super::{
+    App, Refusal, Scope, Target,
+    described::{Message, Receipt as Told, Whose},
+    view,
+};
 
 /// Longest attachment, in characters of base64.
 const MOST_BASE64: usize = 14_680_064;
@@ -61,6 +65,17 @@ pub(in crate::server) struct Accepted {
     pub(in crate::server) uid: String,
 }
 
+/// Send a message
+///
+/// The answer comes once the message is durable. The first message begins a conversation.
+#[utoipa::path(post, path = "/agents/{agent}/{id}", tag = "conversations", operation_id = "send", params(Whose),
+request_body = Message, responses(
+    (status = 202, description = "It is durable", body = Told, headers(
+        ("location" = String, description = "The conversation"),
+        ("stream-next-offset" = String, description = "Where following it begins"),
+    )),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(super) async fn send(
     State(app): State<App>,
     target: Target,

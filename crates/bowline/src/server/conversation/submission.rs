@@ -10,7 +10,7 @@ use bowline_runtime::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{App, Parameters, Refusal, Scope, Target};
+use super::{App, Parameters, Refusal, Scope, Target, described::Whose};
 use crate::{
     server::wire::{Ending, Problem, Tokens},
     service::Reply,
@@ -19,8 +19,17 @@ use crate::{
 /// Longest wait for an answer, in seconds.
 const MOST_WAIT: usize = 60;
 
-/// `GET …/submissions/{submission}?wait=30`: how it stands; with `wait`, once it is settled or the
-/// seconds are over.
+/// Show how a message stands
+///
+/// With `wait`, once it is settled or the seconds are over.
+#[utoipa::path(get, path = "/agents/{agent}/{id}/submissions/{submission}", tag = "conversations", operation_id = "submission", params(
+    Whose,
+    ("submission" = String, Path, description = "Which one, `sub_…`"),
+    ("wait" = Option<u32>, Query, description = "Seconds to wait at most", minimum = 1, maximum = 60),
+), responses(
+    (status = 200, description = "How it stands", body = Standing),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(in crate::server) async fn read(
     State(app): State<App>,
     target: Target,
@@ -225,7 +234,11 @@ pub(in crate::server) fn ended(settled: &Settled) -> Standing {
     }
 }
 
-/// `POST …/abort`: ends all that is open.
+/// End all that is open
+#[utoipa::path(post, path = "/agents/{agent}/{id}/abort", tag = "conversations", operation_id = "abort", params(Whose), responses(
+    (status = 200, description = "Whether there was something to abort", body = Aborted),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(super) async fn abort_all(
     State(app): State<App>,
     target: Target,
@@ -234,7 +247,14 @@ pub(super) async fn abort_all(
     end(&app, &target, None).await
 }
 
-/// `POST …/submissions/{submission}/abort`: ends one.
+/// End one message
+#[utoipa::path(post, path = "/agents/{agent}/{id}/submissions/{submission}/abort", tag = "conversations", operation_id = "abort_one", params(
+    Whose,
+    ("submission" = String, Path, description = "Which one, `sub_…`"),
+), responses(
+    (status = 200, description = "Whether there was something to abort", body = Aborted),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(in crate::server) async fn abort_one(
     State(app): State<App>,
     target: Target,

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::{
     App, Parameters, Refusal, Scope, Target,
+    described::{Told as Conversation, Views, Whose},
     histories::{Told, Untold, Wanted},
     no_store, updates,
 };
@@ -22,7 +23,16 @@ pub(super) const UP_TO_DATE: HeaderName = HeaderName::from_static("stream-up-to-
 /// Most messages of one page of the history.
 const MOST_MESSAGES: usize = 1_000;
 
-/// `GET /agents/{agent}/{id}`: the history, updates, or a WebSocket.
+/// Read a conversation
+///
+/// As it stands, or what came after an offset: at once, as soon as there is something, or as events. With
+/// `Upgrade: websocket` it is a WebSocket.
+#[utoipa::path(get, path = "/agents/{agent}/{id}", tag = "conversations", operation_id = "read", params(Whose, Views), responses(
+    (status = 200, description = "What was asked for", headers(
+        ("stream-next-offset" = String, description = "Where reading goes on"),
+    ), content((Conversation = "application/json"), (String = "text/event-stream"))),
+    (status = "default", response = crate::server::admin::Refused),
+))]
 pub(super) async fn read(State(app): State<App>, request: Request) -> Result<Response, Refusal> {
     let (mut parts, _) = request.into_parts();
     let target = Target::from_request_parts(&mut parts, &app).await;

@@ -120,19 +120,28 @@ impl Call {
     /// `abort(submissionId?)`: ends one, or all that is open.
     async fn abort(&self, submission: &Value) -> Result<Value, Refusal> {
         self.target.require(Scope::Send)?;
+        // Whoever meant one must not end all.
+        let submission = text(submission, "a submission")?;
         let there = self.app.store().head(&self.target.actor).await?.is_some();
         let (agent, id) = (&self.target.agent, &self.target.id);
         let service = self.app.service();
-        let aborted = there && service.abort(agent, id, submission.as_str()).await?;
+        let aborted = there && service.abort(agent, id, submission).await?;
         Ok(json!({"aborted": aborted}))
     }
 
     /// `history({limit?, before?})`: as the conversation protocol has it.
     async fn history(&self, page: &Value) -> Result<Value, Refusal> {
         self.target.require(Scope::Read)?;
-        let limit = page["limit"].as_u64();
-        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
-        history(&self.app, &self.target, limit, page["before"].as_str()).await
+        let before = text(field(page, "before")?, "`before`")?;
+        let limit = match field(page, "limit")? {
+            Value::Null => None,
+            limit => {
+                let number = limit.as_u64().and_then(|limit| usize::try_from(limit).ok());
+                let what = || Refusal::InvalidRequest("`limit` is a number".to_owned());
+                Some(number.ok_or_else(what)?)
+            }
+        };
+        history(&self.app, &self.target, limit, before).await
     }
 
     /// `approvals()`: those that wait.
@@ -158,21 +167,24 @@ impl Call {
         self.target.require(Scope::Send)?;
         let (agent, id) = (&self.target.agent, &self.target.id);
         let known = self.app.service().approvals(agent, id).await?;
-        let wanted = approval.as_str().unwrap_or_default();
+        let wanted = text(approval, "an approval")?.unwrap_or_default();
         // An id of another conversation is none here.
         if !known.iter().any(|one| one.approval_id == wanted) {
             let what = "nothing in this conversation waits for this approval";
             return Err(crate::Error::failure("approval_not_found", what, "").into());
         }
-        let text = more.as_str().map(str::to_owned);
-        let reason = more["reason"].as_str().map(str::to_owned);
-        let (reason, text) = match decision {
-            Decision::Answer => (reason, text.or(more["text"].as_str().map(str::to_owned))),
+        let (said, more) = match more {
+            Value::String(said) => (Some(said.as_str()), &Value::Null),
+            more => (None, more),
+        };
+        let reason = text(field(more, "reason")?, "`reason`")?;
+        let (reason, said) = match decision {
+            Decision::Answer => (reason, said.or(text(field(more, "text")?, "`text`")?)),
             Decision::Approve | Decision::Reject | Decision::Expire | Decision::Withdraw => {
-                (text.or(reason), None)
+                (said.or(reason), None)
             }
         };
-        let rollback = match &more["rollback"] {
+        let rollback = match field(more, "rollback")? {
             Value::Null => false,
             Value::Bool(rollback) => *rollback,
             _ => {
@@ -184,14 +196,35 @@ impl Call {
             approval_id: wanted.to_owned(),
             answer: Answer {
                 decision,
-                reason,
+                reason: reason.map(str::to_owned),
                 arguments: more.get("arguments").cloned(),
-                text,
+                text: said.map(str::to_owned),
                 rollback,
             },
         };
         let (_, submission) = self.app.service().answer(answered).await?;
         Ok(json!({"submissionId": submission}))
+    }
+}
+
+/// An argument that is a text, or not given.
+fn text<'a>(value: &'a Value, what: &str) -> Result<Option<&'a str>, Refusal> {
+    match value {
+        Value::Null => Ok(None),
+        Value::String(text) => Ok(Some(text)),
+        _ => Err(Refusal::InvalidRequest(format!("{what} is a text"))),
+    }
+}
+
+/// A field of an argument that is an object, or not given.
+fn field<'a>(value: &'a Value, name: &str) -> Result<&'a Value, Refusal> {
+    match value {
+        Value::Null => Ok(value),
+        Value::Object(fields) => Ok(fields.get(name).unwrap_or(&Value::Null)),
+        _ => {
+            let what = format!("`{name}` is a field of an object");
+            Err(Refusal::InvalidRequest(what))
+        }
     }
 }
 
@@ -211,13 +244,12 @@ fn whole(message: Value, options: Value) -> Result<Value, Refusal> {
             ));
         }
     };
-    if let Value::Object(options) = options {
-        for key in ["idempotencyKey", "uid", "initialData"] {
-            if let Some(value) = options.get(key) {
-                fields
-                    .entry(key.to_owned())
-                    .or_insert_with(|| value.clone());
-            }
+    for key in ["idempotencyKey", "uid", "initialData"] {
+        field(&options, key)?;
+        if let Some(value) = options.get(key) {
+            fields
+                .entry(key.to_owned())
+                .or_insert_with(|| value.clone());
         }
     }
     Ok(Value::Object(fields))

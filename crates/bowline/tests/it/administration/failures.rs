@@ -6,6 +6,39 @@ use bowline_store::RowChange;
 use super::*;
 
 #[tokio::test]
+async fn a_server_without_room_is_not_ready_and_takes_messages_again_when_there_is_some() {
+    let data = tempfile::tempdir().unwrap();
+    let options = bowline_store::SqliteOptions {
+        max_pages: Some(400),
+        ..bowline_store::SqliteOptions::default()
+    };
+    let store = bowline_store::SqliteStore::open(data.path(), options).unwrap();
+    let place = place_on(store, Settings::default());
+    place.settled("demo", "a", "hi").await;
+    assert_eq!(place.get("/readyz").await.status, 200);
+    let large = "x".repeat(1_000_000);
+    let message = json!({"kind": "user", "body": large});
+    let mut refused = None;
+    for _ in 0..4 {
+        let answer = place.send("POST", "/agents/demo/a", &message).await;
+        if answer.status != 202 {
+            refused = Some(answer.error());
+            break;
+        }
+    }
+    assert_eq!(refused.as_deref(), Some("503 store_full"));
+    let ready = place.get("/readyz").await;
+    assert_eq!(ready.error(), "503 store_full");
+    assert_eq!(ready.header("retry-after"), "1");
+    // Alive it is, and what is smaller fits.
+    assert_eq!(place.get("/healthz").await.status, 200);
+    let small = json!({"kind": "user", "body": "hi"});
+    let answer = place.send("POST", "/agents/demo/b", &small).await;
+    assert_eq!(answer.status, 202);
+    assert_eq!(place.get("/readyz").await.status, 200);
+}
+
+#[tokio::test]
 async fn an_error_inside_tells_a_reference_and_nothing_of_what_is_inside() {
     let place = Place::open();
     place.settled("demo", "a", "hi").await;
