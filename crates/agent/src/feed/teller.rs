@@ -197,21 +197,7 @@ impl Teller {
                 self.said(&submission, DeltaKind::Reasoning, &thought.text);
                 self.rest(DeltaKind::Reasoning, &thought.message_id, &thought.text)
             }
-            Fact::AssistantToolCall(AssistantToolCall {
-                message_id, call, ..
-            }) => {
-                let response = self.responses.get_mut(&submission);
-                let message_id = response.map_or(message_id, |response| {
-                    response.called();
-                    response.id.clone()
-                });
-                vec![ChunkBody::ToolInput {
-                    message_id,
-                    tool_call_id: call.id,
-                    tool_name: call.name,
-                    input: call.arguments,
-                }]
-            }
+            Fact::AssistantToolCall(called) => vec![self.called(&submission, called)],
             Fact::AssistantCompleted(done) => {
                 self.open = None;
                 self.told = 0;
@@ -300,6 +286,20 @@ impl Teller {
             response_id,
         });
         told
+    }
+
+    fn called(&mut self, submission: &str, called: AssistantToolCall) -> ChunkBody {
+        let response = self.responses.get_mut(submission);
+        let message_id = response.map_or(called.message_id, |response| {
+            response.called();
+            response.id.clone()
+        });
+        ChunkBody::ToolInput {
+            message_id,
+            tool_call_id: called.call.id,
+            tool_name: called.call.name,
+            input: called.call.arguments,
+        }
     }
 
     /// Counts the parts of a response.

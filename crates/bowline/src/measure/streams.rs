@@ -347,14 +347,14 @@ impl Run {
         let body = messages(1);
         let body = String::from_utf8_lossy(&body).into_owned();
         // Readers need one to read, also where none is measured.
-        let streams = self.target.idle.max(self.target.followers.min(1));
-        for number in 0..streams {
+        let many = self.target.idle.max(self.target.followers.min(1));
+        for number in 0..many {
             let path = format!("{}-idle/{number}", self.name);
             self.create(&mut client, &path, &body).await?;
         }
-        let count = streams as f64;
+        let count = many as f64;
         let streams = Row {
-            what: format!("{streams} idle streams, created one by one"),
+            what: format!("{many} idle streams, created one by one"),
             rate: Some(count / start.elapsed().as_secs_f64()),
             cpu_us: self.cpu_since(cpu).map(|seconds| seconds * 1e6 / count),
             kib: self.memory_since(before).map(|kib| kib / count),
@@ -367,7 +367,7 @@ impl Run {
             let path = format!(
                 "{}-idle/{}?offset=now&live=sse",
                 self.name,
-                number % streams
+                number % many
             );
             client.begin_events(&path).await?;
             readers.push(client);

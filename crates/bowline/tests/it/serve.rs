@@ -314,6 +314,12 @@ impl Seen {
                     part["durationMs"] = chunk["durationMs"].clone();
                 }
             }
+            "message-metadata" => {
+                let metadata = chunk["metadata"].clone();
+                if let Some(message) = self.message(chunk) {
+                    merge(&mut message["metadata"], metadata);
+                }
+            }
             "message-completed" => {
                 let Some(message) = self.message(chunk) else {
                     return;
@@ -329,6 +335,18 @@ impl Seen {
             })),
             other => panic!("{other}"),
         }
+    }
+}
+
+/// Later values win, objects merge, as in the published clients.
+fn merge(known: &mut Value, new: Value) {
+    match (known, new) {
+        (Value::Object(known), Value::Object(new)) => {
+            for (key, value) in new {
+                merge(known.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (known, new) => *known = new,
     }
 }
 
