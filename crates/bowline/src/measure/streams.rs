@@ -364,11 +364,7 @@ impl Run {
         let mut readers = Vec::new();
         for number in 0..self.target.followers {
             let mut client = self.client().await?;
-            let path = format!(
-                "{}-idle/{}?offset=now&live=sse",
-                self.name,
-                number % many
-            );
+            let path = format!("{}-idle/{}?offset=now&live=sse", self.name, number % many);
             client.begin_events(&path).await?;
             readers.push(client);
         }

@@ -27,8 +27,8 @@ mod schedules;
 mod spend;
 mod submissions;
 
-pub(in crate::server) use openapi::{Content, Refused};
 pub use openapi::document as openapi_document;
+pub(in crate::server) use openapi::{Content, Refused};
 
 /// Most entries of one page.
 const MOST: usize = 1_000;

@@ -76,8 +76,7 @@ impl Remote {
             hello: Hello::default(),
         };
         let hello = whole(remote.call(Method::GET, "", Body::empty()).await?).await?;
-        remote.hello =
-            serde_json::from_slice(&hello).map_err(|error| gone(&error.to_string()))?;
+        remote.hello = serde_json::from_slice(&hello).map_err(|error| gone(&error.to_string()))?;
         Ok(Some(remote))
     }
 
