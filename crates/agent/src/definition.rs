@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bowline_model::Thinking;
-use bowline_sandbox::egress::Allow;
+use bowline_sandbox::{egress::Allow, workspace::WorkspaceLimits};
 use serde_json::Value;
 
 /// What a run of code may use; see [`crate::code::default_limits`].
@@ -91,6 +91,8 @@ pub struct Definition {
     pub approvals_expire: BTreeMap<String, Duration>,
     /// What a submission may use at most.
     pub limits: Limits,
+    /// What its workspace may grow to.
+    pub workspace: WorkspaceLimits,
     /// Whether and how a long conversation is summarised. Default on.
     pub compaction: Compaction,
     /// The JSON Schema of the final answer. Default none.
@@ -123,6 +125,7 @@ impl Definition {
             approvals: BTreeMap::new(),
             approvals_expire: BTreeMap::new(),
             limits: Limits::default(),
+            workspace: WorkspaceLimits::default(),
             compaction: Compaction::default(),
             result: None,
             workspace_seed: None,

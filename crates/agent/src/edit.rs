@@ -24,6 +24,9 @@ pub enum FileEdit {
     Write {
         /// The path, relative to `/workspace`.
         path: String,
+        /// Its permission bits; as those of the file that it replaces, else `0o644`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<u32>,
         /// What it has to be before.
         #[serde(default)]
         when: When,
@@ -149,9 +152,13 @@ pub async fn make(
     let overlay = files.begin(now).await.map_err(failed)?;
     let content = edit.bytes.clone();
     let (whole, told) = match &asked {
-        FileEdit::Write { path, when } => {
+        FileEdit::Write { path, mode, when } => {
             let before = checked(&overlay, path, when).await?;
-            let (size, options) = (content.len(), WriteOptions::with_parents());
+            let size = content.len();
+            let options = WriteOptions {
+                mode: *mode,
+                ..WriteOptions::with_parents()
+            };
             let written = overlay.write(path, content, &options).await;
             written.map_err(failed)?;
             let tag = tag(&overlay, path).await.map_err(failed)?;

@@ -564,7 +564,8 @@ impl Program for Agents {
         let conversation = load(&**store, actor)
             .await
             .map_err(|error| store_failure(&error))?;
-        let workspace = Workspace::open(store.clone(), actor.clone());
+        let limits = rendered.definition.workspace;
+        let workspace = Workspace::with_limits(store.clone(), actor.clone(), limits);
         let mut seed = None;
         if conversation.id.is_empty() && rendered.definition.sandbox == SandboxKind::Workspace {
             let changes = seed_workspace(&workspace, &rendered, self.0.sources.now()).await;

@@ -12,6 +12,9 @@ use crate::{
 /// Largest JSON file, in bytes.
 pub const MAX_JSON: u64 = 16 << 20;
 
+/// Filters, parentheses and negations of a JSONPath.
+const MAX_FILTERS: usize = 64;
+
 /// One change of a JSON document.
 #[derive(Debug, Clone, PartialEq)]
 pub enum JsonChange {
@@ -181,6 +184,13 @@ fn pretty(path: &str, value: &Value) -> Result<String, JsonError> {
 
 /// A JSONPath as models write it, with or without `$`.
 fn parse(path: &str) -> Result<JsonPath, JsonError> {
+    // The parser goes down into each of them.
+    if path.matches(['?', '(', '!']).count() > MAX_FILTERS {
+        return Err(JsonError::Path {
+            path: path.chars().take(60).chain(['…']).collect(),
+            reason: format!("more than {MAX_FILTERS} filters, parentheses and negations"),
+        });
+    }
     let full = match path.chars().next() {
         Some('$') => path.to_owned(),
         Some('.' | '[') => format!("${path}"),

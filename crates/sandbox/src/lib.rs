@@ -18,6 +18,7 @@
 //! Nothing here reads a clock: writes get the time that their overlay was begun with.
 
 pub mod archive;
+mod deep;
 pub mod digest;
 pub mod edits;
 pub mod egress;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use bowline_sandbox::workspace::WorkspaceLimits;
+
 use super::code::CodeSettings;
 use super::document::Node;
 use super::fault::Fault;
@@ -27,12 +29,18 @@ pub struct LimitSettings {
     pub tokens: Option<u64>,
     /// See [`Limits::depth`]: 0 to 16.
     pub depth: Option<u32>,
+    /// `workspace_mib`, see [`WorkspaceLimits::bytes`]: 1 to 1,048,576, in bytes here.
+    pub workspace_bytes: Option<u64>,
+    /// `workspace_entries`, see [`WorkspaceLimits::entries`]: 1 to 100,000,000.
+    pub workspace_entries: Option<u64>,
+    /// `file_mib`, see [`WorkspaceLimits::file_bytes`]: 1 to 4,096, in bytes here.
+    pub file_bytes: Option<u64>,
     /// What a run of code may use: `[code]` of `bowline.toml`, which is no key of `limits`.
     pub code: CodeSettings,
 }
 
 impl LimitSettings {
-    const KEYS: [&'static str; 7] = [
+    const KEYS: [&'static str; 10] = [
         "spend_usd",
         "turns",
         "tool_calls",
@@ -40,6 +48,9 @@ impl LimitSettings {
         "attempts",
         "tokens",
         "depth",
+        "workspace_mib",
+        "workspace_entries",
+        "file_mib",
     ];
 
     /// Reads the value of the key `limits`.
@@ -58,6 +69,9 @@ impl LimitSettings {
         let small = |key: &str, min: u64, max: u32| -> Result<Option<u32>, Fault> {
             Ok(count(key, min, u64::from(max))?.and_then(|count| u32::try_from(count).ok()))
         };
+        let mib = |key: &str, most: u64| -> Result<Option<u64>, Fault> {
+            Ok(count(key, 1, most)?.map(|mib| mib << 20))
+        };
         const DAY: Duration = Duration::from_secs(86_400);
         Ok(Self {
             spend_usd: table
@@ -73,6 +87,9 @@ impl LimitSettings {
             attempts: small("attempts", 1, 1_000)?,
             tokens: count("tokens", 1, u64::MAX >> 1)?,
             depth: small("depth", 0, 16)?,
+            workspace_bytes: mib("workspace_mib", 1 << 20)?,
+            workspace_entries: count("workspace_entries", 1, 100_000_000)?,
+            file_bytes: mib("file_mib", 4096)?,
             code: CodeSettings::default(),
         })
     }
@@ -87,6 +104,16 @@ impl LimitSettings {
             attempts: self.attempts.unwrap_or(limits.attempts),
             tokens: self.tokens.or(limits.tokens),
             depth: self.depth.unwrap_or(limits.depth),
+        }
+    }
+
+    /// `limits` of a workspace with the values that are set here in place of its own.
+    pub fn apply_to_workspace(&self, limits: WorkspaceLimits) -> WorkspaceLimits {
+        WorkspaceLimits {
+            bytes: self.workspace_bytes.unwrap_or(limits.bytes),
+            entries: self.workspace_entries.unwrap_or(limits.entries),
+            file_bytes: self.file_bytes.unwrap_or(limits.file_bytes),
+            ..limits
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bowline_model::Thinking;
 use serde_json::Value;
 
-use bowline_sandbox::egress::Allow;
+use bowline_sandbox::{egress::Allow, workspace::WorkspaceLimits};
 
 use super::code::CodeSettings;
 use super::document::{Node, Table};
@@ -102,7 +102,7 @@ pub fn load(
     definition.fallback = lines(&keys, "fallback").map_err(at)?;
     (definition.approvals, definition.approvals_expire) = approvals(&keys).map_err(at)?;
     consent_of_scripts(&mut definition);
-    definition.limits = limits(&keys, shared).map_err(at)?;
+    (definition.limits, definition.workspace) = limits(&keys, shared).map_err(at)?;
     definition.compaction = compaction(&keys).map_err(at)?;
     definition.result = result(&keys).map_err(at)?;
     definition.workspace_seed = workspace_seed;
@@ -610,13 +610,18 @@ fn condition(node: &Node) -> Result<Condition, Fault> {
     })
 }
 
-fn limits(keys: &Table<'_>, shared: &LimitSettings) -> Result<Limits, Fault> {
+/// What a submission may use, and what the files may grow to.
+fn limits(keys: &Table<'_>, shared: &LimitSettings) -> Result<(Limits, WorkspaceLimits), Fault> {
     let own = keys
         .get("limits")
         .map(LimitSettings::read)
         .transpose()?
         .unwrap_or_default();
-    Ok(own.apply(shared.apply(Limits::default())))
+    let files = shared.apply_to_workspace(WorkspaceLimits::default());
+    Ok((
+        own.apply(shared.apply(Limits::default())),
+        own.apply_to_workspace(files),
+    ))
 }
 
 fn compaction(keys: &Table<'_>) -> Result<Compaction, Fault> {

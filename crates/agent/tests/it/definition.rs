@@ -92,7 +92,7 @@ fn every_key_that_is_built_is_read() {
     let project = Project::new(
         "\u{feff}---\r\n# a comment\r\ndescription: Finds causes.\r\nmodel: ${MODEL}\r\nthinking: off\r\nsandbox: workspace\r\n\
          skills: [shared]\r\ntools: [open_issue]\r\napprovals: { open_issue: never, bash: {when: \"search(@.command, 'rm')\", expires: 2h} }\r\nfallback: []\r\ncode: false\r\n\
-         limits: { spend_usd: 2.00, turns: \"${TURNS}\", wall: 2h, tokens: 1000000 }\r\ncompaction: false\r\n---\r\n\
+         limits: { spend_usd: 2.00, turns: \"${TURNS}\", wall: 2h, tokens: 1000000, file_mib: 2 }\r\ncompaction: false\r\n---\r\n\
          \r\nSay ${MODEL} as it is.\r\n\r\n- one\r\n",
     )
     .write("agents/triage/skills/own/SKILL.md", "---\nname: own\ndescription: x\n---\nx")
@@ -103,9 +103,15 @@ fn every_key_that_is_built_is_read() {
     let shared = LimitSettings {
         turns: Some(5),
         attempts: Some(3),
+        workspace_entries: Some(7),
         ..LimitSettings::default()
     };
     let definition = definition::load(project.path(), "triage", &env, &shared).unwrap();
+    let files = definition.workspace;
+    assert_eq!(
+        (files.bytes, files.entries, files.file_bytes),
+        (1 << 30, 7, 2 << 20)
+    );
     assert_eq!(definition.model, "scripted/x.yaml");
     assert_eq!(definition.thinking, Some(Thinking::Off));
     assert_eq!(definition.instructions, "Say ${MODEL} as it is.\n\n- one");

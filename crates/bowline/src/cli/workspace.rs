@@ -251,8 +251,9 @@ pub(super) async fn workspace(
         }
         What::Put { whose, path, file } => {
             let content = transfer::input(file.as_deref())?;
+            let mode = file.as_deref().and_then(transfer::mode);
             let write = change::Write::open(&place, whose, terminal).await?;
-            write.put(path, content).await?;
+            write.put(path, content, mode).await?;
         }
         What::Import { whose, path } => {
             let content = transfer::input(None)?;

@@ -16,6 +16,11 @@ const SPECIAL: [char; 7] = ['*', '?', '[', ']', '{', '}', '\\'];
 /// Components of a pattern; a path has at most 100.
 const MAX_PARTS: usize = 127;
 
+/// Bytes of a pattern, and braces in it: what they make must fit into a regular expression that does not nest
+/// too deeply.
+const MAX_PATTERN: usize = 4096;
+const MAX_BRACES: usize = 64;
+
 /// A pattern: `*` and `?` within a name, `[abc]`, `[!a-z]`, `{one,two}`, `**` for any number of
 /// directories, `\` to take the next character literally. Names that start with a dot are matched
 /// like any other.
@@ -61,6 +66,11 @@ impl Glob {
         let pattern = pattern.trim_start_matches("./").trim_end_matches('/');
         if pattern.is_empty() {
             return Err(SearchError::Pattern("the pattern is empty".into()));
+        }
+        if pattern.len() > MAX_PATTERN || pattern.matches('{').count() > MAX_BRACES {
+            return Err(SearchError::Pattern(format!(
+                "the pattern has more than {MAX_PATTERN} bytes or {MAX_BRACES} braces"
+            )));
         }
         let names: Vec<&str> = pattern
             .split('/')

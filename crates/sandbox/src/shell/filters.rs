@@ -19,6 +19,7 @@ use bashkit::{
 };
 
 use super::{
+    Kind, NEVER,
     commands::{PIPE_CLOSED, read_piece, write},
     fs::{WorkspaceFs, too_large},
     memory::{Held, Meter},
@@ -32,6 +33,8 @@ pub(super) const OUTPUT: usize = 64 << 20;
 const KEPT: usize = 4;
 /// How deep `awk` runs shells that run `awk`.
 const DEPTH: usize = 2;
+/// Bytes of a program of `bc` or `jq`: each may be one more level that the crate's parser goes down.
+const PROGRAM: usize = 16 << 10;
 /// Numbers that `shuf` makes, and the width of a number of `nl`.
 const NUMBERS: u64 = 1_000_000;
 
@@ -53,6 +56,7 @@ const FILTERS: &[(&str, Use)] = &[
     ("b2sum", Use::Text),
     ("base32", Use::Text),
     ("base64", Use::Text),
+    ("bc", Use::Lines),
     ("bunzip2", Use::Text),
     ("bzcat", Use::Text),
     ("bzip2", Use::Text),
@@ -160,16 +164,21 @@ impl Filter {
         Self::new(fs, name, Use::Text, depth)
     }
 
-    fn runner(&self) -> Runner {
+    fn runner(&self, meter: &Meter) -> Runner {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(runner) = kept.pop() {
             return runner;
         }
         drop(kept);
         let files = Arc::new(Files::default());
-        // What `awk` runs may be any command.
-        let depth = self.name.ends_with("awk").then_some(self.depth + 1);
-        let bash = super::build(&self.fs, files.clone(), OUTPUT, depth);
+        let kind = match self.name {
+            // What `awk` runs may be any command.
+            name if name.ends_with("awk") => Kind::Within(self.depth + 1),
+            // It looks at the clock, and at nothing else that could stop it.
+            "jq" => Kind::Crate(meter.time()),
+            _ => Kind::Crate(NEVER),
+        };
+        let bash = super::build(&self.fs, files.clone(), OUTPUT, kind);
         let plain = bash.shell_state();
         Runner { bash, files, plain }
     }
@@ -206,7 +215,7 @@ impl Filter {
             mut bash,
             files,
             mut plain,
-        } = self.runner();
+        } = self.runner(meter);
         bash.cancellation_token()
             .store(false, std::sync::atomic::Ordering::Relaxed);
         meter.also_cancel(bash.cancellation_token());
@@ -233,16 +242,18 @@ impl Filter {
         });
         let args: Vec<String> = args.collect();
         let options = ExecOptions::new().positional(args).stdin(input);
-        let own = if self.name.ends_with("awk") {
-            AWK
-        } else {
-            self.name
+        let own = match self.name {
+            name if name.ends_with("awk") => AWK,
+            // The crate has no command of this name.
+            "zcat" => "gunzip -c",
+            name => name,
         };
         let script = format!("{own} \"$@\"");
         let result = bash.exec_with_options(&script, options).await;
         files.set(None);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() < KEPT {
+        // The time that `jq` has is that of this call.
+        if kept.len() < KEPT && self.name != "jq" {
             kept.push(Runner { bash, files, plain });
         }
         drop(kept);
@@ -258,6 +269,45 @@ impl Filter {
         Ok(result)
     }
 
+    /// The length of the program that its arguments give it, as far as that is parsed by going down.
+    async fn program(&self, ctx: &CommandContext<'_>) -> usize {
+        let mut args = ctx.args.iter().map(String::as_str);
+        let mut files = Vec::new();
+        match self.name {
+            "bc" => files.extend(args.filter(|arg| !arg.starts_with('-'))),
+            "jq" => {
+                let mut from_file = false;
+                while let Some(arg) = args.next() {
+                    let letters = arg.strip_prefix('-').filter(|rest| !rest.starts_with('-'));
+                    from_file |=
+                        arg == "--from-file" || letters.is_some_and(|all| all.contains('f'));
+                    match arg {
+                        "--arg" | "--argjson" | "--slurpfile" | "--rawfile" => {
+                            args.nth(1);
+                        }
+                        "-L" | "--indent" => {
+                            args.next();
+                        }
+                        _ if arg.starts_with('-') && arg != "-" => {}
+                        file if from_file => {
+                            files.push(file);
+                            break;
+                        }
+                        program => return program.len(),
+                    }
+                }
+            }
+            _ => {}
+        }
+        let mut longest = 0;
+        for file in files {
+            if let Ok(found) = ctx.fs.stat(&ctx.cwd.join(file)).await {
+                longest = longest.max(usize::try_from(found.size).unwrap_or(usize::MAX));
+            }
+        }
+        longest
+    }
+
     /// Whether it lets go of each file before it reads the next.
     fn gives_back(&self, args: &[String]) -> bool {
         match self.name {
@@ -269,6 +319,9 @@ impl Filter {
         }
     }
 }
+
+/// Why a program is not run.
+const TOO_LONG: &str = "a program has at most 16384 bytes here; give it data as input or in files";
 
 /// Where the interpreter of a shell has its process substitutions, and where that of a filter sees them.
 const OURS: &str = "/dev/fd/";
@@ -350,6 +403,9 @@ impl Command for Filter {
             Ok(separator) => separator,
             Err(why) => return self.refused(&ctx, &why).await,
         };
+        if self.program(&ctx).await > PROGRAM {
+            return self.refused(&ctx, TOO_LONG).await;
+        }
         let held = Arc::new(Held::new(meter.clone()));
         let mut input = Vec::new();
         while let Some(bytes) = read_piece(&ctx, &self.fs).await? {
@@ -358,6 +414,9 @@ impl Command for Filter {
                 return Err(bashkit::Error::Cancelled);
             }
             input.extend_from_slice(&bytes);
+        }
+        if self.name == "bc" && input.len() > PROGRAM {
+            return self.refused(&ctx, TOO_LONG).await;
         }
         if self.name == "column" && !held.grow(table(&input)) {
             self.stop(&meter, input.len());

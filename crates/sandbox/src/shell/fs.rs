@@ -47,10 +47,17 @@ impl WorkspaceFs {
 
     /// The running command's files.
     pub(crate) fn overlay(&self) -> Result<Overlay> {
-        let overlay = self.overlay.lock().unwrap_or_else(PoisonError::into_inner);
-        let overlay = overlay.as_ref().map(|(overlay, _)| overlay.clone());
-        overlay
-            .ok_or_else(|| IoError::new(ErrorKind::PermissionDenied, "the command is over").into())
+        let denied = |why: &str| IoError::new(ErrorKind::PermissionDenied, why.to_owned()).into();
+        let running = self.overlay.lock().unwrap_or_else(PoisonError::into_inner);
+        let (overlay, meter) = running
+            .as_ref()
+            .ok_or_else(|| denied("the command is over"))?;
+        // A script that runs itself by its name comes by here, and by no command.
+        if let Some(why) = super::nested("a script", &[]) {
+            meter.stop_with(why);
+            return Err(denied("nested too deeply"));
+        }
+        Ok(overlay.clone())
     }
 
     /// The running command's meter.

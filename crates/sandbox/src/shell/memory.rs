@@ -15,6 +15,7 @@ use std::{
         Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 /// Growth of the process, in bytes, that stops a command.
@@ -45,6 +46,8 @@ static RUNNING: Mutex<Vec<Weak<Meter>>> = Mutex::new(Vec::new());
 pub(crate) struct Meter {
     /// Resident memory when it began, in bytes; 0 where that is not known.
     began: u64,
+    /// How long the call may take.
+    time: Duration,
     /// Bytes that its arguments, reads and writes had.
     moved: AtomicU64,
     /// What its commands hold now, of [`HELD`].
@@ -123,10 +126,11 @@ impl Drop for Held {
 
 impl Meter {
     /// A call begins. It counts as running until this is dropped.
-    pub(crate) fn start(cancel: Arc<AtomicBool>) -> Arc<Self> {
+    pub(crate) fn start(cancel: Arc<AtomicBool>, time: Duration) -> Arc<Self> {
         let began = resident().unwrap_or(0);
         let meter = Arc::new(Self {
             began,
+            time,
             moved: AtomicU64::new(0),
             held: AtomicU64::new(0),
             unread: AtomicU64::new(0),
@@ -144,6 +148,11 @@ impl Meter {
         running.retain(|other| other.strong_count() > 0);
         running.push(Arc::downgrade(&meter));
         meter
+    }
+
+    /// How long the call may take, from its beginning.
+    pub(crate) fn time(&self) -> Duration {
+        self.time
     }
 
     /// Why it was stopped for its memory, if it was.

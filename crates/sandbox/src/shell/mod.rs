@@ -23,6 +23,7 @@ mod wc;
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    pin::pin,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -35,6 +36,7 @@ use tokio::sync::Notify;
 pub use state::ShellState;
 
 use crate::{
+    deep,
     egress::Outside,
     workspace::{Overlay, WORKING_DIRECTORY},
 };
@@ -45,6 +47,13 @@ use memory::Meter;
 const GRACE: Duration = Duration::from_secs(2);
 /// Longer than any command may run; [`ShellOptions::timeout`] ends it before.
 const NEVER: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Rounds that the loops of one program of `awk` make.
+const LOOPS: usize = 100_000_000;
+/// Stack of the commands that are running inside of each other, in bytes. What one of them takes in
+/// itself, and what the text between two of them nests, has the rest of [`deep::STACK`].
+const NESTED: usize = 32 << 20;
+/// Operators of one expression of `find`, `test` or `expr`.
+const OPERATORS: usize = 2_000;
 /// Bytes that the pipes and buffers of a command may hold together.
 const LIVE_BYTES: u64 = 32 << 20;
 /// Variables of a shell, in bytes.
@@ -52,7 +61,11 @@ const VARIABLE_BYTES: usize = 8 << 20;
 /// Variables, functions and aliases that last from one command to the next, in bytes.
 const STATE_BYTES: usize = 512 << 10;
 /// What the crate writes to the standard error when a builtin stops early.
-const CUT_SHORT: [&str; 2] = ["; output truncated", ": output exceeds byte limit"];
+const CUT_SHORT: [&str; 3] = [
+    "; output truncated",
+    ": output exceeds byte limit",
+    "; output may be truncated",
+];
 
 /// Bounds and surroundings of one command.
 #[derive(Debug, Clone)]
@@ -217,7 +230,7 @@ impl Shell {
         let fs = session.fs.clone();
         let flag = session.bash.cancellation_token();
         flag.store(false, Ordering::Relaxed);
-        let meter = Meter::start(flag);
+        let meter = Meter::start(flag, options.timeout);
         if loops::reads(command) {
             meter.set_reads();
         }
@@ -239,7 +252,7 @@ impl Shell {
         let runtime = tokio::runtime::Handle::current();
         let seen = Arc::new(Mutex::new((String::new(), String::new())));
         let partial = seen.clone();
-        let mut task = tokio::task::spawn_blocking(move || {
+        let mut task = pin!(deep::run(move || {
             let ended = runtime.block_on(async {
                 tokio::select! {
                     ended = session.bash.exec_with_options(&script, watched(seen)) => Some(ended),
@@ -247,7 +260,7 @@ impl Shell {
                 }
             });
             (ended, session)
-        });
+        }));
         let finished = match tokio::time::timeout(options.timeout, &mut task).await {
             Ok(finished) => Some(finished),
             Err(_) => {
@@ -281,15 +294,15 @@ impl Shell {
                     ..failure(stdout, stderr, 124, state)
                 }
             }
-            (None, Some(Ok((Some(Ok(result)), session)))) => {
+            (None, Some(Some((Some(Ok(result)), session)))) => {
                 self.finish(result, session, state, options, leaves)
             }
-            (None, Some(Ok((Some(Err(error)), _)))) => {
+            (None, Some(Some((Some(Err(error)), _)))) => {
                 let (code, message) = explain(&error, command);
                 push_line(&mut stderr, &message);
                 failure(stdout, stderr, code, state)
             }
-            (None, Some(Ok((None, _)) | Err(_))) => {
+            (None, Some(Some((None, _)) | None)) => {
                 push_line(&mut stderr, "bash: the command ended unexpectedly");
                 failure(stdout, stderr, 1, state)
             }
@@ -317,7 +330,7 @@ impl Shell {
             return session;
         }
         let fs = Arc::new(WorkspaceFs::default());
-        let mut bash = build(&fs, fs.clone(), options.output_bytes, Some(0));
+        let mut bash = build(&fs, fs.clone(), options.output_bytes, Kind::Shell);
         if let Some(state) = &state.0 {
             bash.restore_shell_state(state);
         }
@@ -424,16 +437,31 @@ fn watched(seen: Arc<Mutex<(String, String)>>) -> ExecOptions {
     }))
 }
 
-/// An interpreter over `files`, with our commands, and with those of the crate that hold what they read
-/// at this depth of interpreters; or, without a depth, with nothing but the crate's own.
+/// What an interpreter is for.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// The commands of a call.
+    Shell,
+    /// What `awk` runs, at this depth of interpreters.
+    Within(usize),
+    /// One of the crate's own commands, which may take this long.
+    Crate(Duration),
+}
+
+/// An interpreter over `files`, with our commands, or with nothing but the crate's own.
 fn build(
     fs: &Arc<WorkspaceFs>,
     files: Arc<dyn FileSystem>,
     output_bytes: usize,
-    depth: Option<usize>,
+    kind: Kind,
 ) -> Bash {
+    let (depth, time) = match kind {
+        Kind::Shell => (Some(0), NEVER),
+        Kind::Within(depth) => (Some(depth), NEVER),
+        Kind::Crate(time) => (None, time),
+    };
     let mut limits = ExecutionLimits::cli()
-        .timeout(NEVER)
+        .timeout(time)
         .max_work_units(u64::MAX)
         .max_aggregate_input_bytes(u64::MAX)
         .max_live_intermediate_bytes(LIVE_BYTES)
@@ -443,6 +471,11 @@ fn build(
         .max_word_split_fields(1_000_000)
         .max_word_split_bytes(32 << 20);
     limits.max_history_output_bytes = 1 << 20;
+    if depth != Some(0) {
+        // `awk` does not hear that its call was stopped in a loop with nothing in it.
+        limits.max_loop_iterations = LOOPS;
+        limits.max_total_loop_iterations = LOOPS;
+    }
     let metered = fs.clone();
     let mut builder = Bash::builder()
         .fs(files)
@@ -457,17 +490,24 @@ fn build(
                 .max_variable_count(100_000)
                 .max_total_variable_bytes(VARIABLE_BYTES),
         );
+    builder = builder.before_tool(Box::new(move |event| {
+        let Some(meter) = metered.meter() else {
+            return HookAction::Continue(event);
+        };
+        if let Some(why) = nested(&event.name, &event.args) {
+            meter.stop_with(why.clone());
+            return HookAction::Cancel(why);
+        }
+        if depth.is_some() {
+            meter.started(&event.name, &event.args);
+        }
+        HookAction::Continue(event)
+    }));
     let Some(depth) = depth else {
         return builder.build();
     };
     builder = builder
         .builtin_registry(find::registry(fs))
-        .before_tool(Box::new(move |event| {
-            if let Some(meter) = metered.meter() {
-                meter.started(&event.name, &event.args);
-            }
-            HookAction::Continue(event)
-        }))
         .command("seq", commands::Seq(fs.clone()))
         .command("sleep", commands::Sleep)
         .command("yes", commands::Yes(fs.clone()));
@@ -475,6 +515,30 @@ fn build(
         builder = builder.builtin(name, command);
     }
     builder.build()
+}
+
+/// Why a command may not start: the stack would not hold what it is in, or what it is told to do.
+fn nested(name: &str, args: &[String]) -> Option<String> {
+    if deep::used() > NESTED {
+        return Some(format!(
+            "bash: stopped: {name} is nested too deeply in commands, functions and scripts that run each other"
+        ));
+    }
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let nests = |arg: &&String| {
+        matches!(
+            arg.as_str(),
+            "(" | "!" | "-not" | "-o" | "-or" | "-a" | "-and"
+        )
+    };
+    if matches!(name, "find" | "test" | "[" | "expr")
+        && args.iter().filter(nests).count() > OPERATORS
+    {
+        return Some(format!(
+            "bash: stopped: the expression of {name} has more than {OPERATORS} operators"
+        ));
+    }
+    None
 }
 
 fn failure(stdout: String, stderr: String, exit_code: i32, state: ShellState) -> ShellOutcome {

@@ -634,3 +634,81 @@ async fn a_filter_sees_the_shell_that_it_stands_in() {
         assert_eq!(outcome.exit_code, 0, "{command}: {}", outcome.stderr);
     }
 }
+
+/// Text of `times` times `piece`.
+fn many(piece: &str, times: usize) -> String {
+    piece.repeat(times)
+}
+
+/// SH-31
+#[tokio::test]
+async fn what_nests_too_deeply_is_stopped_and_the_process_goes_on() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "t", "a\n").await;
+    // Each takes less of the stack in `command` than in the others.
+    let words = [
+        ("env ", 2000),
+        ("command ", 6000),
+        ("nice ", 2000),
+        ("xargs ", 2000),
+        ("timeout 9 ", 2000),
+        ("exec ", 2000),
+        ("eval ", 2000),
+    ];
+    let mut commands: Vec<String> = words
+        .iter()
+        .map(|(word, times)| format!("{} true < t", many(word, *times)))
+        .collect();
+    let within =
+        |before: &str, piece: &str, after: &str| format!("{before}{}{after}", many(piece, 20_000));
+    commands.extend([
+        "printf 'exec ./a\\n' > a; chmod +x a; ./a".to_owned(),
+        "printf './b\\n' > b; chmod +x b; ./b".to_owned(),
+        "x='eval \"$x\"'; eval \"$x\"".to_owned(),
+        "f() { exec bash -c f; }; export -f f; f".to_owned(),
+        "f() { if [ $1 -gt 0 ]; then for i in 1; do while true; do case x in x) { ( eval \"f $(($1-1)) | cat\" ); };; esac; break; done; done; else echo e; fi; }; f 17".to_owned(),
+        within("jq '", "[", "' t"),
+        within("jq -n '", "(", "'"),
+        within("jq -n '", "1+", "1'"),
+        format!("{}; jq -nf p", within("printf '", "[", "' > p")),
+        within("echo '", "(", "1' | bc"),
+        within("echo '", "-", "1' | bc"),
+        within("find . ", "! ", "-name x"),
+        within("/usr/bin/find . ", "\\( ", "-name x"),
+        within("test ", "\\( ", "x"),
+        within("[ ", "! ", "x ]"),
+        "jq -n 'reduce range(200000) as $x (null; [.]) | [.] | 1' && false".to_owned(),
+    ]);
+    for command in commands {
+        let begin: String = command.chars().take(60).collect();
+        // A stack that runs out ends the process: then this is the last line.
+        println!("{begin}");
+        let outcome = sh(&overlay, &command).await;
+        assert_ne!(outcome.exit_code, 0, "{begin}");
+        assert!(!outcome.stderr.is_empty(), "{begin}");
+    }
+    assert_eq!(
+        out(&overlay, "gzip -c t | zcat; gzip t; zcat t.gz").await,
+        "a\na\n"
+    );
+    assert_eq!(out(&overlay, "echo after").await, "after\n");
+}
+
+#[tokio::test]
+async fn a_program_that_is_stopped_does_not_go_on() {
+    let overlay = World::new().begin().await;
+    for command in ["jq -n 'def f: f; f'", "jq -n 'last(range(1e12))'"] {
+        let options = ShellOptions {
+            timeout: Duration::from_secs(1),
+            ..ShellOptions::default()
+        };
+        let outcome = Shell::new()
+            .run(&overlay, ShellState::default(), command, &options)
+            .await;
+        assert_ne!(outcome.exit_code, 0, "{command}: {outcome:?}");
+    }
+    let outcome = sh(&overlay, "awk 'BEGIN { while (1) {} }'").await;
+    assert!(outcome.stderr.contains("loop"), "{outcome:?}");
+    let outcome = sh(&overlay, "printf 'x%.0s' {1..1500} | sed ':a;s/x/y/;ta'").await;
+    assert!(outcome.truncated && outcome.exit_code != 0, "{outcome:?}");
+}

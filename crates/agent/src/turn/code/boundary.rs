@@ -396,7 +396,8 @@ impl Drive<'_> {
         if written.files() {
             // Whoever commits this step does not tell the workspace.
             let (store, actor) = (self.instance.store.clone(), self.instance.actor.clone());
-            self.instance.workspace = Workspace::open(store, actor);
+            let limits = *self.instance.workspace.limits();
+            self.instance.workspace = Workspace::with_limits(store, actor, limits);
         }
         written.kept(self.instance);
         self.isolate = None;

@@ -2,16 +2,21 @@
 
 use bowline_agent::edit::{self, FileEdit};
 use bowline_runtime::{Sources, Step, kind};
+use bowline_sandbox::workspace::WorkspaceLimits;
 use bowline_store::{Batch, SqliteStore, Store as _};
 use bytes::Bytes;
 use serde_json::Value;
 
 use super::*;
-use crate::cli::{hand::Data, terminal::count};
+use crate::cli::{
+    hand::Data,
+    terminal::{count, one_line},
+};
 
 /// The files of a conversation, to change them.
 pub(super) struct Write<'a> {
     data: Data,
+    limits: WorkspaceLimits,
     whose: &'a Whose,
     actor: ActorId,
     terminal: Terminal,
@@ -27,8 +32,15 @@ impl<'a> Write<'a> {
         let reading = place.conversation(&whose.agent, &whose.id).await?;
         let actor = reading.actor.clone();
         drop(reading);
+        // Files can also be changed when the agent is not in the project any more, or cannot be read.
+        let agent = place.project.definition(&whose.agent);
+        let limits = agent.map(|agent| agent.workspace).unwrap_or_else(|_| {
+            let shared = &place.project.config.limits;
+            shared.apply_to_workspace(WorkspaceLimits::default())
+        });
         Ok(Self {
             data: Data::open(place).await?,
+            limits,
             whose,
             actor,
             terminal,
@@ -42,7 +54,8 @@ impl<'a> Write<'a> {
         match &self.data {
             Data::Own(store) => {
                 let edit = change.signed(origin, content);
-                let made = commit(store, &self.actor, &edit, what).await;
+                let files = Workspace::with_limits(store.clone(), self.actor.clone(), self.limits);
+                let made = commit(store, &files, &self.actor, &edit, what).await;
                 store.close().await;
                 made
             }
@@ -50,10 +63,16 @@ impl<'a> Write<'a> {
         }
     }
 
-    pub(super) async fn put(self, path: &str, content: Bytes) -> Result<(), Error> {
+    pub(super) async fn put(
+        self,
+        path: &str,
+        content: Bytes,
+        mode: Option<u32>,
+    ) -> Result<(), Error> {
         let size = content.len();
         let change = FileEdit::Write {
             path: path.to_owned(),
+            mode,
             when: edit::When::default(),
         };
         self.make("put", change, content).await?;
@@ -62,7 +81,7 @@ impl<'a> Write<'a> {
             return self.terminal.json(&line);
         }
         self.terminal
-            .say(format_args!("wrote {size} bytes to {path}"));
+            .say(format_args!("wrote {size} bytes to {}", one_line(path)));
         Ok(())
     }
 
@@ -136,14 +155,14 @@ impl<'a> Write<'a> {
 
 /// Takes the conversation over for one commit: whoever opens it next reads the files again.
 async fn commit(
-    store: &std::sync::Arc<SqliteStore>,
+    store: &SqliteStore,
+    files: &Workspace,
     actor: &ActorId,
     edit: &bowline_runtime::Edit,
     what: &str,
 ) -> Result<Value, Error> {
     let now = Sources::system().now();
-    let files = Workspace::open(store.clone(), actor.clone());
-    let (changes, told) = edit::make(&files, now, edit).await?;
+    let (changes, told) = edit::make(files, now, edit).await?;
     if changes.is_empty() {
         return Ok(told);
     }

@@ -37,6 +37,18 @@ pub(super) fn input(file: Option<&Path>) -> Result<Bytes, Error> {
     Ok(Bytes::from(content))
 }
 
+/// Permission bits of a file of this machine, where it has such.
+pub(super) fn mode(file: &Path) -> Option<u32> {
+    #[cfg(unix)]
+    let mode = fs::metadata(file)
+        .ok()
+        .filter(fs::Metadata::is_file)
+        .map(|found| std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o777);
+    #[cfg(not(unix))]
+    let mode = None;
+    mode
+}
+
 /// Writes bytes to standard output; `false` when nobody reads them any more.
 fn put_out(bytes: &[u8]) -> Result<bool, Error> {
     let mut out = io::stdout().lock();
@@ -109,11 +121,12 @@ pub(super) async fn get(
             }
             EntryKind::Symlink => links.push((overlay.read_link(&from).await?, to)),
             EntryKind::File => {
-                let mut file = fs::OpenOptions::new()
-                    .write(true)
-                    .create_new(true)
-                    .open(&to)
-                    .map_err(|error| failed(&to, &error))?;
+                let mut options = fs::OpenOptions::new();
+                options.write(true).create_new(true);
+                // What can be run can be run here too; the umask holds.
+                #[cfg(unix)]
+                std::os::unix::fs::OpenOptionsExt::mode(&mut options, (stat.mode & 0o777) | 0o600);
+                let mut file = options.open(&to).map_err(|error| failed(&to, &error))?;
                 let mut at = 0;
                 while at < stat.size {
                     let piece = overlay.read_range(&from, at, PIECE).await?;

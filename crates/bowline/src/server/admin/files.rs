@@ -336,7 +336,8 @@ pub(super) async fn write(
     let content = whole(&app, body).await?;
     let size = content.len() as u64;
     let path = path_of(&target).to_owned();
-    let edit = FileEdit::Write { path, when }.with(content);
+    let mode = None;
+    let edit = FileEdit::Write { path, mode, when }.with(content);
     let told = app.service().runtime().edit(&target.actor, edit).await?;
     let written = Written {
         created: told["created"] == true,
