@@ -64,12 +64,12 @@ fn files_are_listed_read_searched_and_copied_out() {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt as _;
-        let script = world.path("run.sh");
+        let script = world.path().join("run.sh");
         std::fs::write(&script, "#!/bin/sh\n").unwrap();
-        std::fs::set_permissions(&script, PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(ws(&["put", "run.sh", "run.sh"]).status, 0);
         assert_eq!(ws(&["get", "run.sh", "back.sh"]).status, 0);
-        let back = std::fs::metadata(world.path("back.sh")).unwrap();
+        let back = std::fs::metadata(world.path().join("back.sh")).unwrap();
         assert_eq!(back.permissions().mode() & 0o100, 0o100);
     }
 }
