@@ -24,6 +24,11 @@ const THREADS: usize = 512;
 /// How long a thread waits for more work before it ends.
 const IDLE: Duration = Duration::from_secs(10);
 
+/// Levels of a program that the stack of any thread holds.
+const FLAT: usize = 200;
+/// Levels of a program that [`STACK`] holds, several kilobytes each.
+const LEVELS: usize = 30_000;
+
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Threads that wait for work, the one that has waited least last.
@@ -114,4 +119,75 @@ fn work(first: Job, send: Sender<Job>, jobs: &Receiver<Job>) {
 
 fn lock() -> std::sync::MutexGuard<'static, Vec<(thread::ThreadId, Sender<Job>)>> {
     WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs a parser of JavaScript or TypeScript over `text`, on a stack that is large enough. `None` when the text
+/// may have more than 30,000 levels, or the parser panicked.
+pub(crate) fn parse<T: Send>(text: &str, work: impl FnOnce() -> T + Send) -> Option<T> {
+    match levels(text) {
+        0..=FLAT => Some(work()),
+        0..=LEVELS => thread::scope(|scope| {
+            let builder = thread::Builder::new()
+                .name("bowline-parse".to_owned())
+                .stack_size(STACK);
+            builder.spawn_scoped(scope, work).ok()?.join().ok()
+        }),
+        _ => None,
+    }
+}
+
+/// A bound of how many levels the syntax of a program has. What cannot be told without parsing counts as more:
+/// brackets that open count everywhere; those that close count where no string, template, comment or regular
+/// expression can hold them. Operators, and what follows without one, go a level down until a statement ends.
+fn levels(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let before = |at: usize| at.checked_sub(1).and_then(|at| bytes.get(at).copied());
+    let (mut open, mut below, mut chain, mut most) = (Vec::new(), 0, 0, 0);
+    let (mut template, mut unsure) = (false, false);
+    let mut comment: Option<usize> = None;
+    for (at, byte) in bytes.iter().enumerate() {
+        let sure = !template && !unsure && comment.is_none();
+        match byte {
+            b'(' | b'[' | b'{' => {
+                open.push(chain);
+                below += chain + 1;
+                chain = 0;
+            }
+            b')' | b']' | b'}' if sure => {
+                let outside = open.pop().map_or(0, |outside: usize| {
+                    below -= outside + 1;
+                    outside
+                });
+                chain = outside + 1;
+            }
+            b';' if sure => {
+                let rest = text.get(at + 1..).unwrap_or_default().trim_ascii_start();
+                if !rest.starts_with("else") && !rest.starts_with('/') {
+                    chain = 0;
+                }
+            }
+            b'"' | b'\'' => unsure = true,
+            b'`' => template = true,
+            b'/' => {
+                unsure = true;
+                chain += 1;
+                match comment {
+                    None if bytes.get(at + 1) == Some(&b'*') => comment = Some(at),
+                    Some(start) if before(at) == Some(b'*') && at > start + 2 => comment = None,
+                    Some(_) | None => {}
+                }
+            }
+            // A string goes on behind a backslash.
+            b'\r' if before(at) != Some(b'\\') => unsure = false,
+            b'\n' if !matches!(before(at), Some(b'\\' | b'\r')) => unsure = false,
+            b'!' | b'~' | b'-' | b'+' | b'*' | b'%' | b'&' | b'|' | b'^' | b'?' | b':' | b'='
+            | b'<' | b'>' | b'.' => chain += 1,
+            b' ' | b'\t' | b'\n' if before(at).is_some_and(|byte| byte.is_ascii_alphanumeric()) => {
+                chain += 1;
+            }
+            _ => {}
+        }
+        most = most.max(below + chain);
+    }
+    most
 }

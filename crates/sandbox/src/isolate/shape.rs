@@ -8,6 +8,7 @@ use oxc::span::{GetSpan, SourceType};
 
 use super::IsolateError;
 use super::strip::Problem;
+use crate::deep;
 
 /// Changes of a text: at an offset, so many bytes go and a text comes. In ascending order.
 #[derive(Clone, Debug, Default)]
@@ -158,6 +159,10 @@ enum Reading {
 
 /// Reads the text as TypeScript, which all JavaScript that models write is too.
 fn read(text: &str) -> Result<Reading, Problem> {
+    deep::parse(text, || parsed(text)).unwrap_or_else(|| Err(Problem::nested()))
+}
+
+fn parsed(text: &str) -> Result<Reading, Problem> {
     let allocator = Allocator::default();
     let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
     if parsed.diagnostics.is_empty() && !parsed.panicked {

@@ -10,6 +10,8 @@ use oxc::semantic::SemanticBuilder;
 use oxc::span::SourceType;
 use oxc::transformer::{TransformOptions, Transformer};
 
+use crate::deep;
+
 /// Why a text is not a program, and where.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -33,13 +35,25 @@ impl Problem {
         }
         Self { offset, message }
     }
+
+    /// The text is more than a parser goes down.
+    pub(super) fn nested() -> Self {
+        Self {
+            offset: 0,
+            message: "the code is nested too deeply; give variables or functions to its parts"
+                .to_owned(),
+        }
+    }
 }
 
 /// Whether `text` parses as a module of JavaScript, so that it can run as it is.
 pub(super) fn is_javascript(text: &str) -> bool {
-    let allocator = Allocator::default();
-    let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
-    !parsed.panicked && parsed.diagnostics.is_empty()
+    let parses = deep::parse(text, || {
+        let allocator = Allocator::default();
+        let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
+        !parsed.panicked && parsed.diagnostics.is_empty()
+    });
+    parses.unwrap_or(false)
 }
 
 /// The JavaScript of a TypeScript module.
@@ -66,7 +80,17 @@ pub(super) fn original_position(
     .ok()?
 }
 
-fn transform<T>(
+fn transform<T: Send>(
+    name: &str,
+    text: &str,
+    map: Option<PathBuf>,
+    then: impl FnOnce(CodegenReturn<'_>) -> T + Send,
+) -> Result<T, Problem> {
+    let done = deep::parse(text, || transformed(name, text, map, then));
+    done.unwrap_or_else(|| Err(Problem::nested()))
+}
+
+fn transformed<T>(
     name: &str,
     text: &str,
     map: Option<PathBuf>,

@@ -13,6 +13,7 @@ use oxc::span::{GetSpan as _, SourceType, Span};
 use super::IsolateError;
 use super::shape::{self, Edits, position};
 use super::strip::{self, Problem};
+use crate::deep;
 
 /// What was typed at a prompt, in JavaScript or TypeScript.
 #[derive(Clone, Debug)]
@@ -146,6 +147,11 @@ struct Lifted {
 
 impl Lifted {
     fn script(source: &str, text: &str) -> Result<Script, Problem> {
+        let read = deep::parse(text, || Self::parsed(source, text));
+        read.unwrap_or_else(|| Err(Problem::nested()))
+    }
+
+    fn parsed(source: &str, text: &str) -> Result<Script, Problem> {
         let allocator = Allocator::default();
         let parsed = Parser::new(&allocator, text, SourceType::mjs()).parse();
         if let Some(first) = parsed.diagnostics.iter().next() {

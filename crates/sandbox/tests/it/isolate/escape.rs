@@ -634,3 +634,54 @@ fn others_run_while_hostile_programs_do() {
     });
     assert!(done.load(Ordering::Acquire) > 10, "{done:?}");
 }
+
+#[test]
+fn a_program_that_nests_without_end_is_refused_and_the_process_goes_on() {
+    let many = |piece: &str| piece.repeat(150_000);
+    let pairs = [
+        ("(", ")"),
+        ("[", "]"),
+        ("{", "}"),
+        ("(/)/,", ")"),
+        ("(\"\\\n)\",", ")"),
+    ];
+    let mut sources: Vec<String> = pairs
+        .iter()
+        .map(|(open, close)| format!("{}1{}", many(open), many(close)))
+        .collect();
+    for prefix in [
+        "!",
+        "-",
+        "typeof ",
+        "x=>",
+        "x=",
+        "1?1:",
+        "if(1)",
+        "if(1);else ",
+        "a:",
+        "1**",
+    ] {
+        let prefix = prefix.repeat(1_000_000 / prefix.len());
+        sources.push(format!("let x: number = 1; {prefix}1"));
+        sources.push(format!("{prefix}1"));
+    }
+    for piece in [".b", "[0]", "()", "+1", "`${1}`", "as T "] {
+        let piece = piece.repeat(1_000_000 / piece.len());
+        sources.push(format!("let x: number = a{piece}"));
+    }
+    sources.push(format!(
+        "let x: {}number{} = 1",
+        "Array<".repeat(50_000),
+        ">".repeat(50_000)
+    ));
+    sources.push(format!("let x: {}1", "1 extends 1 ? 1 : ".repeat(50_000)));
+    for source in sources {
+        let begin: String = source.chars().take(40).collect();
+        // A stack that runs out ends the process: then this is the last line.
+        println!("{begin}");
+        let _ = Program::new("main.ts", &source);
+    }
+    // What people write is not refused.
+    let long = "if (a === \"x\") { f(a, [1, 2], { b: c.d + 1 }); }\n".repeat(2_000);
+    assert!(Program::new("main.ts", &long).is_ok());
+}
