@@ -124,16 +124,19 @@ fn lock() -> std::sync::MutexGuard<'static, Vec<(thread::ThreadId, Sender<Job>)>
 /// Runs a parser of JavaScript or TypeScript over `text`, on a stack that is large enough. `None` when the text
 /// may have more than 30,000 levels, or the parser panicked.
 pub(crate) fn parse<T: Send>(text: &str, work: impl FnOnce() -> T + Send) -> Option<T> {
-    match levels(text) {
-        0..=FLAT => Some(work()),
-        0..=LEVELS => thread::scope(|scope| {
-            let builder = thread::Builder::new()
-                .name("bowline-parse".to_owned())
-                .stack_size(STACK);
-            builder.spawn_scoped(scope, work).ok()?.join().ok()
-        }),
-        _ => None,
+    let levels = levels(text);
+    if levels <= FLAT {
+        return Some(work());
     }
+    if levels > LEVELS {
+        return None;
+    }
+    thread::scope(|scope| {
+        let builder = thread::Builder::new()
+            .name("bowline-parse".to_owned())
+            .stack_size(STACK);
+        builder.spawn_scoped(scope, work).ok()?.join().ok()
+    })
 }
 
 /// A bound of how many levels the syntax of a program has. What cannot be told without parsing counts as more:
