@@ -166,6 +166,7 @@ async fn think(
         tools: toolbox.specs.clone(),
         tried,
         last: at + 1 == chain.len(),
+        room: fill.room(),
     };
     let Some(answer) = call::call(instance, attempt, &asked).await? else {
         return Ok(None);

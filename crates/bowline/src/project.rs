@@ -11,7 +11,7 @@ use bowline_agent::{
     binding::Binding,
     definition::{self, AgentSummary, Definition},
 };
-use bowline_model::ModelSettings;
+use bowline_model::{ModelSettings, cassette::Tape};
 use bowline_sandbox::egress::Allow;
 
 use crate::{config::Config, error::Error, outside::Network};
@@ -37,6 +37,8 @@ pub struct Project {
     pub dir: PathBuf,
     /// What its `bowline.toml` says.
     pub config: Config,
+    /// Records or replays what is said to providers. Default: neither.
+    pub tape: Option<Tape>,
     env: Environment,
     wire: Arc<Network>,
 }
@@ -60,6 +62,7 @@ impl Project {
         Ok(Self {
             dir: dir.to_path_buf(),
             config,
+            tape: None,
             env,
             wire: Arc::new(Network::new()),
         })
@@ -150,6 +153,7 @@ impl Project {
         settings.base_urls.clone_from(&gateway.base_urls);
         settings.background.clone_from(&gateway.background);
         settings.cache = gateway.cache;
+        settings.tape.clone_from(&self.tape);
         settings.idle_deadline = gateway.idle.unwrap_or(settings.idle_deadline);
         settings
     }

@@ -24,18 +24,24 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::provider::frames;
 use crate::secret::Secret;
 
 /// Headers of an answer that are kept: those that a client decides by.
-const KEPT: [&str; 7] = [
+const KEPT: [&str; 9] = [
     "content-type",
     "date",
     "retry-after",
     "retry-after-ms",
     "x-amzn-errortype",
     "x-amzn-requestid",
+    "x-ratelimit-reset",
+    "x-ratelimit-reset-after",
     "x-should-retry",
 ];
+
+/// The most bytes of answers that a tape takes: 256 MiB. What is beyond is missing, as after a cut.
+pub const MAX_TAPE: usize = 256 * 1024 * 1024;
 
 /// Exchanges in the order in which they happened.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -115,9 +121,15 @@ impl Answered {
                     .map(str::to_owned)
                     .collect()
             }
-            Err(_) => self.base64 = STANDARD.encode(body),
+            Err(_) => self.base64 = STANDARD.encode(frames::masked(body, secrets)),
         }
     }
+}
+
+/// An event of Bedrock's binary stream, for a cassette that is made by hand: its kind, such as
+/// `contentBlockDelta`, and its JSON.
+pub fn frame(kind: &str, payload: &[u8]) -> Vec<u8> {
+    frames::encoded(kind, payload)
 }
 
 /// What is not a cassette.
@@ -149,6 +161,7 @@ pub struct Tape(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     replays: bool,
+    secrets: Vec<Secret>,
     state: Mutex<State>,
 }
 
@@ -156,32 +169,57 @@ struct Inner {
 struct State {
     cassette: Cassette,
     played: usize,
+    /// The body of each exchange that is recorded, as it came.
+    bodies: Vec<Recorded>,
+    /// Bytes of all of them.
+    taken: usize,
+}
+
+#[derive(Debug)]
+struct Recorded {
+    body: Vec<u8>,
+    cut: bool,
+    secrets: Vec<Secret>,
 }
 
 impl Tape {
     /// A tape that records.
     pub fn record() -> Self {
+        Self::record_without(Vec::new())
+    }
+
+    /// A tape that records, and on which none of these keys gets either.
+    pub fn record_without(secrets: Vec<Secret>) -> Self {
         Self(Arc::new(Inner {
             replays: false,
+            secrets,
             state: Mutex::default(),
         }))
     }
 
-    /// A tape that replays.
+    /// A tape that replays. A request must be the one that was recorded, unless its recorded body is null.
     pub fn replay(cassette: Cassette) -> Self {
         let state = State {
             cassette,
-            played: 0,
+            ..State::default()
         };
         Self(Arc::new(Inner {
             replays: true,
+            secrets: Vec::new(),
             state: Mutex::new(state),
         }))
     }
 
     /// What is on the tape now. An answer that is still streaming is there as far as it came.
     pub fn cassette(&self) -> Cassette {
-        self.lock().cassette.clone()
+        let state = self.lock();
+        let mut cassette = state.cassette.clone();
+        for (exchange, recorded) in cassette.exchanges.iter_mut().zip(&state.bodies) {
+            let response = &mut exchange.response;
+            response.set_body(&recorded.body, &recorded.secrets);
+            response.cut = recorded.cut;
+        }
+        cassette
     }
 
     /// How many exchanges of a replayed cassette were not asked for yet.
@@ -235,12 +273,13 @@ impl Tape {
         headers: &reqwest::header::HeaderMap,
         secrets: &[Secret],
     ) -> usize {
-        let text = redact(&asked.body.to_string(), secrets);
+        let secrets = [secrets, &self.0.secrets].concat();
+        let text = redact(&asked.body.to_string(), &secrets);
         asked.body = serde_json::from_str(&text).unwrap_or_default();
-        asked.path = redact(&asked.path, secrets);
+        asked.path = redact(&asked.path, &secrets);
         let kept = KEPT.iter().filter_map(|name| {
             let value = headers.get(*name)?.to_str().ok()?;
-            Some(((*name).to_owned(), redact(value, secrets)))
+            Some(((*name).to_owned(), redact(value, &secrets)))
         });
         let response = Answered {
             status,
@@ -252,15 +291,25 @@ impl Tape {
             request: asked,
             response,
         });
-        state.cassette.exchanges.len() - 1
+        state.bodies.push(Recorded {
+            body: Vec::new(),
+            cut: false,
+            secrets,
+        });
+        state.bodies.len() - 1
     }
 
-    /// Records the body of an exchange as far as it came.
-    pub(crate) fn body(&self, exchange: usize, body: &[u8], cut: bool, secrets: &[Secret]) {
+    /// Records the next piece of the body of an exchange, or that the connection broke.
+    pub(crate) fn body(&self, exchange: usize, piece: Option<&[u8]>) {
         let mut state = self.lock();
-        if let Some(exchange) = state.cassette.exchanges.get_mut(exchange) {
-            exchange.response.set_body(body, secrets);
-            exchange.response.cut = cut;
+        let room = MAX_TAPE.saturating_sub(state.taken);
+        let piece = piece.filter(|piece| piece.len() <= room);
+        state.taken += piece.map_or(0, <[u8]>::len);
+        if let Some(recorded) = state.bodies.get_mut(exchange) {
+            match piece {
+                Some(piece) => recorded.body.extend_from_slice(piece),
+                None => recorded.cut = true,
+            }
         }
     }
 

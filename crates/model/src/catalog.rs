@@ -33,13 +33,19 @@ pub struct Price {
 }
 
 impl Price {
-    /// The cost of some tokens in micro-dollars, rounded up.
+    /// The cost of some tokens in micro-dollars, rounded up. What is written to the cache for an hour
+    /// costs twice what uncached input does.
     pub fn cost(&self, usage: &Usage) -> u64 {
         let part = |tokens: u64, rate: u64| u128::from(tokens) * u128::from(rate);
+        let hour = usage.cache_write_hour.min(usage.cache_write);
         let sum = part(usage.input, self.input)
             + part(usage.output, self.output)
             + part(usage.cache_read, self.cache_read.unwrap_or(self.input))
-            + part(usage.cache_write, self.cache_write.unwrap_or(self.input));
+            + part(hour, self.input.saturating_mul(2))
+            + part(
+                usage.cache_write - hour,
+                self.cache_write.unwrap_or(self.input),
+            );
         u64::try_from(sum.div_ceil(1_000_000)).unwrap_or(u64::MAX)
     }
 }
@@ -135,6 +141,9 @@ pub struct CatalogModel {
     /// The levels that it takes, in the provider's words.
     #[serde(default)]
     pub efforts: Vec<String>,
+    /// Whether it takes images, if known.
+    #[serde(default)]
+    pub images: Option<bool>,
     /// Whether it goes on from an answer that is begun, where it does not think.
     #[serde(default)]
     pub prefill: bool,

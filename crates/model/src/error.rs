@@ -19,6 +19,10 @@ pub struct ModelError {
     pub message: String,
     /// The HTTP status, when a response came.
     pub status: Option<u16>,
+    /// How long the provider asks to wait, where the kind does not say it.
+    wait: Option<Duration>,
+    /// The provider says that trying again is no use.
+    last: bool,
 }
 
 /// The classes of failure. Decided by HTTP status and the provider's error code first, and by the
@@ -85,6 +89,8 @@ impl ModelError {
             provider: provider.into(),
             message: one_line(message.as_ref(), MAX_MESSAGE),
             status: None,
+            wait: None,
+            last: false,
         }
     }
 
@@ -92,6 +98,21 @@ impl ModelError {
     #[must_use]
     pub fn with_status(mut self, status: u16) -> Self {
         self.status = Some(status);
+        self
+    }
+
+    /// The same error of a provider that asks to wait before the next try. What an error of the kind
+    /// `RateLimit` says itself goes before it.
+    #[must_use]
+    pub fn with_retry_after(mut self, wait: Option<Duration>) -> Self {
+        self.wait = wait;
+        self
+    }
+
+    /// The same error of a provider that says that trying again is no use: it is not transient.
+    #[must_use]
+    pub fn not_again(mut self) -> Self {
+        self.last = true;
         self
     }
 
@@ -150,8 +171,8 @@ impl ModelError {
     /// How long the provider asked to wait before the next try.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.kind {
-            ErrorKind::RateLimit { retry_after } => retry_after,
-            _ => None,
+            ErrorKind::RateLimit { retry_after } => retry_after.or(self.wait),
+            _ => self.wait,
         }
     }
 
@@ -188,7 +209,7 @@ impl ModelError {
             | ErrorKind::Overloaded
             | ErrorKind::Network
             | ErrorKind::Stalled
-            | ErrorKind::Cut => true,
+            | ErrorKind::Cut => !self.last,
             ErrorKind::Certificate
             | ErrorKind::Auth
             | ErrorKind::Quota

@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::message::{
     AssistantMessage, AssistantPart, Message, ModelRef, ResultPart, StopReason, ToolCall,
-    ToolResult, UserMessage,
+    ToolResult, UserMessage, UserPart,
 };
 
 /// What stands in for the result of a call that has none.
@@ -19,6 +19,15 @@ pub const NO_RESULT: &str = "No result was recorded for this call.";
 
 /// What is appended when a transcript would end on the model's own words.
 pub const CONTINUE: &str = "Continue.";
+
+/// What a transcript begins with that would begin on the model's own words.
+pub const BEGINNING: &str = "(The beginning of the conversation is not shown.)";
+
+/// What stands in for a message of white space.
+pub const BLANK: &str = "(An empty message.)";
+
+/// The longest name of a tool, in characters: every format takes as many.
+const MAX_NAME: usize = 64;
 
 /// The form of tool-call ids that a wire format takes: letters, digits, `_` and `-`, at most so
 /// many; or, where they are `plain`, exactly so many letters and digits.
@@ -57,11 +66,14 @@ impl IdRule {
 ///   them; other models' thoughts are dropped, their text and tool calls stay.
 /// - Tool-call ids that the wire format does not take, or that are used twice, are replaced, the
 ///   same one always by the same one.
+/// - Names of tools that no format takes back, since no tool can have them, are replaced: models make
+///   them up. What white space a person sent is said to be empty.
 /// - Every tool call has exactly one result, directly after the message that made it, in source
 ///   order; a missing one says [`NO_RESULT`], and results without a call are dropped.
 /// - Messages without content are dropped, and the tool calls of an aborted or failed message with
 ///   them unless they have results.
-/// - It does not end with an assistant message: [`CONTINUE`] is said instead.
+/// - It begins with a message of a person, if need be [`BEGINNING`], and does not end with an assistant
+///   message: [`CONTINUE`] is said instead.
 pub fn prepare<M: Borrow<Message>>(messages: &[M], target: &ModelRef, ids: IdRule) -> Vec<Message> {
     let mut names = Names {
         rule: ids,
@@ -74,6 +86,9 @@ pub fn prepare<M: Borrow<Message>>(messages: &[M], target: &ModelRef, ids: IdRul
         let first = first.borrow();
         match first {
             Message::User(user) if user.parts.is_empty() => {}
+            Message::User(user) if user.parts.iter().all(is_blank) => {
+                out.push(Message::User(UserMessage::text(BLANK)));
+            }
             Message::User(_) => out.push(first.clone()),
             Message::ToolResult(_) => {}
             Message::Assistant(message) => {
@@ -83,7 +98,11 @@ pub fn prepare<M: Borrow<Message>>(messages: &[M], target: &ModelRef, ids: IdRul
                     .count();
                 let (results, after) = tail.split_at(count);
                 rest = after;
+                let begins = out.is_empty();
                 push_turn(message, results, target, &mut names, &mut out);
+                if begins && !out.is_empty() {
+                    out.insert(0, Message::User(UserMessage::text(BEGINNING)));
+                }
             }
         }
     }
@@ -91,6 +110,13 @@ pub fn prepare<M: Borrow<Message>>(messages: &[M], target: &ModelRef, ids: IdRul
         out.push(Message::User(UserMessage::text(CONTINUE)));
     }
     out
+}
+
+fn is_blank(part: &UserPart) -> bool {
+    match part {
+        UserPart::Text { text } => text.trim().is_empty(),
+        UserPart::File(_) => false,
+    }
 }
 
 /// One assistant message and the results that follow it.
@@ -142,6 +168,7 @@ fn push_turn<M: Borrow<Message>>(
                 parts.push(AssistantPart::ToolCall(ToolCall {
                     id,
                     signature,
+                    name: tool_name(&call.name),
                     ..call.clone()
                 }));
             }
@@ -164,16 +191,32 @@ fn answer(call: &ToolCall, result: Option<&ToolResult>, id: String) -> ToolResul
     match result {
         Some(result) => ToolResult {
             call_id: id,
+            name: tool_name(&result.name),
             ..result.clone()
         },
         None => ToolResult {
             call_id: id,
-            name: call.name.clone(),
+            name: tool_name(&call.name),
             parts: vec![ResultPart::Text {
                 text: NO_RESULT.to_owned(),
             }],
             is_error: true,
         },
+    }
+}
+
+/// A name that can be one of a tool: this one, if it can.
+fn tool_name(name: &str) -> String {
+    let takes = |ch: char| ch.is_ascii_alphanumeric() || ch == '_' || ch == '-';
+    let name: String = name
+        .chars()
+        .take(MAX_NAME)
+        .map(|ch| if takes(ch) { ch } else { '_' })
+        .collect();
+    if name.is_empty() {
+        "unnamed".to_owned()
+    } else {
+        name
     }
 }
 

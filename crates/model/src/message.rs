@@ -303,6 +303,15 @@ pub struct Usage {
     pub cache_read: u64,
     /// Input written to the provider's cache.
     pub cache_write: u64,
+    /// The part of `cache_write` that is kept for an hour, which costs more. Left out of JSON where it
+    /// is none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub cache_write_hour: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Usage {
@@ -325,6 +334,7 @@ impl AddAssign for Usage {
         self.output = self.output.saturating_add(other.output);
         self.cache_read = self.cache_read.saturating_add(other.cache_read);
         self.cache_write = self.cache_write.saturating_add(other.cache_write);
+        self.cache_write_hour = self.cache_write_hour.saturating_add(other.cache_write_hour);
     }
 }
 

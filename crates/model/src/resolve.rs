@@ -10,14 +10,15 @@ use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
 
 use crate::cassette::Tape;
-use crate::catalog::{self, Price, ThinkingStyle};
+use crate::catalog::{self, CatalogModel, Price, ThinkingStyle};
 use crate::error::{ErrorKind, ModelError};
 use crate::gateway::{Gateway, Policy};
 use crate::message::ModelRef;
 use crate::provider::Provider;
 use crate::provider::anthropic::Anthropic;
 use crate::provider::auth::{self, Auth};
-use crate::provider::bedrock::Bedrock;
+use crate::provider::bedrock::{self, Bedrock};
+use crate::provider::blind::Blind;
 use crate::provider::gemini::Gemini;
 use crate::provider::http::{self, Server};
 use crate::provider::openai_chat::Chat;
@@ -57,6 +58,16 @@ impl Api {
             Api::Bedrock => "bedrock",
         }
     }
+
+    /// Whose models of this format the catalogue knows.
+    fn family(self) -> &'static str {
+        match self {
+            Api::Anthropic => "anthropic",
+            Api::Gemini => "google",
+            Api::Bedrock => "bedrock",
+            Api::OpenaiResponses | Api::OpenaiChat | Api::Scripted => "openai",
+        }
+    }
 }
 
 /// An entry `[models.NAME]` of `bowline.toml`.
@@ -86,6 +97,10 @@ pub struct NamedModel {
     /// What tokens cost, where the catalogue does not know it or is wrong.
     #[serde(default)]
     pub price: Option<Price>,
+    /// Whether the model takes images, where the catalogue does not know it or is wrong. One that does
+    /// not reads in their place that there are some. Default: it does.
+    #[serde(default)]
+    pub images: Option<bool>,
     /// A provider known by name whose peculiarities this server has: what it does not understand is
     /// not sent, and keys go into the same header. Default: none.
     #[serde(default)]
@@ -107,8 +122,22 @@ impl NamedModel {
             context: None,
             max_output: None,
             price: None,
+            images: None,
             like: None,
             background: false,
+        }
+    }
+
+    /// What the catalogue knows of its `model`. What the entry says itself goes before it.
+    pub fn known(&self) -> Option<&'static CatalogModel> {
+        let model = self.model.as_deref()?;
+        match self.api {
+            Api::Scripted => None,
+            Api::Anthropic
+            | Api::OpenaiResponses
+            | Api::OpenaiChat
+            | Api::Gemini
+            | Api::Bedrock => catalog::find(self.api.family(), model),
         }
     }
 }
@@ -503,15 +532,21 @@ impl Models {
     }
 
     fn remote(&self, target: &Target<'_>) -> Result<ResolvedModel, ModelError> {
-        let family = match (target.named, target.api) {
-            (None, _) => target.provider,
-            (Some(_), Api::Anthropic) => "anthropic",
-            (Some(_), Api::Gemini) => "google",
-            (Some(_), Api::Bedrock) => "bedrock",
-            (Some(_), Api::OpenaiResponses | Api::OpenaiChat | Api::Scripted) => "openai",
+        let family = match target.named {
+            None => target.provider,
+            Some(_) => target.api.family(),
         };
         let known = catalog::find(family, target.model);
         let named = target.named;
+        // The same models in a cloud: what they can do is known, what they cost there is not.
+        let kin = match target.api {
+            Api::Gemini => catalog::find("google", target.model),
+            Api::Bedrock => {
+                bedrock::claude(target.model).and_then(|model| catalog::find("anthropic", model))
+            }
+            Api::Anthropic | Api::OpenaiResponses | Api::OpenaiChat | Api::Scripted => None,
+        };
+        let able = known.or(kin);
         let max_output = named
             .and_then(|entry| entry.max_output)
             .or(known.and_then(|known| known.max_output));
@@ -537,7 +572,16 @@ impl Models {
                 return Err(ModelError::new(ErrorKind::Config, target.provider, message));
             }
         };
-        let thinks = known.is_some_and(|known| known.thinking != ThinkingStyle::None);
+        let sees = named
+            .and_then(|entry| entry.images)
+            .or(able.and_then(|able| able.images))
+            .unwrap_or(target.quirks.images);
+        let provider = if sees {
+            provider
+        } else {
+            Arc::new(Blind(provider))
+        };
+        let thinks = able.is_some_and(|able| able.thinking != ThinkingStyle::None);
         Ok(ResolvedModel {
             reference: provider.model_ref(target.model),
             provider,
@@ -561,7 +605,18 @@ impl Models {
         let provider = target.provider;
         let config = |message: String| ModelError::new(ErrorKind::Config, provider, message);
         let env = &self.settings.env;
-        let base_url = auth::expand(target.base_url, env).map_err(|var| {
+        let lookup: KeyLookup = match target.auth {
+            Cloud::Key | Cloud::Google => env.clone(),
+            Cloud::Aws => {
+                let env = env.clone();
+                // It may stand in several places.
+                Arc::new(move |var| match var {
+                    "AWS_REGION" => Some(Secret::new(auth::usual_region(&env))),
+                    var => env(var),
+                })
+            }
+        };
+        let base_url = auth::expand(target.base_url, &lookup).map_err(|var| {
             let why = match env(&var) {
                 Some(_) => "has characters that an address cannot have",
                 None => "is not set",
@@ -592,6 +647,10 @@ impl Models {
     /// What proves who asks, and what of it must not be repeated.
     fn auth(&self, target: &Target<'_>, base_url: &str) -> Result<(Auth, Vec<Secret>), ModelError> {
         let (provider, settings) = (target.provider, &self.settings);
+        if settings.tape.as_ref().is_some_and(Tape::replays) {
+            // Nobody is asked.
+            return Ok((Auth::None, Vec::new()));
+        }
         match target.auth {
             Cloud::Key => {}
             Cloud::Aws => {

@@ -42,6 +42,12 @@ impl FromIterator<Message> for Transcript {
     }
 }
 
+impl FromIterator<Arc<Message>> for Transcript {
+    fn from_iter<T: IntoIterator<Item = Arc<Message>>>(messages: T) -> Self {
+        Self(Arc::new(messages.into_iter().collect()))
+    }
+}
+
 impl<'a> IntoIterator for &'a Transcript {
     type Item = &'a Arc<Message>;
     type IntoIter = std::slice::Iter<'a, Arc<Message>>;

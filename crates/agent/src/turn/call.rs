@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bowline_model::{
     AssistantMessage, AssistantPart, CallPosition, ErrorKind, Event, ModelError, Partial, Purpose,
-    Request, ResolvedModel, StopReason, ToolSpec, Usage,
+    Request, ResolvedModel, StopReason, ToolSpec, Usage, gateway::RESERVED_OUTPUT,
 };
 use bowline_runtime::{Attempt, Instance as _, Step, Submission};
 use bowline_store::RowChange;
@@ -155,6 +155,8 @@ pub(super) struct Asked<'a> {
     pub(super) tried: u32,
     /// No other model stands in for it.
     pub(super) last: bool,
+    /// Tokens that are left for the answer, where the window is known.
+    pub(super) room: Option<u64>,
 }
 
 /// Calls the model once. `None` when the call failed and may be tried again; that is recorded.
@@ -335,7 +337,11 @@ fn request(instance: &AgentInstance, submission: &Submission, asked: &Asked<'_>)
             .definition
             .thinking
             .unwrap_or(asked.resolved.default_thinking),
-        max_output: asked.resolved.max_output,
+        max_output: match (asked.resolved.max_output, asked.room) {
+            (Some(most), Some(room)) => Some(most.min(room)),
+            (None, Some(room)) => (room < RESERVED_OUTPUT).then_some(room),
+            (most, None) => most,
+        },
         position: CallPosition {
             purpose: Purpose::Answer,
             call: used.calls + 1,

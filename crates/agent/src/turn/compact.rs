@@ -28,11 +28,16 @@ use crate::{
 
 /// Tries of one summary after transient failures, the first included.
 const TRIES: u32 = 3;
+/// Tokens that an answer may have however full the window is: a model that refuses them has no room.
+const LEAST_ROOM: u64 = 1_024;
 /// How often the part that is summarised is halved when it is too long for the model that writes the
 /// summary.
 const HALVED: u32 = 6;
 /// Bytes of a conversation that are shown to a model whose window is not known.
 const SEEN: usize = 300_000;
+/// Tokens that a summary which somebody asks for has to stand for: fewer take no more room than the
+/// summary itself.
+const WORTH: u64 = 256;
 /// Bytes of a conversation for each token of room: fewer than usual, since this call must not fail.
 const BYTES: u64 = 3;
 
@@ -61,6 +66,14 @@ impl Fill {
 }
 
 impl Fill {
+    /// Tokens that are left for an answer, where the window is known: providers refuse a limit of output
+    /// that does not fit beside what is asked. A twentieth is kept back, since what came last is estimated.
+    pub(super) fn room(&self) -> Option<u64> {
+        let margin = (self.tokens / 20).max(LEAST_ROOM);
+        let left = self.budget.window?.saturating_sub(self.tokens + margin);
+        Some(left.max(self.budget.reserve / 2).max(LEAST_ROOM))
+    }
+
     /// So many tokens as they are estimated here, in tokens as the provider counts them, so that what is told
     /// of before and after can be compared.
     fn counted(&self, tokens: u64) -> u64 {
@@ -286,6 +299,10 @@ async fn make(
     let Some(plan) = compaction::plan(conversation, room, shape, fill.shape) else {
         return Ok(Made::Nothing);
     };
+    let gone = fill.estimated.saturating_sub(fill.fixed + plan.kept);
+    if trigger == Trigger::Manual && gone < WORTH {
+        return Ok(Made::Nothing);
+    }
     let most = usize::try_from(limit * 4).unwrap_or(usize::MAX);
     let files = compaction::files(conversation, &plan);
     let request = compaction::request(conversation, &plan);

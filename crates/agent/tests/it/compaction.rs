@@ -248,6 +248,33 @@ async fn a_person_can_ask_for_it() {
     window.check().await;
 }
 
+#[tokio::test]
+async fn a_conversation_of_a_few_words_is_not_summarised() {
+    let window = Window::new(Mind::new(0, plain), Some(100_000));
+    let process = window.process(Death::Never);
+    process.answered("Hello").await;
+    let settled = process.send(Outgoing::compact(None)).await;
+    assert_eq!(settled.outcome, Outcome::Completed);
+    assert!(window.mind.asked(Purpose::Summary).is_empty());
+    assert!(window.conversation().await.compactions.is_empty());
+}
+
+#[tokio::test]
+async fn an_answer_may_be_as_long_as_there_is_room_for_it() {
+    let window = Window::new(Mind::new(0, plain), Some(10_000));
+    let process = window.process(Death::Never);
+    for _ in 0..6 {
+        process.answered(text(4_000)).await;
+    }
+    let asked = window.mind.asked(Purpose::Answer);
+    let limits: Vec<u64> = asked.iter().filter_map(|one| one.max_output).collect();
+    assert_eq!(limits.len(), 6);
+    assert!(limits.is_sorted_by(|one, next| one > next), "{limits:?}");
+    for (limit, n) in limits.iter().zip(1..) {
+        assert!(*limit + n * 1_000 < 10_000, "{limits:?}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_summary_that_was_asked_for_and_fails_is_told_and_changes_nothing() {
     let failing = |request: &Request| match request.position.purpose {
@@ -427,6 +454,7 @@ async fn a_change_of_the_tools_is_told_once_and_the_prompt_stays() {
     assert_eq!(told[0].0, "instructions");
     assert!(told[1].1.contains("New: `extra`."), "{told:?}");
     // A compaction composes the prompt anew.
+    process.answered(text(4_000)).await;
     process.send(Outgoing::compact(None)).await;
     assert!(
         window

@@ -109,6 +109,14 @@ pub(super) enum Fault {
     /// An option that only a process that has the data can follow.
     #[error("{0} cannot be used while another process has the data")]
     OwnerDecides(&'static str),
+    /// What was said to providers cannot be read from a file, or not be kept in one.
+    #[error("{path}: {why}")]
+    Cassette {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The machine gives no threads.
     #[error("cannot start: {0}")]
     NoThreads(std::io::Error),
@@ -141,6 +149,7 @@ impl Fault {
             Self::Watch { .. } => "tail_failed",
             Self::OwnerGone(_) => "local_failed",
             Self::OwnerDecides(_) => "local_option",
+            Self::Cassette { .. } => "cassette_failed",
             Self::NoThreads(_) => "process_failed",
         }
     }
@@ -197,6 +206,10 @@ impl Fault {
                     .to_owned()
             }
             Self::OwnerDecides(_) => "leave it out, or stop that process first".to_owned(),
+            Self::Cassette { .. } => {
+                "check the path after --record or --replay; `bowline run … --record FILE` makes one"
+                    .to_owned()
+            }
             Self::NoThreads(_) => "check the limits of this user (`ulimit -a`)".to_owned(),
         }
     }
@@ -230,6 +243,7 @@ impl From<Fault> for Error {
             | Fault::Terminal(_)
             | Fault::Watch { .. }
             | Fault::OwnerGone(_)
+            | Fault::Cassette { .. }
             | Fault::NoThreads(_) => Self::failure(code, message, hint),
         }
     }

@@ -40,6 +40,7 @@ struct Row {
     name: String,
     context: Option<u64>,
     max_output: Option<u64>,
+    images: Option<bool>,
     thinking: String,
     price: Option<Price>,
     source: String,
@@ -72,8 +73,8 @@ pub(super) fn models(
     let names = rows.iter().map(|row| row.name.chars().count()).max();
     let names = names.unwrap_or(0).max(5);
     let head = format!(
-        "{:names$}  {:>9}  {:>7}  {:>8}  {:>8}  {:>8}  thinking",
-        "model", "window", "output", "in $/M", "out $/M", "cached"
+        "{:names$}  {:>9}  {:>7}  {:>8}  {:>8}  {:>8}  {:>6}  thinking",
+        "model", "window", "output", "in $/M", "out $/M", "cached", "images"
     );
     terminal.answer(format!("{}\n", terminal.out.paint(Paint::Strong, head)))?;
     for row in &rows {
@@ -81,13 +82,18 @@ pub(super) fn models(
         let usd = |n: Option<u64>| n.map_or("-".to_owned(), format_usd);
         let price = row.price;
         terminal.answer(format_args!(
-            "{:names$}  {:>9}  {:>7}  {:>8}  {:>8}  {:>8}  {}\n",
+            "{:names$}  {:>9}  {:>7}  {:>8}  {:>8}  {:>8}  {:>6}  {}\n",
             row.name,
             count(row.context),
             count(row.max_output),
             usd(price.map(|price| price.input)),
             usd(price.map(|price| price.output)),
             usd(price.and_then(|price| price.cache_read)),
+            match row.images {
+                Some(true) => "yes",
+                Some(false) => "no",
+                None => "-",
+            },
             row.thinking,
         ))?;
     }
@@ -100,13 +106,31 @@ fn named(global: &Global) -> Vec<Row> {
         return Vec::new();
     };
     let models = place.project.config.models.iter();
-    let row = |(name, entry): (&String, &bowline_model::NamedModel)| Row {
-        name: name.clone(),
-        context: entry.context,
-        max_output: entry.max_output,
-        thinking: "-".to_owned(),
-        price: entry.price,
-        source: "bowline.toml".to_owned(),
+    let row = |(name, entry): (&String, &bowline_model::NamedModel)| {
+        let catalogued = entry.known().map(known);
+        let source = catalogued
+            .as_ref()
+            .map(|row| format!("bowline.toml; {}", row.source));
+        let of = |pick: fn(&Row) -> Option<u64>| catalogued.as_ref().and_then(pick);
+        Row {
+            name: match entry.model {
+                Some(_) => name.clone(),
+                // A server whose models are named with it.
+                None => format!("{name}/…"),
+            },
+            context: entry.context.or(of(|row| row.context)),
+            max_output: entry.max_output.or(of(|row| row.max_output)),
+            images: entry
+                .images
+                .or(catalogued.as_ref().and_then(|row| row.images)),
+            thinking: catalogued
+                .as_ref()
+                .map_or("-".to_owned(), |row| row.thinking.clone()),
+            price: entry
+                .price
+                .or(catalogued.as_ref().and_then(|row| row.price)),
+            source: source.unwrap_or("bowline.toml".to_owned()),
+        }
     };
     models.map(row).collect()
 }
@@ -116,6 +140,7 @@ fn known(model: &CatalogModel) -> Row {
         name: format!("{}/{}", model.provider, model.id),
         context: model.context,
         max_output: model.max_output,
+        images: model.images,
         thinking: match model.thinking {
             ThinkingStyle::None => "no".to_owned(),
             ThinkingStyle::Budget => "budget".to_owned(),
@@ -137,7 +162,7 @@ impl Row {
         });
         json!({
             "model": self.name, "context": self.context, "maxOutput": self.max_output,
-            "thinking": self.thinking, "price": price, "source": self.source,
+            "images": self.images, "thinking": self.thinking, "price": price, "source": self.source,
         })
     }
 }

@@ -4,6 +4,7 @@ mod chat;
 mod follow;
 mod message;
 mod parked;
+mod tape;
 
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
@@ -20,6 +21,7 @@ use serde::Serialize;
 use self::{
     follow::{Ended, Turn},
     parked::Said,
+    tape::Taped,
 };
 pub(super) use self::{
     message::{again, places},
@@ -81,6 +83,8 @@ pub(super) struct Run {
     /// Use this model instead of the one that agent.md names
     #[arg(long, value_name = "PROVIDER/MODEL")]
     model: Option<String>,
+    #[command(flatten)]
+    taped: Taped,
 }
 
 /// A run that can begin: nothing was written so far.
@@ -122,8 +126,10 @@ pub(super) async fn run(
     global: &Global,
     terminal: Terminal,
 ) -> Result<ExitCode, Error> {
-    let place = Place::find(global)?;
+    let mut place = Place::find(global)?;
     place.project.definition(&args.agent)?;
+    let tape = args.taped.tape(&place.project)?;
+    place.project.tape.clone_from(&tape);
     let outgoing = match &args.message {
         Some(message) => Some(message::read(message, &args.attach, args.key.as_deref())?),
         None if terminal.input && terminal.err.terminal && !terminal.json => None,
@@ -136,8 +142,9 @@ pub(super) async fn run(
     let agent = place.ready(&args.agent, args.model.as_deref())?;
     let signals = Signals::new()?;
     let hand = Hand::open(&place, Some(agent.clone()), Running::Alone).await?;
-    if let (Hand::Remote(_), Some(_)) = (&hand, &args.model) {
-        return Err(Fault::OwnerDecides("--model").into());
+    let mine = args.model.as_ref().map(|_| "--model");
+    if let (Hand::Remote(_), Some(option)) = (&hand, mine.or(args.taped.given())) {
+        return Err(Fault::OwnerDecides(option).into());
     }
     let again = message::again(&args.agent, &id, global);
     let places = message::places(global);
@@ -153,10 +160,13 @@ pub(super) async fn run(
         again,
         places,
     };
-    match outgoing {
+    let ended = match outgoing {
         Some(outgoing) => ready.once(outgoing, args.key.is_some(), signals).await,
         None => chat::chat(ready, signals).await,
-    }
+    };
+    let saved = args.taped.save(tape.as_ref());
+    let code = ended?;
+    saved.map(|()| code)
 }
 
 impl Ready {

@@ -99,7 +99,11 @@ pub(super) async fn spend(
         return Ok(ExitCode::SUCCESS);
     }
     if rows.is_empty() {
-        terminal.say("no model was called yet");
+        terminal.say(match &args.since {
+            Some(day) => format!("no model was called since {day}"),
+            None => "no model was called yet".to_owned(),
+        });
+        held(reserved, open.len(), terminal);
         return Ok(ExitCode::SUCCESS);
     }
     let names = rows.keys().map(|name| name.chars().count()).max();
@@ -114,8 +118,8 @@ pub(super) async fn spend(
     for (name, row) in rows.into_iter().chain(total) {
         terminal.answer(format_args!(
             "{name:names$}  {:>12}  {:>12}  {:>7}  {:>5}  {:>8}  {:>12}  {:>10}\n",
-            format_usd(row.cost_micro_usd),
-            format_usd(row.wasted_micro_usd),
+            known(&row, row.cost_micro_usd),
+            known(&row, row.wasted_micro_usd),
             row.calls,
             row.cut,
             row.unpriced,
@@ -123,11 +127,26 @@ pub(super) async fn spend(
             row.usage.output,
         ))?;
     }
+    held(reserved, open.len(), terminal);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn held(reserved: u64, calls: usize, terminal: Terminal) {
     if reserved > 0 {
         let amount = format_usd(reserved);
-        terminal.say(format!("${amount} is reserved for {} calls", open.len()));
+        let plural = if calls == 1 { "" } else { "s" };
+        terminal.say(format!("${amount} is reserved for {calls} call{plural}"));
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// An amount; unknown where the price of no call is known.
+fn known(row: &Totals, micro_usd: u64) -> String {
+    let calls = row.calls + row.cut;
+    if micro_usd == 0 && calls > 0 && row.unpriced == calls {
+        "-".to_owned()
+    } else {
+        format_usd(micro_usd)
+    }
 }
 
 fn totals(name: Option<&str>, totals: &Totals) -> Value {

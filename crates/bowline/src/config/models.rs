@@ -32,7 +32,7 @@ pub(super) fn read(node: &Node) -> Result<BTreeMap<String, NamedModel>, Fault> {
 }
 
 fn model(name: &str, node: &Node) -> Result<NamedModel, Fault> {
-    const KEYS: [&str; 9] = [
+    const KEYS: [&str; 10] = [
         "api",
         "base_url",
         "key_env",
@@ -40,6 +40,7 @@ fn model(name: &str, node: &Node) -> Result<NamedModel, Fault> {
         "context",
         "max_output",
         "price",
+        "images",
         "like",
         "background",
     ];
@@ -75,6 +76,10 @@ fn model(name: &str, node: &Node) -> Result<NamedModel, Fault> {
         context: tokens("context")?,
         max_output: tokens("max_output")?,
         price: keys.get("price").map(price).transpose()?,
+        images: keys
+            .get("images")
+            .map(|node| node.bool("images"))
+            .transpose()?,
         like: line("like")?,
         background: keys
             .get("background")

@@ -107,6 +107,11 @@ impl Secrets {
         }
     }
 
+    /// Every key, for what must not hold one.
+    pub fn all(&self) -> Vec<Secret> {
+        self.0.values().cloned().collect()
+    }
+
     /// [`Secrets::get`] as a closure, for [`bowline_model::ModelSettings`].
     pub fn lookup(
         &self,

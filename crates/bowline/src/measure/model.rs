@@ -6,10 +6,11 @@
 
 use std::{collections::BTreeMap, fmt, path::Path, sync::Arc, time::Duration, time::Instant};
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bowline_model::{
     Api, Event, Message, ModelError, ModelSettings, Models, NamedModel, Request, ResolvedModel,
     UserMessage,
-    cassette::{Answered, Asked, Cassette, Exchange, Tape},
+    cassette::{Answered, Asked, Cassette, Exchange, Tape, frame},
     sse::SseParser,
 };
 use futures::StreamExt as _;
@@ -95,6 +96,7 @@ pub async fn run(rounds: usize, megabytes: usize) -> Result<Report, Error> {
         Api::OpenaiResponses,
         Api::OpenaiChat,
         Api::Gemini,
+        Api::Bedrock,
     ] {
         let mut best = Throughput {
             what: api.as_str().to_owned(),
@@ -226,12 +228,35 @@ fn pieces(api: Api) -> (String, String, String) {
     }
 }
 
+/// An answer of Bedrock.
+fn frames(megabytes: usize) -> Vec<u8> {
+    let delta = frame(
+        "contentBlockDelta",
+        br#"{"contentBlockIndex":0,"delta":{"text":"Hello, wor"},"p":"abcdefghijklmnopqrs"}"#,
+    );
+    let mut body = frame("messageStart", br#"{"role":"assistant"}"#);
+    body.extend(delta.repeat(megabytes * 1_000_000 / delta.len()));
+    for (kind, payload) in [
+        ("contentBlockStop", r#"{"contentBlockIndex":0}"#),
+        ("messageStop", r#"{"stopReason":"end_turn"}"#),
+        (
+            "metadata",
+            r#"{"usage":{"inputTokens":9,"outputTokens":9},"metrics":{"latencyMs":1}}"#,
+        ),
+    ] {
+        body.extend(frame(kind, payload.as_bytes()));
+    }
+    body
+}
+
 fn model(api: Api, base_url: &str, tape: Option<Tape>) -> Result<ResolvedModel, ModelError> {
     let mut settings = ModelSettings::new(|_| None, ".");
     settings.tape = tape;
     let entry = NamedModel {
         base_url: Some(base_url.to_owned()),
         model: Some("m".to_owned()),
+        // Without one Bedrock looks for the keys of the cloud.
+        key_env: (api == Api::Bedrock).then(|| "NO_KEY".to_owned()),
         ..NamedModel::new(api)
     };
     settings.named.insert("bench".to_owned(), entry);
@@ -248,17 +273,30 @@ fn request() -> Request {
 
 /// Bytes, events and seconds of one replayed answer.
 async fn replay(api: Api, megabytes: usize) -> Result<(usize, usize, f64), Error> {
-    let (head, delta, tail) = pieces(api);
-    let count = megabytes * 1_000_000 / delta.len();
-    let body = format!("{head}{}{tail}", delta.repeat(count));
-    let bytes = body.len();
-    let path = match api {
-        Api::Anthropic | Api::Bedrock | Api::Scripted => "/v1/messages",
-        Api::OpenaiResponses => "/responses",
-        Api::OpenaiChat => "/chat/completions",
-        Api::Gemini => "/models/m:streamGenerateContent?alt=sse",
+    let (path, media) = match api {
+        Api::Anthropic | Api::Scripted => ("/v1/messages", "text/event-stream"),
+        Api::OpenaiResponses => ("/responses", "text/event-stream"),
+        Api::OpenaiChat => ("/chat/completions", "text/event-stream"),
+        Api::Gemini => (
+            "/models/m:streamGenerateContent?alt=sse",
+            "text/event-stream",
+        ),
+        Api::Bedrock => (
+            "/model/m/converse-stream",
+            "application/vnd.amazon.eventstream",
+        ),
     };
-    let media = ("content-type".to_owned(), "text/event-stream".to_owned());
+    let (lines, base64, bytes) = if api == Api::Bedrock {
+        let body = frames(megabytes);
+        (Vec::new(), STANDARD.encode(&body), body.len())
+    } else {
+        let (head, delta, tail) = pieces(api);
+        let count = megabytes * 1_000_000 / delta.len();
+        let body = format!("{head}{}{tail}", delta.repeat(count));
+        let bytes = body.len();
+        (vec![body], String::new(), bytes)
+    };
+    let media = ("content-type".to_owned(), media.to_owned());
     let exchange = Exchange {
         request: Asked {
             method: "POST".to_owned(),
@@ -268,7 +306,8 @@ async fn replay(api: Api, megabytes: usize) -> Result<(usize, usize, f64), Error
         response: Answered {
             status: 200,
             headers: BTreeMap::from([media]),
-            lines: vec![body],
+            lines,
+            base64,
             ..Answered::default()
         },
     };

@@ -37,7 +37,11 @@ fn a_conversation_is_compacted_when_somebody_asks_for_it() {
     // Nobody loses a word, and the conversation goes on.
     let shown = world.run(&["show", "demo", "a"]).stdout;
     assert!(shown.contains("Tell me about boats.") && shown.contains("compacted at "));
+    // A few words take no more room than a summary of them.
     say("And now?");
+    let ran = world.run(&["compact", "demo", "a"]);
+    assert!(ran.stderr.contains("nothing to summarise"), "{}", ran.all());
+    say(&"And now? ".repeat(400));
     let ran = world.run(&["compact", "demo", "a", "--json"]);
     assert!(
         ran.stdout.contains(r#""type":"compacted""#),

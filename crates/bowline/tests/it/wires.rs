@@ -197,3 +197,38 @@ async fn a_key_is_in_no_store_log_trace_prompt_archive_or_workspace() {
     holding(world.path(), KEY, &mut found);
     assert!(found.is_empty(), "{found:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_recorded_of_a_run_is_replayed_without_a_provider_and_a_key() {
+    let server = FakeProvider::start().await.unwrap();
+    let world = project(&server);
+    let file = world.path().join("said.json").display().to_string();
+    let message = ["--json", "-m", "Go."];
+    for wire in Wire::ALL {
+        let agent = name(wire);
+        let search = json!({"command": format!("echo {MARKER}; echo $FAKE_KEY")}).to_string();
+        server.push(Answer::new().tool("call_1", "bash", &search));
+        server.push(Answer::new().text("Found it."));
+        let live = run(
+            &world,
+            &[&["run", agent, "--record", &file], &message[..]].concat(),
+        );
+        assert!(live.status.success(), "{wire:?}: {}", last(&live));
+        let recorded = std::fs::read_to_string(&file).unwrap();
+        assert!(recorded.contains("echo marker-of-the-tool") || wire == Wire::Bedrock);
+        assert!(!recorded.contains(KEY), "{wire:?}: {recorded}");
+        let asked = server.requests().len();
+        // Another conversation, in which the date and the ids are others.
+        let line = [&["run", agent, "--replay", &file], &message[..]].concat();
+        let again = world.command(&line).output().unwrap();
+        assert!(again.status.success(), "{wire:?}: {}", last(&again));
+        assert_eq!(last(&again)["text"], "Found it.", "{wire:?}");
+        assert_eq!(last(&again)["usage"], last(&live)["usage"], "{wire:?}");
+        assert!(holds(&again.stdout, MARKER), "{wire:?}: the tool ran again");
+        assert_eq!(server.requests().len(), asked, "nobody was asked");
+    }
+    std::fs::write(&file, "{}").unwrap();
+    let line = [&["run", "anthropic", "--replay", &file], &message[..]].concat();
+    let none = world.command(&line).output().unwrap();
+    assert_eq!(last(&none)["error"]["type"], "cassette_failed");
+}

@@ -20,6 +20,7 @@ use crate::message::{
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Server};
+use crate::provider::piece::Text;
 use crate::provider::quirks::Quirks;
 use crate::request::{CacheRetention, Request, Thinking, ToolSpec};
 use crate::sse::SseView;
@@ -212,11 +213,14 @@ fn mark(block: Option<&mut Value>, marker: Option<&Value>) {
 fn wire_messages(messages: &[Message], marker: Option<&Value>) -> Value {
     let mut wire: Vec<(&str, Vec<Value>)> = Vec::new();
     for message in messages {
-        let (role, blocks) = match message {
+        let (role, blocks): (_, Vec<Value>) = match message {
             Message::User(user) => ("user", user.parts.iter().filter_map(user_block).collect()),
             Message::ToolResult(result) => ("user", result_blocks(result)),
             Message::Assistant(answer) => ("assistant", assistant_blocks(answer)),
         };
+        if blocks.is_empty() {
+            continue;
+        }
         match wire.last_mut() {
             Some((last, earlier)) if *last == role => earlier.extend(blocks),
             _ => wire.push((role, blocks)),
@@ -228,7 +232,6 @@ fn wire_messages(messages: &[Message], marker: Option<&Value>) -> Value {
             blocks.sort_by_key(|block| block["type"] != "tool_result");
         }
     }
-    wire.retain(|(_, blocks)| !blocks.is_empty());
     if let Some((_, blocks)) = wire.last_mut() {
         mark(blocks.last_mut(), marker);
     }
@@ -381,7 +384,7 @@ impl Decoder for Messages {
     }
 }
 
-/// A piece of text, which is nearly all that an answer is made of.
+/// A piece of text.
 #[derive(serde::Deserialize)]
 struct Piece<'a> {
     index: u64,
@@ -390,15 +393,11 @@ struct Piece<'a> {
 }
 
 #[derive(serde::Deserialize)]
-#[serde(tag = "type")]
-enum PieceDelta<'a> {
-    #[serde(rename = "text_delta")]
-    Text {
-        #[serde(borrow)]
-        text: std::borrow::Cow<'a, str>,
-    },
-    #[serde(other)]
-    Other,
+struct PieceDelta<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow)]
+    text: Text<'a>,
 }
 
 impl Messages {
@@ -407,9 +406,9 @@ impl Messages {
         let Ok(piece) = serde_json::from_str::<Piece<'_>>(data) else {
             return false;
         };
-        match (self.blocks.get_mut(&piece.index), piece.delta) {
-            (Some(Block::Text(slot)), PieceDelta::Text { text }) => {
-                out.text(slot, &text);
+        match self.blocks.get_mut(&piece.index) {
+            Some(Block::Text(slot)) if &*piece.delta.kind == "text_delta" => {
+                out.text(slot, &piece.delta.text);
                 true
             }
             _ => false,
@@ -525,6 +524,9 @@ fn usage(data: &Value, out: &mut Assembly) {
     take("cache_creation_input_tokens", |usage| {
         &mut usage.cache_write
     });
+    if let Some(tokens) = data["cache_creation"]["ephemeral_1h_input_tokens"].as_u64() {
+        out.usage.cache_write_hour = tokens;
+    }
 }
 
 fn stop(reason: &str) -> StopReason {

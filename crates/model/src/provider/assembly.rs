@@ -65,6 +65,11 @@ impl Assembly {
         self.done
     }
 
+    /// How many parts there are so far.
+    pub(crate) fn parts(&self) -> usize {
+        self.parts.len()
+    }
+
     /// The first call counts: later ones change nothing.
     pub(crate) fn start(&mut self, response_id: Option<&str>) {
         if !self.started {
@@ -92,6 +97,15 @@ impl Assembly {
         } else {
             let held = begun[..come].to_owned() + delta;
             self.say(slot, &held);
+        }
+    }
+
+    /// Says what was held back as the beginning of a repetition: it was none, only as short as one.
+    fn say_held(&mut self) {
+        if let Some((begun, come)) = self.repeated.take()
+            && come > 0
+        {
+            self.say(&mut None, &begun[..come]);
         }
     }
 
@@ -175,6 +189,7 @@ impl Assembly {
     /// Opens a tool call. An id that is missing, or that the transcript already has, is replaced
     /// by one that follows from the position of the call.
     pub(crate) fn start_call(&mut self, id: &str, name: &str) -> usize {
+        self.say_held();
         let index = self.parts.len();
         let nth = self.calls();
         let wanted = if id.is_empty() || id.len() > MAX_ID {
@@ -263,13 +278,7 @@ impl Assembly {
             return;
         }
         self.start(None);
-        if let Some((begun, come)) = self.repeated.take() {
-            // It was no repetition, only as short as the beginning of one.
-            let said = &begun[..come];
-            if !said.is_empty() {
-                self.say(&mut None, said);
-            }
-        }
+        self.say_held();
         for index in 0..self.parts.len() {
             match &self.parts[index] {
                 Part::Open(AssistantPart::Text { .. }, _) => self.end_text(Some(index), None),

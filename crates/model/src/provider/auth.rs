@@ -16,6 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::error::{ErrorKind, ModelError};
+use crate::provider::profile::{self, Keys};
 use crate::resolve::{Clock, KeyLookup};
 use crate::secret::Secret;
 
@@ -144,25 +145,25 @@ fn signed(
     Ok(())
 }
 
-/// The region that an address of Bedrock names, or else the one of the environment.
+/// The region that an address of Bedrock names, or else the usual one.
 pub(crate) fn region(base_url: &str, env: &KeyLookup) -> String {
     let named = base_url
         .split_once("://bedrock-runtime.")
         .and_then(|(_, rest)| rest.split_once('.'));
-    let var = |name: &str| env(name).filter(|value| !value.is_empty());
-    match named {
-        Some((region, _)) => region.to_owned(),
-        None => var("AWS_REGION")
-            .or_else(|| var("AWS_DEFAULT_REGION"))
-            .map_or_else(
-                || "us-east-1".to_owned(),
-                |region| region.expose().to_owned(),
-            ),
-    }
+    named.map_or_else(|| usual_region(env), |(region, _)| region.to_owned())
 }
 
-/// AWS credentials from the usual variables: a bearer key, or an access key with its secret.
-/// Returns what is to be kept out of messages, too.
+/// The region of the environment, or of the profile.
+pub(crate) fn usual_region(env: &KeyLookup) -> String {
+    let var = |name: &str| env(name).filter(|value| !value.is_empty());
+    let set = var("AWS_REGION").or_else(|| var("AWS_DEFAULT_REGION"));
+    set.map(|region| region.expose().to_owned())
+        .or_else(|| profile::region(env))
+        .unwrap_or_else(|| "us-east-1".to_owned())
+}
+
+/// AWS credentials from the usual variables: a bearer key, or an access key with its secret; else the
+/// access key of the profile in the files of Amazon's tools. Returns what is to be kept out of messages, too.
 pub(crate) fn aws(
     provider: &str,
     env: &KeyLookup,
@@ -175,13 +176,26 @@ pub(crate) fn aws(
         return Ok((auth, vec![key]));
     }
     let missing = |var: &str| {
-        let message = format!("the key is missing: {var} is not set");
+        let profile = profile::name(env);
+        let message = format!(
+            "the key is missing: {var} is not set, and the profile `{profile}` has no access key"
+        );
         let var = var.to_owned();
         ModelError::new(ErrorKind::MissingKey { var }, provider, message)
     };
-    let id = get("AWS_ACCESS_KEY_ID").ok_or_else(|| missing("AWS_ACCESS_KEY_ID"))?;
-    let secret = get("AWS_SECRET_ACCESS_KEY").ok_or_else(|| missing("AWS_SECRET_ACCESS_KEY"))?;
-    let session = get("AWS_SESSION_TOKEN");
+    let keys = match get("AWS_ACCESS_KEY_ID") {
+        Some(id) => Keys {
+            id,
+            secret: get("AWS_SECRET_ACCESS_KEY").ok_or_else(|| missing("AWS_SECRET_ACCESS_KEY"))?,
+            session: get("AWS_SESSION_TOKEN"),
+        },
+        None => profile::keys(env).ok_or_else(|| missing("AWS_ACCESS_KEY_ID"))?,
+    };
+    let Keys {
+        id,
+        secret,
+        session,
+    } = keys;
     let credentials = Credentials::new(
         id.expose(),
         secret.expose(),

@@ -21,6 +21,7 @@ use crate::message::{
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Framing, Server};
+use crate::provider::piece::Text;
 use crate::request::{CacheRetention, Request, Thinking};
 use crate::sse::SseView;
 
@@ -69,7 +70,7 @@ impl Provider for Bedrock {
 
 /// The maker's own id of a Claude model: `us.anthropic.claude-haiku-4-5-20251001-v1:0` is
 /// `claude-haiku-4-5-20251001`.
-fn claude(model: &str) -> Option<&str> {
+pub(crate) fn claude(model: &str) -> Option<&str> {
     let (_, id) = model.split_once("anthropic.")?;
     let id = id.split(':').next().unwrap_or(id);
     let id = match id.rsplit_once("-v") {
@@ -181,7 +182,7 @@ fn wire_messages(messages: &[Message], point: Option<&Value>) -> Value {
     let mut wire: Vec<(&str, Vec<Value>)> = Vec::new();
     let mut documents = 0;
     for message in messages {
-        let (role, blocks) = match message {
+        let (role, blocks): (_, Vec<Value>) = match message {
             Message::User(user) => {
                 let parts = user.parts.iter();
                 let blocks = parts.filter_map(|part| match part {
@@ -193,12 +194,14 @@ fn wire_messages(messages: &[Message], point: Option<&Value>) -> Value {
             Message::ToolResult(result) => ("user", result_blocks(result, &mut documents)),
             Message::Assistant(answer) => ("assistant", assistant_blocks(answer)),
         };
+        if blocks.is_empty() {
+            continue;
+        }
         match wire.last_mut() {
             Some((last, earlier)) if *last == role => earlier.extend(blocks),
             _ => wire.push((role, blocks)),
         }
     }
-    wire.retain(|(_, blocks)| !blocks.is_empty());
     if let (Some(("user", blocks)), Some(point)) = (wire.last_mut(), point) {
         blocks.push(point.clone());
     }
@@ -307,6 +310,9 @@ impl Decoder for Frames {
     }
 
     fn event(&mut self, event: SseView<'_>, out: &mut Assembly) -> Result<(), DecodeError> {
+        if event.name == "contentBlockDelta" && event.id.is_none() && self.piece(event.data, out) {
+            return Ok(());
+        }
         let data = DecodeError::json(event)?;
         // Frames of another kind than events are failures, named by their type.
         if event.id.is_some() {
@@ -351,7 +357,34 @@ impl Decoder for Frames {
     }
 }
 
+/// A piece of text.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Piece<'a> {
+    content_block_index: u64,
+    #[serde(borrow)]
+    delta: PieceDelta<'a>,
+}
+
+#[derive(serde::Deserialize)]
+struct PieceDelta<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
+}
+
 impl Frames {
+    /// Takes a piece of text. `false` when it is something else.
+    fn piece(&mut self, data: &str, out: &mut Assembly) -> bool {
+        let Ok(piece) = serde_json::from_str::<Piece<'_>>(data) else {
+            return false;
+        };
+        let block = self.blocks.entry(piece.content_block_index);
+        if let Block::Text(slot) = block.or_insert(Block::Text(None)) {
+            out.text(slot, &piece.delta.text);
+        }
+        true
+    }
+
     /// Blocks of text and of thinking begin without an event of their own.
     fn delta(&mut self, data: &Value, out: &mut Assembly) -> Result<(), DecodeError> {
         let at = index_of(data)?;
@@ -416,7 +449,10 @@ fn index_of(data: &Value) -> Result<u64, DecodeError> {
 
 fn usage(data: &Value, out: &mut Assembly) {
     let count = |key: &str| data[key].as_u64().unwrap_or(0);
+    let kept = data["cacheDetails"].as_array().into_iter().flatten();
+    let hour = kept.filter(|one| one["ttl"] == "1h");
     out.usage = Usage {
+        cache_write_hour: hour.filter_map(|one| one["inputTokens"].as_u64()).sum(),
         input: count("inputTokens"),
         output: count("outputTokens"),
         cache_read: count("cacheReadInputTokens"),

@@ -48,19 +48,28 @@ pub fn classify(failure: &Failure<'_>) -> ModelError {
         .find_map(|code| by_code(code, &told.message, failure.retry_after))
         .or_else(|| by_status(status?, &told.message, failure.retry_after))
         .unwrap_or_else(|| by_prose(&told.message, failure.retry_after));
-    let kind = match kind {
-        _ if wordless => ErrorKind::ContextOverflow,
-        ErrorKind::RateLimit { retry_after: None } => ErrorKind::RateLimit {
-            retry_after: delay_in_prose(&told.message),
-        },
-        kind => kind,
+    let wait = || {
+        let said = failure
+            .retry_after
+            .or_else(|| delay_in_prose(&told.message));
+        // Google says it beside the message.
+        said.or_else(|| delay_in_prose(failure.body))
+    };
+    let (kind, wait) = match kind {
+        _ if wordless => (ErrorKind::ContextOverflow, None),
+        ErrorKind::RateLimit { .. } => {
+            let retry_after = wait();
+            (ErrorKind::RateLimit { retry_after }, None)
+        }
+        ErrorKind::Overloaded => (ErrorKind::Overloaded, wait()),
+        kind => (kind, None),
     };
     let message = match (told.message.is_empty(), failure.status) {
         (false, _) => told.message,
         (true, Some(status)) => format!("the server answered {status} without a message"),
         (true, None) => "the server reported an error without a message".to_owned(),
     };
-    let error = ModelError::new(kind, failure.provider, message);
+    let error = ModelError::new(kind, failure.provider, message).with_retry_after(wait);
     match failure.status {
         Some(status) => error.with_status(status),
         None => error,
@@ -307,6 +316,7 @@ static OVERFLOW: LazyLock<RegexSet> = LazyLock::new(|| {
         "too many tokens",
         "token limit exceeded",
         "maximum allowed input length",
+        "exceed context limit",
         r"is longer than the model's context length",
         r"prompt has \d+ tokens, but the configured context size",
         "range of input length should be",
@@ -359,29 +369,47 @@ static TRANSIENT: LazyLock<RegexSet> = LazyLock::new(|| {
     ])
 });
 
-/// How long a response asks to wait: `retry-after-ms`, or `retry-after` in seconds or as a date.
-/// A date counts from the response's own `date`, so that no clock of ours is involved.
+/// How long a response asks to wait: `retry-after-ms`, `retry-after` in seconds or as a date, or what
+/// some send in its place, `x-ratelimit-reset-after` in seconds and `x-ratelimit-reset` as a time. Dates
+/// and times count from the response's own `date`, so that no clock of ours is involved. What is longer
+/// than can be waited for is the longest there is.
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = |name: &str| headers.get(name)?.to_str().ok().map(str::trim);
-    let number = |text: &str| {
-        text.parse::<f64>()
-            .ok()
-            .filter(|n| n.is_finite() && *n >= 0.0)
-    };
+    let number = |text: &str| text.parse::<f64>().ok().filter(|n| *n >= 0.0);
+    let seconds = |n: f64| Duration::try_from_secs_f64(n).unwrap_or(Duration::MAX);
     if let Some(millis) = text("retry-after-ms").and_then(number) {
-        return Duration::try_from_secs_f64(millis / 1000.0).ok();
-    }
-    let asked = text("retry-after")?;
-    if let Some(seconds) = number(asked) {
-        return Duration::try_from_secs_f64(seconds).ok();
+        return Some(seconds(millis / 1000.0));
     }
     let date = |text: &str| {
         jiff::fmt::rfc2822::parse(text)
             .ok()
             .map(|date| date.timestamp())
     };
-    let wait = date(asked)?.duration_since(date(text("date")?)?);
-    Some(Duration::try_from(wait).unwrap_or(Duration::ZERO))
+    let sent = || date(text("date")?);
+    if let Some(asked) = text("retry-after") {
+        if let Some(n) = number(asked) {
+            return Some(seconds(n));
+        }
+        if let (Some(until), Some(sent)) = (date(asked), sent()) {
+            let wait = until.duration_since(sent);
+            return Some(Duration::try_from(wait).unwrap_or(Duration::ZERO));
+        }
+    }
+    if let Some(n) = text("x-ratelimit-reset-after").and_then(number) {
+        return Some(seconds(n));
+    }
+    let reset = text("x-ratelimit-reset").and_then(number)?;
+    // In milliseconds from some: no date in seconds is so far away.
+    let reset = if reset > 1e11 { reset / 1000.0 } else { reset };
+    let wait = reset - sent()?.as_second() as f64;
+    (wait >= 0.0).then(|| seconds(wait))
+}
+
+/// Whether a response says that trying again is no use.
+pub(crate) fn is_final(headers: &HeaderMap) -> bool {
+    headers
+        .get("x-should-retry")
+        .is_some_and(|value| value == "false")
 }
 
 /// "try again in 1.5s", "retry after 20 seconds", `"retryDelay": "34s"`, "reset after 1h2m3s".

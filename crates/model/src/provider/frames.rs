@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use crate::secret::Secret;
 use crate::sse::{MAX_EVENT_BYTES, SseView};
 
 /// The length of the prelude with its CRC.
@@ -50,6 +51,52 @@ impl FrameParser {
         self.held.drain(..at);
         Ok(())
     }
+}
+
+/// An event as a frame.
+pub(crate) fn encoded(kind: &str, payload: &[u8]) -> Vec<u8> {
+    let mut headers = Vec::new();
+    for (name, value) in [(":event-type", kind), (":message-type", "event")] {
+        // Both are short; a longer kind than fits is cut.
+        let value = value.get(..value.len().min(255)).unwrap_or_default();
+        headers.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        headers.extend_from_slice(name.as_bytes());
+        headers.push(7);
+        headers.extend_from_slice(&u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes());
+        headers.extend_from_slice(value.as_bytes());
+    }
+    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX).to_be_bytes();
+    let mut frame = length(LEAST + headers.len() + payload.len()).to_vec();
+    frame.extend_from_slice(&length(headers.len()));
+    frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
+    frame.extend_from_slice(&headers);
+    frame.extend_from_slice(payload);
+    frame.extend_from_slice(&crc32fast::hash(&frame).to_be_bytes());
+    frame
+}
+
+/// The frames with stars in place of every secret, and with checksums that are right.
+pub(crate) fn masked(bytes: &[u8], secrets: &[Secret]) -> Vec<u8> {
+    let mut masked = bytes.to_vec();
+    for secret in secrets.iter().map(|secret| secret.expose().as_bytes()) {
+        if secret.len() < 4 {
+            continue;
+        }
+        let finder = memchr::memmem::Finder::new(secret);
+        let mut at = 0;
+        while let Some(found) = finder.find(&masked[at..]) {
+            at += found;
+            masked[at..at + secret.len()].fill(b'*');
+        }
+    }
+    let mut at = 0;
+    while let Ok(Some(frame)) = whole(&masked[at..]) {
+        let end = at + frame.len();
+        let checksum = crc32fast::hash(&masked[at..end - 4]);
+        masked[end - 4..end].copy_from_slice(&checksum.to_be_bytes());
+        at = end;
+    }
+    masked
 }
 
 fn number(bytes: &[u8]) -> Option<usize> {

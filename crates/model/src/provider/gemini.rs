@@ -5,6 +5,8 @@
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
+use serde::Deserialize as _;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::catalog::{self, ThinkingStyle};
@@ -18,6 +20,7 @@ use crate::message::{
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Server};
+use crate::provider::piece::Text;
 use crate::request::{Request, Thinking};
 use crate::sse::SseView;
 
@@ -127,17 +130,19 @@ fn budget(level: Thinking, model: &str) -> u64 {
 fn contents(messages: &[Message], model: &str) -> Value {
     let mut wire: Vec<(&str, Vec<Value>)> = Vec::new();
     for message in messages {
-        let (role, parts) = match message {
+        let (role, parts): (_, Vec<Value>) = match message {
             Message::User(user) => ("user", user.parts.iter().map(user_part).collect()),
             Message::ToolResult(result) => ("user", result_parts(result)),
             Message::Assistant(answer) => ("model", answer_parts(answer, model)),
         };
+        if parts.is_empty() {
+            continue;
+        }
         match wire.last_mut() {
             Some((last, earlier)) if *last == role => earlier.extend(parts),
             _ => wire.push((role, parts)),
         }
     }
-    wire.retain(|(_, parts)| !parts.is_empty());
     wire.into_iter()
         .map(|(role, parts)| json!({"role": role, "parts": parts}))
         .collect()
@@ -205,6 +210,56 @@ fn answer_parts(answer: &AssistantMessage, model: &str) -> Vec<Value> {
     parts.collect()
 }
 
+/// A chunk with a piece of text and nothing else of the answer.
+#[derive(serde::Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Piece<'a> {
+    #[serde(borrow)]
+    candidates: [Candidate<'a>; 1],
+    #[serde(default)]
+    usage_metadata: Counts,
+    #[serde(borrow)]
+    response_id: Option<Text<'a>>,
+    #[serde(default, rename = "modelVersion")]
+    _model: IgnoredAny,
+    #[serde(default, rename = "createTime")]
+    _time: IgnoredAny,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Candidate<'a> {
+    #[serde(borrow)]
+    content: Content<'a>,
+    #[serde(default, rename = "index")]
+    _index: IgnoredAny,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content<'a> {
+    #[serde(borrow)]
+    parts: [PiecePart<'a>; 1],
+    #[serde(default, rename = "role")]
+    _role: IgnoredAny,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PiecePart<'a> {
+    #[serde(borrow)]
+    text: Text<'a>,
+}
+
+#[derive(Default, serde::Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Counts {
+    prompt_token_count: Option<u64>,
+    cached_content_token_count: Option<u64>,
+    candidates_token_count: Option<u64>,
+    thoughts_token_count: Option<u64>,
+}
+
 /// Reads the chunks of an answer.
 #[derive(Debug, Default)]
 struct Chunks {
@@ -216,12 +271,18 @@ struct Chunks {
 
 impl Decoder for Chunks {
     fn event(&mut self, event: SseView<'_>, out: &mut Assembly) -> Result<(), DecodeError> {
+        if let Ok(piece) = serde_json::from_str::<Piece<'_>>(event.data) {
+            self.take(&piece, out);
+            return Ok(());
+        }
         let data = DecodeError::json(event)?;
         if data.get("error").is_some() {
             return Err(DecodeError::Reported(event.data.to_owned()));
         }
         out.start(data["responseId"].as_str());
-        usage(&data["usageMetadata"], out);
+        // A count that is none counts as none.
+        let counts = Counts::deserialize(&data["usageMetadata"]);
+        usage(&counts.unwrap_or_default(), out);
         if data["promptFeedback"]["blockReason"].is_string() {
             self.stop = Some(StopReason::Refused);
         }
@@ -255,6 +316,15 @@ impl Decoder for Chunks {
 }
 
 impl Chunks {
+    fn take(&mut self, piece: &Piece<'_>, out: &mut Assembly) {
+        out.start(piece.response_id.as_deref());
+        usage(&piece.usage_metadata, out);
+        let [candidate] = &piece.candidates;
+        let [part] = &candidate.content.parts;
+        self.close_thinking(out);
+        out.text(&mut self.text, &part.text);
+    }
+
     fn part(&mut self, part: &Value, out: &mut Assembly) {
         let signature = part["thoughtSignature"].as_str().map(str::to_owned);
         if let Some(call) = part.get("functionCall") {
@@ -291,18 +361,17 @@ impl Chunks {
     }
 }
 
-fn usage(data: &Value, out: &mut Assembly) {
-    let count = |key: &str| data[key].as_u64();
-    let Some(prompt) = count("promptTokenCount") else {
+fn usage(counts: &Counts, out: &mut Assembly) {
+    let Some(prompt) = counts.prompt_token_count else {
         return;
     };
-    let cache_read = count("cachedContentTokenCount").unwrap_or(0);
-    let candidates = count("candidatesTokenCount").unwrap_or(0);
+    let cache_read = counts.cached_content_token_count.unwrap_or(0);
+    let candidates = counts.candidates_token_count.unwrap_or(0);
     out.usage = Usage {
         input: prompt.saturating_sub(cache_read),
-        output: candidates + count("thoughtsTokenCount").unwrap_or(0),
+        output: candidates.saturating_add(counts.thoughts_token_count.unwrap_or(0)),
         cache_read,
-        cache_write: 0,
+        ..Usage::default()
     };
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use futures_core::Stream;
-use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
+use reqwest::header::{ACCEPT, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use rustls_platform_verifier::Verifier;
 use serde_json::Value;
 
@@ -28,6 +28,8 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
 /// The most that is read of one answer.
 const MAX_ANSWER: usize = 256 * 1024 * 1024;
+/// The most parts of one answer: texts, thoughts and tool calls.
+pub(super) const MAX_PARTS: usize = 4_096;
 
 /// How events follow each other in a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,6 +152,10 @@ impl Server {
             .get(CONTENT_TYPE)
             .and_then(|value| value.to_str().ok());
         let media = media.unwrap_or(framing.media()).trim().to_ascii_lowercase();
+        if is_success && let Some(coding) = coding(&response.headers) {
+            let message = format!("the server answered in `{coding}`, which was not asked for");
+            return Err(self.protocol(message).with_status(response.status));
+        }
         if is_success && media.starts_with(framing.media()) {
             decoder.opened(&response.headers, &mut assembly);
             let state = Answer {
@@ -165,7 +171,9 @@ impl Server {
                 failed: None,
                 ended: false,
             };
-            return Ok(Box::pin(futures::stream::unfold(state, Answer::next)));
+            // By the piece, since moving the state for each event costs more than reading it.
+            let batches = futures::stream::unfold(state, Answer::next);
+            return Ok(Box::pin(batches.map(futures::stream::iter).flatten()));
         }
         Err(self.failure(response, &media, assembly).await)
     }
@@ -180,9 +188,17 @@ impl Server {
             .get("x-amzn-errortype")
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        let body = self.error_body(response.body).await;
+        // A page in a coding that was not asked for says nothing.
+        let body = match coding(&response.headers) {
+            Some(_) => String::new(),
+            None => self.redacted(&self.error_body(response.body).await),
+        };
         if is_success && !media.starts_with("application/json") {
             let message = format!("the server answered with `{media}` instead of an event stream");
+            return self.protocol(message).with_status(status);
+        }
+        if is_success && is_answer(&body) {
+            let message = "the server answered at once, though a stream was asked for";
             return self.protocol(message).with_status(status);
         }
         let failure = Failure {
@@ -192,7 +208,10 @@ impl Server {
             code: code.as_deref(),
             body: &body,
         };
-        let mut error = self.redacted(classify::classify(&failure));
+        let mut error = classify::classify(&failure);
+        if classify::is_final(&response.headers) {
+            error = error.not_again();
+        }
         if let ErrorKind::UnknownModel { closest } = &mut error.kind {
             *closest = catalog::closest(&assembly.model().model, std::iter::empty());
         }
@@ -222,8 +241,7 @@ impl Server {
         let bytes = body.as_deref().unwrap_or_default();
         let (auth, client, url) = (&self.auth, &self.client, &self.url);
         auth.apply(&self.provider, client, url, &mut headers, bytes)
-            .await
-            .map_err(|error| self.redacted(error))?;
+            .await?;
         let request = match body {
             None => client.get(url),
             Some(body) => client.post(url).body(body),
@@ -240,13 +258,9 @@ impl Server {
         let body: Body = match (&self.tape, asked) {
             (Some(tape), Some(asked)) => {
                 let at = tape.begin(asked, status, &headers, &self.secrets);
-                let (tape, secrets) = (tape.clone(), self.secrets.clone());
-                let mut taken = Vec::new();
+                let tape = tape.clone();
                 Box::pin(body.inspect(move |piece| {
-                    if let Ok(piece) = piece {
-                        taken.extend_from_slice(piece);
-                    }
-                    tape.body(at, &taken, piece.is_err(), &secrets);
+                    tape.body(at, piece.as_ref().ok().map(|piece| &**piece));
                 }))
             }
             _ => Box::pin(body),
@@ -293,7 +307,7 @@ impl Server {
         if let Some(port) = url.as_ref().and_then(reqwest::Url::port) {
             host = format!("{host}:{port}");
         }
-        let why = root_cause(error);
+        let why = self.redacted(&root_cause(error));
         if let Some(why) = certificate_problem(error) {
             let message = format!("the certificate of {host} {why}");
             return ModelError::new(ErrorKind::Certificate, &self.provider, message);
@@ -310,7 +324,7 @@ impl Server {
         } else {
             ErrorKind::Network
         };
-        self.redacted(ModelError::new(kind, &self.provider, message))
+        ModelError::new(kind, &self.provider, message)
     }
 
     fn stalled(&self, what: &str) -> ModelError {
@@ -319,20 +333,30 @@ impl Server {
     }
 
     fn protocol(&self, message: impl AsRef<str>) -> ModelError {
-        self.redacted(ModelError::new(
-            ErrorKind::Protocol,
-            &self.provider,
-            message,
-        ))
+        let message = self.redacted(message.as_ref());
+        ModelError::new(ErrorKind::Protocol, &self.provider, message)
     }
 
-    /// A provider may echo the key that it was sent.
-    fn redacted(&self, mut error: ModelError) -> ModelError {
-        for secret in &self.secrets {
-            error.message = secret.redact(&error.message);
-        }
-        error
+    /// A provider may echo the key that it was sent. Taken out before anything is shortened, so that no
+    /// part of it is left.
+    fn redacted(&self, text: &str) -> String {
+        let redact = |text: String, secret: &Secret| secret.redact(&text);
+        self.secrets.iter().fold(text.to_owned(), redact)
     }
+}
+
+/// The coding of a body that is not sent as it is.
+fn coding(headers: &HeaderMap) -> Option<&str> {
+    let coding = headers.get(CONTENT_ENCODING)?.to_str().ok()?.trim();
+    (!coding.is_empty() && !coding.eq_ignore_ascii_case("identity")).then_some(coding)
+}
+
+/// Whether a body in JSON is an answer that was not streamed.
+fn is_answer(body: &str) -> bool {
+    let body: Value = serde_json::from_str(body).unwrap_or_default();
+    let has = |key: &str| body.get(key).is_some_and(|value| !value.is_null());
+    let said = ["choices", "content", "candidates"];
+    !has("error") && (said.into_iter().any(has) || (has("output") && has("status")))
 }
 
 /// A response from a tape.
@@ -417,15 +441,9 @@ struct Answer {
 }
 
 impl Answer {
-    async fn next(mut self) -> Option<(Result<crate::Event, ModelError>, Self)> {
-        loop {
-            if let Some(event) = self.assembly.events.pop_front() {
-                return Some((Ok(event), self));
-            }
-            if self.ended {
-                let error = self.failed.take()?;
-                return Some((Err(error), self));
-            }
+    /// The next events, with the error behind them if that is how the answer ends.
+    async fn next(mut self) -> Option<(Vec<Result<crate::Event, ModelError>>, Self)> {
+        while self.assembly.events.is_empty() && !self.ended {
             if let Err(error) = self.receive().await {
                 self.failed = Some(error);
                 self.ended = true;
@@ -434,27 +452,34 @@ impl Answer {
                 self.ended = true;
             }
         }
+        let events = self.assembly.events.drain(..).map(Ok);
+        let batch: Vec<_> = events.chain(self.failed.take().map(Err)).collect();
+        (!batch.is_empty()).then_some((batch, self))
     }
 
     /// Takes the next piece of the body.
     async fn receive(&mut self) -> Result<(), ModelError> {
         let server = &self.server;
         let cut = |why: String| ModelError::new(ErrorKind::Cut, &server.provider, why);
-        let piece = match tokio::time::timeout(server.idle, self.body.next()).await {
-            Err(_elapsed) => return Err(server.stalled("the stream was silent")),
-            Ok(Some(Err(why))) => {
-                return Err(server.redacted(cut(format!(
-                    "the connection broke in the middle of the answer: {why}"
-                ))));
-            }
-            Ok(None) => {
-                if self.decoder.end(&mut self.assembly) {
-                    return Ok(());
-                }
-                return Err(cut("the stream ended before the answer did".to_owned()));
-            }
-            Ok(Some(Ok(piece))) => piece,
+        let ended = match tokio::time::timeout(server.idle, self.body.next()).await {
+            Err(_elapsed) => server.stalled("the stream was silent"),
+            Ok(Some(Err(why))) => cut(format!(
+                "the connection broke in the middle of the answer: {}",
+                server.redacted(&why)
+            )),
+            Ok(None) => cut("the stream ended before the answer did".to_owned()),
+            Ok(Some(Ok(piece))) => return self.take(&piece),
         };
+        // However the connection ended: an answer that is whole is not paid for again.
+        if self.decoder.end(&mut self.assembly) {
+            return Ok(());
+        }
+        Err(ended)
+    }
+
+    /// Takes the events that a piece of the body completes.
+    fn take(&mut self, piece: &[u8]) -> Result<(), ModelError> {
+        let server = &self.server;
         self.taken = self.taken.saturating_add(piece.len());
         if self.taken > MAX_ANSWER {
             return Err(server.protocol(format!("the answer is larger than {MAX_ANSWER} bytes")));
@@ -466,14 +491,18 @@ impl Answer {
                 return false;
             }
             failed = decoder.event(event, assembly).err();
+            if assembly.parts() > MAX_PARTS {
+                let message = format!("the answer has more than {MAX_PARTS} parts");
+                failed = Some(DecodeError::Malformed(message));
+            }
             failed.is_none()
         };
         let fed = match &mut self.parser {
             Parser::Sse(parser) => parser
-                .each(&piece, &mut take)
+                .each(piece, &mut take)
                 .map_err(|error| error.to_string()),
             Parser::Frames(parser) => parser
-                .each(&piece, &mut take)
+                .each(piece, &mut take)
                 .map_err(|error| error.to_string()),
         };
         match failed {
@@ -482,10 +511,10 @@ impl Answer {
             Some(DecodeError::Reported(body)) => {
                 let failure = Failure {
                     provider: &server.provider,
-                    body: &body,
+                    body: &server.redacted(&body),
                     ..Failure::default()
                 };
-                Err(server.redacted(classify::classify(&failure)))
+                Err(classify::classify(&failure))
             }
         }
     }

@@ -6,6 +6,8 @@
 
 use async_trait::async_trait;
 use reqwest::header::HeaderMap;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::catalog::{self, ThinkingStyle};
@@ -18,7 +20,8 @@ use crate::message::{
 };
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
-use crate::provider::http::{DecodeError, Decoder, Server};
+use crate::provider::http::{DecodeError, Decoder, MAX_PARTS, Server};
+use crate::provider::piece::Text;
 use crate::provider::quirks::{Prefill, Quirks, ThinkingFormat};
 use crate::request::{CacheRetention, Request, Thinking};
 use crate::sse::SseView;
@@ -97,7 +100,8 @@ fn body(request: &Request, reference: &ModelRef, quirks: &Quirks) -> Value {
             "name": "result", "schema": schema,
         }});
     }
-    if let Some(key) = request.conversation.as_ref().filter(|_| quirks.cache_key) {
+    let cached = quirks.cache_key && request.cache != CacheRetention::None;
+    if let Some(key) = request.conversation.as_ref().filter(|_| cached) {
         body["prompt_cache_key"] = json!(key);
     }
     if quirks.cache_markers && request.cache != CacheRetention::None {
@@ -316,6 +320,58 @@ fn assistant(answer: &AssistantMessage, quirks: &Quirks) -> Value {
     message
 }
 
+/// A chunk with a piece of text, and whether there is something else of the answer in it.
+#[derive(Deserialize)]
+struct Piece<'a> {
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    choices: [Choice<'a>; 1],
+    usage: Option<IgnoredAny>,
+    error: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Choice<'a> {
+    #[serde(borrow)]
+    delta: Delta<'a>,
+    finish_reason: Option<IgnoredAny>,
+    usage: Option<IgnoredAny>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    content: Text<'a>,
+    refusal: Option<IgnoredAny>,
+    reasoning_content: Option<IgnoredAny>,
+    reasoning: Option<IgnoredAny>,
+    reasoning_text: Option<IgnoredAny>,
+    tool_calls: Option<IgnoredAny>,
+}
+
+impl Piece<'_> {
+    /// The text, when there is nothing else.
+    fn text(&self) -> Option<&str> {
+        let [choice] = &self.choices;
+        let delta = &choice.delta;
+        let more = [
+            &self.usage,
+            &self.error,
+            &choice.finish_reason,
+            &choice.usage,
+            &delta.refusal,
+            &delta.reasoning_content,
+            &delta.reasoning,
+            &delta.reasoning_text,
+            &delta.tool_calls,
+        ];
+        more.iter()
+            .all(|more| more.is_none())
+            .then_some(&*delta.content)
+    }
+}
+
 /// Reads the chunks of an answer.
 #[derive(Debug, Default)]
 struct Chunks {
@@ -324,6 +380,7 @@ struct Chunks {
     thought_field: Option<&'static str>,
     calls: Vec<Call>,
     stop: Option<StopReason>,
+    refused: bool,
 }
 
 /// A tool call. Its id and name may come late: it is opened once its name is known.
@@ -341,6 +398,14 @@ impl Decoder for Chunks {
         if event.data.trim() == "[DONE]" {
             return self.done(out);
         }
+        if event.name != "error"
+            && let Ok(piece) = serde_json::from_str::<Piece<'_>>(event.data)
+            && let Some(text) = piece.text()
+        {
+            out.start(piece.id.as_deref().filter(|id| !id.is_empty()));
+            self.say(text, out);
+            return Ok(());
+        }
         let data = DecodeError::json(event)?;
         if data.get("error").is_some_and(|error| !error.is_null()) || event.name == "error" {
             return Err(DecodeError::Reported(event.data.to_owned()));
@@ -349,7 +414,7 @@ impl Decoder for Chunks {
         usage(&data["usage"], out);
         let choice = &data["choices"][0];
         usage(&choice["usage"], out);
-        self.delta(&choice["delta"], out);
+        self.delta(&choice["delta"], out)?;
         if let Some(reason) = choice["finish_reason"].as_str() {
             if reason == "error" {
                 return Err(DecodeError::Reported(
@@ -377,26 +442,35 @@ impl Chunks {
         for call in &mut self.calls {
             call.open(out);
         }
-        out.finish(stop);
+        out.finish(match stop {
+            StopReason::Stop if self.refused => StopReason::Refused,
+            stop => stop,
+        });
         Ok(())
     }
 
-    fn delta(&mut self, delta: &Value, out: &mut Assembly) {
+    fn delta(&mut self, delta: &Value, out: &mut Assembly) -> Result<(), DecodeError> {
         let filled = |field: &&'static str| delta[*field].as_str().is_some_and(|t| !t.is_empty());
         if let Some(field) = THOUGHT_FIELDS.iter().copied().find(|field| filled(field)) {
-            // Thoughts after text begin a new part.
-            self.close_text(out);
             self.thought_field = Some(field);
-            out.thinking(
-                &mut self.thinking,
-                delta[field].as_str().unwrap_or_default(),
-            );
+            self.thought(delta[field].as_str().unwrap_or_default(), out);
         }
-        for field in ["content", "refusal"] {
-            if let Some(text) = delta[field].as_str().filter(|text| !text.is_empty()) {
-                self.close_thinking(out);
-                out.text(&mut self.text, text);
+        match &delta["content"] {
+            Value::String(text) => self.say(text, out),
+            // Mistral's models that think answer in pieces of either kind.
+            Value::Array(pieces) => {
+                for piece in pieces {
+                    self.say(piece["text"].as_str().unwrap_or_default(), out);
+                    for thought in piece["thinking"].as_array().into_iter().flatten() {
+                        self.thought(thought["text"].as_str().unwrap_or_default(), out);
+                    }
+                }
             }
+            _ => {}
+        }
+        if let Some(text) = delta["refusal"].as_str().filter(|text| !text.is_empty()) {
+            self.refused = true;
+            self.say(text, out);
         }
         if let Some(calls) = delta["tool_calls"]
             .as_array()
@@ -407,6 +481,26 @@ impl Chunks {
             for call in calls {
                 self.call(call, out);
             }
+        }
+        if self.calls.len() > MAX_PARTS {
+            let message = format!("the answer has more than {MAX_PARTS} tool calls");
+            return Err(DecodeError::Malformed(message));
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, text: &str, out: &mut Assembly) {
+        if !text.is_empty() {
+            self.close_thinking(out);
+            out.text(&mut self.text, text);
+        }
+    }
+
+    /// Thoughts after text begin a new part.
+    fn thought(&mut self, text: &str, out: &mut Assembly) {
+        if !text.is_empty() {
+            self.close_text(out);
+            out.thinking(&mut self.thinking, text);
         }
     }
 
@@ -487,6 +581,7 @@ fn usage(data: &Value, out: &mut Assembly) {
     let cache_read = details["cached_tokens"]
         .as_u64()
         .or_else(|| data["prompt_cache_hit_tokens"].as_u64())
+        .or_else(|| data["cached_tokens"].as_u64())
         .unwrap_or(0);
     let cache_write = details["cache_write_tokens"].as_u64().unwrap_or(0);
     let completion = data["completion_tokens"].as_u64().unwrap_or(0);
@@ -497,6 +592,7 @@ fn usage(data: &Value, out: &mut Assembly) {
         output: completion.max(total.saturating_sub(prompt)),
         cache_read,
         cache_write,
+        cache_write_hour: 0,
     };
 }
 

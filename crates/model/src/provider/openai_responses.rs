@@ -22,6 +22,7 @@ use crate::message::{
 use crate::provider::Provider;
 use crate::provider::assembly::Assembly;
 use crate::provider::http::{DecodeError, Decoder, Server};
+use crate::provider::piece::Text;
 use crate::provider::quirks::Quirks;
 use crate::request::{CacheRetention, Request, Thinking};
 use crate::sse::SseView;
@@ -265,6 +266,14 @@ fn result_item(result: &ToolResult) -> Value {
     json!({"type": "function_call_output", "call_id": result.call_id, "output": output})
 }
 
+/// A piece of text.
+#[derive(serde::Deserialize)]
+struct Piece<'a> {
+    output_index: u64,
+    #[serde(borrow)]
+    delta: Text<'a>,
+}
+
 /// Reads the events of an answer.
 #[derive(Debug, Default)]
 struct Items {
@@ -285,16 +294,22 @@ impl Decoder for Items {
         if event.data == "[DONE]" {
             return Ok(());
         }
+        if event.name == "response.output_text.delta"
+            && let Ok(piece) = serde_json::from_str::<Piece<'_>>(event.data)
+        {
+            self.text(piece.output_index, &piece.delta, out);
+            return Ok(());
+        }
         let data = DecodeError::json(event)?;
         let delta = data["delta"].as_str().unwrap_or_default();
         match data["type"].as_str().unwrap_or(event.name) {
             "response.created" => out.start(data["response"]["id"].as_str()),
             "response.output_item.added" => self.open(&data, out)?,
             "response.output_item.done" => self.close(&data, out)?,
-            "response.output_text.delta" => self.text(&data, delta, out)?,
+            "response.output_text.delta" => self.text(index_of(&data)?, delta, out),
             "response.refusal.delta" => {
                 self.refused = true;
-                self.text(&data, delta, out)?;
+                self.text(index_of(&data)?, delta, out);
             }
             "response.reasoning_summary_text.delta" | "response.reasoning_text.delta" => {
                 if let Some(Item::Reasoning(slot)) = self.open.get_mut(&index_of(&data)?) {
@@ -359,15 +374,11 @@ impl Items {
         Ok(())
     }
 
-    fn text(&mut self, data: &Value, delta: &str, out: &mut Assembly) -> Result<(), DecodeError> {
-        let item = self
-            .open
-            .entry(index_of(data)?)
-            .or_insert(Item::Message(None));
+    fn text(&mut self, at: u64, delta: &str, out: &mut Assembly) {
+        let item = self.open.entry(at).or_insert(Item::Message(None));
         if let Item::Message(slot) = item {
             out.text(slot, delta);
         }
-        Ok(())
     }
 
     fn close(&mut self, data: &Value, out: &mut Assembly) -> Result<(), DecodeError> {
@@ -436,5 +447,6 @@ fn usage(data: &Value) -> Usage {
         output: count(&data["output_tokens"]),
         cache_read,
         cache_write,
+        cache_write_hour: 0,
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Quirks {
     pub(crate) cache_key: bool,
     /// Anthropic and Responses: the longer cache retention is offered.
     pub(crate) long_cache: bool,
+    /// The models take images. One that the catalogue or `[models]` knows better is not asked.
+    pub(crate) images: bool,
     /// An answer can be held to a JSON Schema.
     pub(crate) structured: bool,
     /// Responses: answers are made in the background, and can be read again after a cut.
@@ -56,6 +58,7 @@ impl Default for Quirks {
             cache_markers: false,
             cache_key: false,
             long_cache: false,
+            images: true,
             structured: true,
             background: false,
             prefill: Prefill::None,

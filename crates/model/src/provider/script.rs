@@ -164,6 +164,7 @@ impl From<ScriptUsage> for Usage {
             output,
             cache_read,
             cache_write,
+            cache_write_hour: 0,
         }
     }
 }

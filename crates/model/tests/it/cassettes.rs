@@ -3,12 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use bowline_model::cassette::{Cassette, Tape};
+use bowline_model::cassette::{Cassette, Tape, frame};
 use bowline_model::{
     AssistantPart, Event, ModelError, ModelSettings, Models, NamedModel, ResolvedModel, Secret,
     StopReason,
 };
-use bowline_testkit::provider::{Answer, FakeProvider, Wire};
+use bowline_testkit::provider::{Answer, FakeProvider, Reply, Wire};
 use serde_json::json;
 
 use crate::bench::{KEY, api, model, settings};
@@ -136,6 +136,26 @@ async fn what_was_recorded_replays_the_same_and_holds_no_key() {
         let error = refused(&model).await;
         assert!(error.message.contains("another body"), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_key_in_a_binary_answer_is_not_recorded_and_the_answer_replays() {
+    let server = FakeProvider::start().await.unwrap();
+    let delta = json!({"contentBlockIndex": 0, "delta": {"text": format!("key {KEY}.")}});
+    let mut body = frame("contentBlockDelta", delta.to_string().as_bytes());
+    body.extend(frame("messageStop", br#"{"stopReason":"end_turn"}"#));
+    let media = "application/vnd.amazon.eventstream";
+    server.push(Reply::raw(200, media, body));
+    let tape = Tape::record();
+    let live = taped(Wire::Bedrock, &tape, &server.base_url(Wire::Bedrock));
+    let asked = || request("test-model", vec![user("hello")]);
+    whole(live.provider.stream(asked()).await.unwrap()).await;
+    let cassette = tape.cassette();
+    let recorded = cassette.exchanges[0].response.bytes().unwrap();
+    assert!(!String::from_utf8_lossy(&recorded).contains(KEY));
+    let replayed = taped(Wire::Bedrock, &Tape::replay(cassette), "http://127.0.0.1:9");
+    let again = whole(replayed.provider.stream(asked()).await.unwrap()).await;
+    assert_eq!(again.text(), format!("key {}.", "*".repeat(KEY.len())));
 }
 
 #[test]

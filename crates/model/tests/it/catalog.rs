@@ -55,8 +55,15 @@ fn cost_is_exact_in_micro_dollars_and_rounds_up() {
         output: 100,
         cache_read: 10_000,
         cache_write: 400,
+        cache_write_hour: 0,
     };
     assert_eq!(price.cost(&usage), 3000 + 1500 + 3000 + 1500);
+    // What is kept for an hour costs twice what input does.
+    let hour = Usage {
+        cache_write_hour: 100,
+        ..usage
+    };
+    assert_eq!(price.cost(&hour), 3000 + 1500 + 3000 + 600 + 1125);
     assert_eq!(
         price.cost(&Usage {
             cache_read: 1,

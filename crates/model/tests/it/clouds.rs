@@ -75,6 +75,49 @@ async fn an_access_key_of_aws_signs_and_is_not_sent() {
 }
 
 #[tokio::test]
+async fn the_access_key_and_the_region_of_a_profile_of_aws_sign() {
+    let server = FakeProvider::start().await.unwrap();
+    let dir = bowline_testkit::canary::Folder::new().unwrap();
+    let home = dir.path().join(".aws");
+    std::fs::create_dir(&home).unwrap();
+    let keys = "# keys\n[default]\naws_access_key_id = AKIDDEFAULT\n\
+                aws_secret_access_key=wJalrDefault\n\n[ work ]\naws_access_key_id=AKIDWORK\n\
+                  region = nested\naws_secret_access_key = wJalrWork=/+\naws_session_token = t\n";
+    std::fs::write(home.join("credentials"), keys).unwrap();
+    let config =
+        "[default]\nregion = eu-west-1\n[profile work]\nregion=ap-south-1\n[profile sso]\n";
+    std::fs::write(home.join("config"), config).unwrap();
+    let home = ("HOME", dir.path().to_str().unwrap().to_owned());
+    let spec = "bedrock/amazon.nova-lite-v1:0";
+    for (profile, scope) in [
+        ("", "AKIDDEFAULT/20150830/eu-west-1/"),
+        ("work", "AKIDWORK/20150830/ap-south-1/"),
+    ] {
+        let vars = [home.clone(), ("AWS_PROFILE", profile.to_owned())];
+        let model = resolve(&vars, server.base_url(Wire::Bedrock), spec).unwrap();
+        ask(&model, &server).await;
+        let sent = server.requests().pop().unwrap();
+        let signature = &sent.headers["authorization"];
+        assert!(signature.contains(scope), "{signature}");
+        assert_eq!(
+            sent.headers.contains_key("x-amz-security-token"),
+            profile == "work"
+        );
+    }
+    let vars = [home.clone(), ("AWS_PROFILE", "work".to_owned())];
+    let model = format!("{:?}", resolve(&vars, String::new(), spec).unwrap());
+    assert!(
+        model.contains("//bedrock-runtime.ap-south-1.amazonaws.com"),
+        "{model}"
+    );
+    assert!(!model.contains("wJalr"), "{model}");
+    let vars = [home, ("AWS_PROFILE", "sso".to_owned())];
+    let error = resolve(&vars, String::new(), spec).unwrap_err();
+    assert_eq!(error.code(), "model_missing_key");
+    assert!(error.message.contains("the profile `sso`"), "{error}");
+}
+
+#[tokio::test]
 async fn a_service_account_of_google_is_exchanged_once_for_a_token() {
     let server = FakeProvider::start().await.unwrap();
     let dir = bowline_testkit::canary::Folder::new().unwrap();

@@ -38,6 +38,7 @@ fn each_providers_words_for_an_overflow_are_known() {
         "request_too_large",
         "Context window exceeded",
         "maximum allowed input length is 10",
+        "input length and `max_tokens` exceed context limit: 188240 + 32000 > 200000",
         "The input (5000 tokens) is longer than the model's context length (4096 tokens).",
         "prompt has 9000 tokens, but the configured context size is 8192",
         "prompt too long; exceeded max context length by 5 tokens",

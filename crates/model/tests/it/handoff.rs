@@ -1,6 +1,6 @@
 use std::collections::HashSet;
 
-use bowline_model::handoff::{CONTINUE, IdRule, NO_RESULT, prepare};
+use bowline_model::handoff::{BEGINNING, BLANK, CONTINUE, IdRule, NO_RESULT, prepare};
 use bowline_model::{AssistantPart, Message, ModelRef, StopReason};
 use proptest::prelude::*;
 
@@ -82,6 +82,29 @@ fn a_transcript_never_ends_on_the_models_own_words() {
 }
 
 #[test]
+fn names_that_no_tool_can_have_and_blank_messages_are_replaced() {
+    let a = reference("anthropic", "a");
+    let long = "x".repeat(200);
+    let names = ["functions.bash", "", &long, "é", "read_file-2"];
+    let calls: Vec<_> = (0..5).map(|n| call(&format!("c{n}"), names[n])).collect();
+    let messages = [said(&a, calls), user(" \n"), said(&a, vec![text("x")])];
+    let out = prepare(&messages, &a, IdRule::COMMON);
+    assert_eq!(out[0], user(BEGINNING));
+    let Message::Assistant(answer) = &out[1] else {
+        panic!()
+    };
+    let made: Vec<_> = answer.tool_calls().map(|call| call.name.as_str()).collect();
+    assert_eq!(
+        made,
+        ["functions_bash", "unnamed", &long[..64], "_", "read_file-2"]
+    );
+    for (message, name) in out[2..7].iter().zip(made) {
+        assert!(matches!(message, Message::ToolResult(result) if result.name == name));
+    }
+    assert_eq!(out[7], user(BLANK));
+}
+
+#[test]
 fn ids_are_normalised_together_with_their_results_and_made_distinct() {
     let a = reference("anthropic", "a");
     let long = "x".repeat(100);
@@ -149,6 +172,7 @@ fn any_message() -> impl Strategy<Value = Message> {
     ]);
     prop_oneof![
         Just(user("hello")),
+        Just(user(" ")),
         id.prop_map(|id| result(id, "t", "r")),
         (model, stop, prop::collection::vec(part, 0..4))
             .prop_map(|(model, stop, parts)| Message::Assistant(assistant(&model, stop, parts))),
@@ -158,7 +182,9 @@ fn any_message() -> impl Strategy<Value = Message> {
 fn check(out: &[Message], target: &ModelRef) {
     let mut used = HashSet::new();
     let mut open: Vec<String> = Vec::new();
+    let mut begun = false;
     for message in out {
+        begun |= matches!(message, Message::User(_));
         match message {
             Message::ToolResult(result) => {
                 assert_eq!(open.first(), Some(&result.call_id), "a result out of order");
@@ -167,6 +193,7 @@ fn check(out: &[Message], target: &ModelRef) {
             other => {
                 assert!(open.is_empty(), "a call without its result");
                 if let Message::Assistant(answer) = other {
+                    assert!(begun, "it begins on the model's own words");
                     assert!(!answer.parts.is_empty());
                     for part in &answer.parts {
                         let foreign = answer.model != *target;

@@ -12,7 +12,7 @@ fn an_answer_to_more_than_the_window_is_an_overflow_that_nobody_told() {
             input,
             output,
             cache_read,
-            cache_write: 0,
+            ..Usage::default()
         };
         answer.overflowed_silently(1_000)
     };

@@ -178,6 +178,7 @@ async fn usage_is_split_without_counting_a_token_twice() {
             output: 7,
             cache_read: 200,
             cache_write,
+            ..Usage::default()
         };
         assert_eq!(message.usage, split, "{name}");
     }
@@ -299,6 +300,9 @@ async fn other_failures_get_their_class_and_one_line() {
     }
 }
 
+/// Longer than can be waited for.
+const FOR_EVER: u64 = u64::MAX;
+
 #[tokio::test]
 async fn retry_after_is_read_in_every_form() {
     let date = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -320,18 +324,37 @@ async fn retry_after_is_read_in_every_form() {
             Some(30_000),
         ),
         (limit("slow").header("retry-after", "soon"), None),
+        (limit("slow").header("retry-after", "-5"), None),
+        (limit("slow").header("retry-after", "1e300"), Some(FOR_EVER)),
+        (
+            limit("slow").header("x-ratelimit-reset-after", "3"),
+            Some(3000),
+        ),
+        (
+            limit("slow")
+                .header("date", date)
+                .header("x-ratelimit-reset", "784111787"),
+            Some(10_000),
+        ),
+        (
+            limit(r#"{"error":{"code":429,"message":"slow","details":[{"retryDelay":"34s"}]}}"#),
+            Some(34_000),
+        ),
         (limit("Please try again in 1m2.5s."), Some(62_500)),
         (limit("Please retry in 300ms"), Some(300)),
         (limit("slow"), None),
     ];
-    let bench = Bench::new(Wire::Chat).await;
-    for (reply, millis) in cases {
-        let error = bench.refused(reply.clone()).await;
-        assert_eq!(
-            error.retry_after(),
-            millis.map(Duration::from_millis),
-            "{reply:?}"
-        );
+    for wire in Wire::ALL {
+        let bench = Bench::new(wire).await;
+        for (reply, millis) in &cases {
+            let error = bench.refused(reply.clone()).await;
+            assert_eq!(error.code(), "model_rate_limit", "{wire:?}: {reply:?}");
+            let wanted = millis.map(|millis| match millis {
+                FOR_EVER => Duration::MAX,
+                millis => Duration::from_millis(millis),
+            });
+            assert_eq!(error.retry_after(), wanted, "{wire:?}: {reply:?}");
+        }
     }
 }
 
@@ -375,7 +398,11 @@ async fn a_silent_stream_is_stalled_after_the_idle_deadline() {
     for bench in &benches {
         let gate = Gate::new();
         let (events, error) = bench
-            .broken(Answer::new().text("some text").stall_after_events(5, &gate))
+            .broken(
+                Answer::new()
+                    .text("some text that is longer")
+                    .stall_after_events(5, &gate),
+            )
             .await;
         assert_eq!(error.kind, ErrorKind::Stalled, "{}", bench.name);
         assert!(!events.is_empty());
@@ -641,8 +668,14 @@ async fn tool_results_images_and_files_are_sent_in_the_formats_own_way() {
                     .map(|m| m["role"].as_str().unwrap())
                     .collect();
                 assert!(matches!(roles[0], "system" | "developer"), "{name}");
-                assert_eq!(roles[1..], ["user", "assistant", "tool", "tool", "user"]);
+                assert_eq!(roles[1..5], ["user", "assistant", "tool", "tool"]);
                 assert_eq!(messages[4]["content"], "Error: no such file");
+                if name == "deepseek" {
+                    // Its models take no images.
+                    assert_eq!(messages.len(), 5);
+                    continue;
+                }
+                assert_eq!(roles[5], "user");
                 assert_eq!(messages[5]["content"][1]["type"], "image_url");
             }
         }
@@ -708,38 +741,6 @@ async fn a_tool_loop_that_another_model_began_goes_on_without_a_thinking_budget(
     asked.thinking = Thinking::High;
     bench.answer(Answer::new().text("x"), asked).await;
     assert_eq!(bench.last().body.get("thinking"), None);
-}
-
-#[tokio::test]
-async fn a_conversation_goes_on_from_any_format_in_any_other() {
-    for from in Wire::ALL {
-        let first = Bench::new(from).await;
-        let reply = Answer::new()
-            .thinking("secret thought", "SIG")
-            .text("a")
-            .tool("id|1", "bash", "{}");
-        let message = first.ask(reply).await;
-        for to in Wire::ALL.into_iter().filter(|to| *to != from) {
-            let next = Bench::new(to).await;
-            let history = vec![
-                user("q"),
-                Message::Assistant(message.clone()),
-                user("go on"),
-            ];
-            next.answer(Answer::new().text("x"), next.request(history))
-                .await;
-            let raw = String::from_utf8(next.last().raw.to_vec()).unwrap();
-            assert!(
-                !raw.contains("secret thought") && !raw.contains("SIG"),
-                "{from:?}→{to:?}"
-            );
-            assert!(
-                !raw.contains("id|1") && raw.contains("id_1"),
-                "{from:?}→{to:?}"
-            );
-            assert!(raw.contains("No result was recorded for this call."));
-        }
-    }
 }
 
 #[tokio::test]

@@ -62,7 +62,7 @@ async fn reply_n_answers_call_n_and_ids_follow_from_the_position() {
             input: 100,
             output: 20,
             cache_read: 7,
-            cache_write: 0
+            ..Usage::default()
         }
     );
     assert_eq!(

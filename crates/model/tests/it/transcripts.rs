@@ -41,6 +41,7 @@ fn a_transcript_survives_json_unchanged() {
                 output: 2,
                 cache_read: 3,
                 cache_write: 4,
+                cache_write_hour: 2,
             },
             response_id: None,
         }),
