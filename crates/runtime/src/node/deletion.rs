@@ -180,6 +180,8 @@ impl Runtime {
             *count -= 1;
             if *count == 0 {
                 awake.deleting.remove(actor);
+                // What could not go on has nothing to go on with any more, or begins anew.
+                awake.deferred.remove(actor);
             }
         }
     }

@@ -217,10 +217,11 @@ impl Runtime {
             }
             Err(cause) => cause,
         };
-        if matches!(outcome, RuntimeError::Deleting) {
-            tracing::debug!(%actor, "an actor that is being deleted is left alone");
-        } else {
-            tracing::warn!(%actor, cause = %outcome, "an actor did not wake");
+        match outcome {
+            RuntimeError::Deleting => {
+                tracing::debug!(%actor, "an actor that is being deleted is left alone");
+            }
+            cause => tracing::warn!(%actor, %cause, "an actor did not wake"),
         }
         self.defer(&actor);
     }

@@ -219,8 +219,9 @@ impl Writer {
         );
         for (actor, head) in changed {
             match head {
-                Some(head) => self.heads.put(actor, head),
-                None => self.heads.forget(&actor),
+                Some(head) if head.live => self.heads.put(actor, head),
+                // One that was purged is hardly written again.
+                Some(_) | None => self.heads.forget(&actor),
             }
         }
         self.count(group, &answers, wrote);
