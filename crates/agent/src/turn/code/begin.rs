@@ -73,6 +73,11 @@ impl Drive<'_> {
         for entry in entries {
             self.replay(entry).await?;
         }
+        // What was to be waited for when it was cut is not waited for again.
+        let now = self.tick();
+        for made in self.waiting.values_mut() {
+            made.arm(now);
+        }
         Ok(())
     }
 

@@ -114,6 +114,11 @@ impl Made {
         }
     }
 
+    /// Has a timer fire when it was due at first.
+    pub(super) fn arm(&mut self, now: Timestamp) {
+        self.due = self.due.map(|(_, at)| (Instant::now() + at.since(now), at));
+    }
+
     pub(super) fn is_timer(&self) -> bool {
         self.due.is_some()
     }

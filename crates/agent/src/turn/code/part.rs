@@ -244,6 +244,10 @@ impl Drive<'_> {
             return;
         }
         let answer = part.answer(&part.status);
+        let took = self.active().saturating_sub(part.began);
+        if let Some(made) = self.waiting.get_mut(&CallId::of(0, number)) {
+            made.took = took;
+        }
         self.forget_part(number);
         self.answer_part(number, answer);
     }
