@@ -272,6 +272,34 @@ async fn a_run_with_several_calls_that_need_consent_goes_on_at_its_await_weeks_l
 }
 
 #[tokio::test]
+async fn a_timer_of_a_run_that_was_cut_fires_when_it_was_due() {
+    let (stage, bank) = banking(
+        "async () => { await bank.pay('ann', 1); await new Promise((done) => setTimeout(done, 200_000)); return 'woke'; }",
+        OnCrash::Unknown,
+    );
+    let cut = stage.process(Death::Never);
+    let mut follow = cut.agents.observers().observe(&instance());
+    cut.send_keyed("Go", "k").await.unwrap();
+    loop {
+        if let bowline_agent::ChunkBody::CodeCalls { calls, .. } =
+            &follow.recv().await.unwrap().body
+            && !calls.is_empty()
+        {
+            break;
+        }
+    }
+    drop(cut);
+    stage.clock.advance(Duration::from_secs(201));
+    let later = stage.process(Death::Never);
+    let receipt = later.send_keyed("Go", "k").await.unwrap();
+    later.runtime.resume().await.unwrap();
+    let settled = tokio::time::timeout(Duration::from_secs(100), later.settled(&receipt));
+    settled.await.expect("it waits anew").unwrap();
+    assert_eq!(outcome(&stage).await["result"], "woke");
+    assert_eq!(bank.seen().len(), 1);
+}
+
+#[tokio::test]
 async fn a_parked_run_goes_on_in_a_version_with_another_engine() {
     use sha2::Digest as _;
     use std::fmt::Write as _;

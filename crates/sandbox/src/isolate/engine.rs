@@ -114,7 +114,7 @@ impl Isolates {
         let live = options.live.clamp(1, 10_000);
         let engine = Engine::new(&config(live)).map_err(failed)?;
         let ticker = Ticker::start(engine.clone())?;
-        Shared::new(
+        Shared::open(
             &Bytes::from_static(IMAGE),
             image_hash().to_owned(),
             Around {
@@ -153,7 +153,7 @@ impl Isolates {
             admission: Arc::clone(&shared.admission),
             ticker: Arc::clone(&shared.ticker),
         };
-        Shared::new(bytes, found, around)
+        Shared::open(bytes, found, around)
     }
 
     /// Waits for room for one more isolate. Owners (an agent's name, for example) take turns, so that
@@ -206,7 +206,7 @@ fn failed(error: wasmtime::Error) -> IsolateError {
 }
 
 impl Shared {
-    fn new(bytes: &Bytes, image: String, around: Around) -> Result<Isolates, IsolateError> {
+    fn open(bytes: &Bytes, image: String, around: Around) -> Result<Isolates, IsolateError> {
         let Around {
             engine,
             cache,
