@@ -19,10 +19,9 @@ use bowline_store::Timestamp;
 /// When it is not such a value: a misspelt size must not run the small campaign in silence.
 pub fn asked<T: FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
-    match text.parse() {
-        Ok(value) => Some(value),
-        Err(_) => panic!("{name}={text} is not a number"),
-    }
+    let value = text.parse().ok();
+    assert!(value.is_some(), "{name}={text} is not a number");
+    value
 }
 
 /// A clock that only moves when it is told to, or a millisecond with each look.
