@@ -231,4 +231,19 @@ async fn what_was_recorded_of_a_run_is_replayed_without_a_provider_and_a_key() {
     let line = [&["run", "anthropic", "--replay", &file], &message[..]].concat();
     let none = world.command(&line).output().unwrap();
     assert_eq!(last(&none)["error"]["type"], "cassette_failed");
+    let asked = server.requests().len();
+    let line = [
+        &["run", "anthropic", "--record", "/nowhere/x"],
+        &message[..],
+    ]
+    .concat();
+    assert_eq!(
+        last(&run(&world, &line))["error"]["type"],
+        "cassette_failed"
+    );
+    assert_eq!(
+        server.requests().len(),
+        asked,
+        "before anything is paid for"
+    );
 }

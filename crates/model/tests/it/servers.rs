@@ -151,3 +151,27 @@ async fn an_answer_that_goes_on_from_its_beginning_is_the_same_whether_that_is_r
         "{first:?}"
     );
 }
+
+#[tokio::test]
+async fn what_anthropic_keeps_for_an_hour_is_counted_apart() {
+    let bench = Bench::new(Wire::Anthropic).await;
+    let usage = json!({
+        "input_tokens": 5, "output_tokens": 1, "cache_creation_input_tokens": 300,
+        "cache_creation": {"ephemeral_5m_input_tokens": 100, "ephemeral_1h_input_tokens": 200},
+    });
+    let events = [
+        json!({"type": "message_start", "message": {"id": "msg_1", "usage": usage}}),
+        json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}}),
+        json!({"type": "message_stop"}),
+    ];
+    let body: String = events
+        .iter()
+        .map(|event| format!("data: {event}\n\n"))
+        .collect();
+    bench.server.push(Reply::sse(body));
+    let asked = bench.request(vec![user("q")]);
+    let answer = whole(bench.model.provider.stream(asked).await.unwrap()).await;
+    let usage = answer.usage;
+    assert_eq!((usage.cache_write, usage.cache_write_hour), (300, 200));
+    assert_eq!((usage.context(), usage.output), (305, 2));
+}

@@ -28,7 +28,14 @@ impl Taped {
 
     /// The tape that is asked for.
     pub(super) fn tape(&self, project: &Project) -> Result<Option<Tape>, Error> {
-        if self.record.is_some() {
+        if let Some(path) = &self.record {
+            // Said before anything is paid for.
+            let folder = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+            if folder.is_some_and(|dir| !dir.is_dir()) {
+                let why = "its folder is not there".to_owned();
+                let path = path.clone();
+                return Err(Fault::Cassette { path, why }.into());
+            }
             return Ok(Some(Tape::record_without(project.config.secrets.all())));
         }
         let Some(path) = &self.replay else {
