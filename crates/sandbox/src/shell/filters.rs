@@ -323,6 +323,21 @@ impl Filter {
 /// Why a program is not run.
 const TOO_LONG: &str = "a program has at most 16384 bytes here; give it data as input or in files";
 
+/// Significant digits of what `bc` computes, which is in binary floating point.
+const DIGITS: usize = 15;
+/// Why a result is not told.
+const INEXACT: &str = "a result has more than the 15 digits that are exact here; ask for a smaller scale, or use code";
+
+/// Whether a number has more digits than are known to be right.
+fn inexact(output: &str) -> bool {
+    output.split_ascii_whitespace().any(|number| {
+        let digits = number
+            .trim_start_matches(['-', '0', '.'])
+            .trim_end_matches('0');
+        digits.bytes().filter(u8::is_ascii_digit).count() > DIGITS
+    })
+}
+
 /// Where the interpreter of a shell has its process substitutions, and where that of a filter sees them.
 const OURS: &str = "/dev/fd/";
 const THEIRS: &str = "/proc/self/fd/";
@@ -426,6 +441,9 @@ impl Command for Filter {
         if held.refused() {
             self.stop(&meter, 0);
             return Err(bashkit::Error::Cancelled);
+        }
+        if self.name == "bc" && inexact(&result.stdout.text_lossy()) {
+            return self.refused(&ctx, INEXACT).await;
         }
         let truncated = result.stdout_truncated || result.stderr_truncated;
         let code = result.exit_code;

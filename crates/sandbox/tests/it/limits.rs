@@ -432,3 +432,66 @@ async fn curl_takes_no_credentials_and_always_checks() {
         assert!(outcome.stderr.contains(why), "{}", outcome.stderr);
     }
 }
+
+/// SH-32
+#[tokio::test]
+async fn bc_fails_where_it_is_not_exact() {
+    let overlay = World::new().begin().await;
+    for (exact, result) in [("2^49", "562949953421312\n"), ("scale=3; 10/3", "3.333\n")] {
+        let outcome = sh(&overlay, &format!("echo '{exact}' | bc")).await;
+        assert_eq!((outcome.exit_code, outcome.stdout.as_str()), (0, result));
+    }
+    for inexact in [
+        "2^100",
+        "99999999999999999999 * 3",
+        "scale=20; 1/3",
+        "while (1) 1",
+    ] {
+        let outcome = sh(&overlay, &format!("echo '{inexact}' | bc")).await;
+        assert_ne!(outcome.exit_code, 0, "{inexact}: {outcome:?}");
+        assert!(outcome.stdout.is_empty(), "{inexact}: {outcome:?}");
+    }
+}
+
+/// SH-33
+#[tokio::test]
+async fn a_long_listing_has_columns_of_its_own() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a", "123").await;
+    let outcome = sh(&overlay, "ls -l | awk '{ print NF, $1, $2, $5 }'; ls -a").await;
+    assert_eq!(outcome.stdout, "5 -rw-r--r-- 3 a\na\n");
+    for option in ["-S", "-p"] {
+        let outcome = sh(&overlay, &format!("ls {option}")).await;
+        assert_ne!(outcome.exit_code, 0, "{option}");
+    }
+}
+
+/// SH-34 and SH-35
+#[tokio::test]
+async fn options_that_are_not_there_are_refused() {
+    let overlay = World::new().begin().await;
+    put(&overlay, "a/x", "1\n").await;
+    put(&overlay, "b/x", "2\n").await;
+    let options = ["-r", "-w", "-i", "-b", "-B", "-N", "-s", "-y", "-c", "-U1"];
+    let mut commands: Vec<String> = options
+        .iter()
+        .map(|option| format!("diff {option} a/x b/x"))
+        .collect();
+    commands.extend(
+        [
+            "date -d 'Jan 5 2021' +%F",
+            "date -d '2020-01-01 +1 day' +%F",
+            "zip -q a.zip a/x",
+            "grep -f <(echo a) a/x",
+            "find . -links 1",
+        ]
+        .map(str::to_owned),
+    );
+    for command in commands {
+        let outcome = sh(&overlay, &command).await;
+        assert_ne!(outcome.exit_code, 0, "{command}: {outcome:?}");
+        assert!(!outcome.stderr.is_empty(), "{command}");
+    }
+    let outcome = sh(&overlay, "diff -q a/x b/x; diff -u a/x b/x | tail -2").await;
+    assert!(outcome.stdout.ends_with("-1\n+2\n"), "{outcome:?}");
+}
