@@ -12,7 +12,9 @@ use axum::Router;
 use utoipa::IntoParams;
 
 use super::{
-    Access, App, Refusal, Scope, conversation, conversation::Target, parameters::Parameters,
+    Access, App, Refusal, Scope, conversation,
+    conversation::{Target, Whose},
+    parameters::Parameters,
 };
 
 mod agents;
@@ -48,19 +50,6 @@ pub(super) fn routes() -> Router<App> {
         .merge(fibers::routes())
         .merge(code_runs::routes())
         .merge(spend::routes())
-}
-
-/// The instance that a path names.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Path)]
-#[allow(dead_code, reason = "it only describes what `Target` reads")]
-struct Whose {
-    /// The agent.
-    #[param(pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length = 64)]
-    agent: String,
-    /// The conversation: 1 to 256 characters without `/` and control characters.
-    #[param(pattern = r"^[^/\u0000-\u001f\u007f-\u009f]{1,256}$")]
-    id: String,
 }
 
 /// A part of a list.

@@ -33,7 +33,7 @@ mod updates;
 mod view;
 mod wire;
 
-pub(super) use described::Described;
+pub(super) use described::{Described, Whose};
 pub(super) use fork::{Fork, Forked, fork};
 pub(super) use manage::{delete, export};
 pub(super) use send::{deliver, parse, whole};

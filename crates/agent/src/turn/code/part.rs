@@ -113,10 +113,7 @@ impl Drive<'_> {
         now: Timestamp,
         began: Duration,
     ) -> Result<(), Broken> {
-        let method = self.waiting.get(&CallId::of(0, number));
-        let method = method.map(|made| made.target().1.to_owned());
-        let script = method.and_then(|name| self.mode.registry.durable(TOOLS, &name));
-        let Some(script) = script.map(|(script, _)| Arc::clone(script)) else {
+        let Some(script) = self.script_of(number) else {
             self.answer_part(number, failed("the tool is not there any more"));
             return Ok(());
         };
@@ -160,10 +157,7 @@ impl Drive<'_> {
         now: Timestamp,
     ) -> Result<(), Broken> {
         let number = saved.call;
-        let method = self.waiting.get(&CallId::of(0, number));
-        let method = method.map(|made| made.target().1.to_owned());
-        let script = method.and_then(|name| self.mode.registry.durable(TOOLS, &name));
-        let script = script.map(|(script, _)| Arc::clone(script));
+        let script = self.script_of(number);
         let slot = match self.room().await? {
             Ok(slot) => slot,
             Err(error) => return Err(error.into()),
@@ -182,6 +176,13 @@ impl Drive<'_> {
         };
         self.parts.insert(number, part);
         Ok(())
+    }
+
+    /// The tool that this call asks for, as the agent has it now.
+    fn script_of(&self, number: u32) -> Option<Arc<Script>> {
+        let made = self.waiting.get(&CallId::of(0, number))?;
+        let (script, _) = self.mode.registry.durable(TOOLS, made.target().1)?;
+        Some(Arc::clone(script))
     }
 
     /// Room for one more isolate. Who waits for it is not busy.

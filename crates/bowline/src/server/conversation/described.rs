@@ -28,7 +28,7 @@ pub(in crate::server) struct Described;
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 #[allow(dead_code, reason = "it only describes what `Target` reads")]
-pub(super) struct Whose {
+pub(in crate::server) struct Whose {
     /// The agent.
     #[param(pattern = "^[a-z][a-z0-9]*(-[a-z0-9]+)*$", max_length = 64)]
     agent: String,
